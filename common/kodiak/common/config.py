@@ -1,0 +1,63 @@
+"""Configuration: one oslo.config object a process, from ``/etc/kodiak/<service>.conf``.
+
+Each service lists what it alone needs in its ``conf.py`` (``OPTS``, a dictionary of group to options);
+what all services share stands here. Nothing reads ``cfg.CONF``: the object is passed to whoever needs it,
+so that tests run several services in one process.
+"""
+import os
+
+from oslo_config import cfg
+
+COMMON = {
+    'DEFAULT': [
+        cfg.StrOpt('host', sample_default='<the host name>', default=os.uname().nodename,
+                   help='Name of this host among all hosts of the deployment. Never change it once it is in use.'),
+        cfg.StrOpt('state_path', default='/var/lib/kodiak', help='Folder of what must survive a restart.'),
+        cfg.StrOpt('run_path', default='/run/kodiak', help='Folder of sockets and process ids.'),
+        cfg.StrOpt('log_format', default='text', choices=['text', 'json'],
+                   help='How a log line is written: for people, or one JSON object a line.'),
+    ],
+    'database': [
+        cfg.StrOpt('connection', secret=True, help='SQLAlchemy URL of the database of this service.'),
+        cfg.IntOpt('pool_size', default=10, min=1, help='Connections a process keeps open.'),
+    ],
+    'api': [
+        cfg.StrOpt('bind_host', default='0.0.0.0', help='Address that the API listens on.'),
+        cfg.PortOpt('bind_port', help='Port that the API listens on; each service has its default.'),
+        cfg.IntOpt('workers', default=2, min=1, help='API processes.'),
+        cfg.IntOpt('threads', default=8, min=1, help='Threads of an API process.'),
+        cfg.StrOpt('public_endpoint', help='URL under which users reach this API, where it differs from the '
+                                           'one in their request (a load balancer, TLS in front).'),
+        cfg.StrOpt('paste_config', help='The paste.deploy pipeline; the one installed with the service if unset.'),
+        cfg.IntOpt('max_body_size', default=114688, help='Largest body of a JSON request, in bytes.'),
+        cfg.ListOpt('cors_allowed_origin', default=[], help='Origins whose pages may call this API from a browser.'),
+    ],
+}
+
+
+def load(service, opts=None, args=(), files=None, defaults=None):
+    """The configuration of one service.
+
+    :param service: its short name (``image``), which also names ``<service>.conf``.
+    :param opts: the service's own options, group to list.
+    :param args: command-line arguments left for oslo.config (``--config-file``, ``--debug``).
+    :param files: configuration files; ``/etc/kodiak/<service>.conf`` where it exists, if None.
+    :param defaults: ``{(group, name): value}``, defaults that this service sets for common options.
+    :returns: an ``oslo_config.cfg.ConfigOpts``.
+    """
+    from oslo_log import log
+    from oslo_policy import opts as policy_opts
+
+    conf = cfg.ConfigOpts()
+    for source in (COMMON, opts or {}):
+        for group, options in source.items():
+            conf.register_opts(options, group=None if group == 'DEFAULT' else group)
+    log.register_options(conf)
+    policy_opts._register(conf)
+    for (group, name), value in (defaults or {}).items():
+        conf.set_default(name, value, group=None if group == 'DEFAULT' else group)
+    if files is None:
+        path = os.path.join(os.environ.get('KODIAK_CONFIG_DIR', '/etc/kodiak'), service + '.conf')
+        files = [path] if os.path.exists(path) else []
+    conf(list(args), project='kodiak', prog='kodiak-' + service, default_config_files=files)
+    return conf
