@@ -1,0 +1,25 @@
+# Finds a Python that is new enough and makes a virtual environment of it. Sourced by run_tests.sh and stack.sh.
+# shellcheck shell=bash
+
+# Prints the path of a Python >= 3.11 that can make virtual environments; the system's own is preferred.
+find_python() {
+    local candidate
+    for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+        command -v "$candidate" > /dev/null || continue
+        "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || continue
+        command -v "$candidate"
+        return 0
+    done
+    echo 'No Python >= 3.11 with venv and ensurepip was found. On Debian: apt-get install python3-venv' >&2
+    return 1
+}
+
+# make_venv FOLDER: an empty virtual environment; one that is there and whose Python still starts is kept.
+make_venv() {
+    local python
+    if ! "$1/bin/python" -c '' 2> /dev/null; then
+        python=$(find_python) || return 1
+        rm -rf "$1"
+        "$python" -m venv "$1"
+    fi
+}
