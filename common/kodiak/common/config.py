@@ -48,12 +48,15 @@ def load(service, opts=None, args=(), files=None, defaults=None):
     from oslo_log import log
     from oslo_policy import opts as policy_opts
 
+    from . import authtoken
+
     conf = cfg.ConfigOpts()
     for source in (COMMON, opts or {}):
         for group, options in source.items():
             conf.register_opts(options, group=None if group == 'DEFAULT' else group)
     log.register_options(conf)
     policy_opts._register(conf)
+    authtoken.register(conf)
     for (group, name), value in (defaults or {}).items():
         conf.set_default(name, value, group=None if group == 'DEFAULT' else group)
     if files is None:

@@ -41,6 +41,16 @@ class Context(oslo_context.RequestContext):
         return copy
 
 
+def _text(value):
+    """A name out of the environ, where UTF-8 travels as Latin-1."""
+    if value is None or value.isascii():
+        return value
+    try:
+        return value.encode('latin-1').decode()
+    except UnicodeError:
+        return value
+
+
 def from_environ(environ):
     """The context of a WSGI request, from the headers that the token middleware set."""
     get = environ.get
@@ -48,12 +58,13 @@ def from_environ(environ):
     service_roles = get('HTTP_X_SERVICE_ROLES')
     context = Context(
         auth_token=get('HTTP_X_AUTH_TOKEN'),
-        user_id=get('HTTP_X_USER_ID'), user_name=get('HTTP_X_USER_NAME'),
-        user_domain_id=get('HTTP_X_USER_DOMAIN_ID'), user_domain_name=get('HTTP_X_USER_DOMAIN_NAME'),
-        project_id=get('HTTP_X_PROJECT_ID'), project_name=get('HTTP_X_PROJECT_NAME'),
+        user_id=get('HTTP_X_USER_ID'), user_name=_text(get('HTTP_X_USER_NAME')),
+        user_domain_id=get('HTTP_X_USER_DOMAIN_ID'), user_domain_name=_text(get('HTTP_X_USER_DOMAIN_NAME')),
+        project_id=get('HTTP_X_PROJECT_ID'),
+        project_name=_text(get('HTTP_X_PROJECT_NAME')),
         project_domain_id=get('HTTP_X_PROJECT_DOMAIN_ID'),
-        project_domain_name=get('HTTP_X_PROJECT_DOMAIN_NAME'),
-        domain_id=get('HTTP_X_DOMAIN_ID'), domain_name=get('HTTP_X_DOMAIN_NAME'),
+        project_domain_name=_text(get('HTTP_X_PROJECT_DOMAIN_NAME')),
+        domain_id=get('HTTP_X_DOMAIN_ID'), domain_name=_text(get('HTTP_X_DOMAIN_NAME')),
         system_scope=get('HTTP_OPENSTACK_SYSTEM_SCOPE'),
         roles=roles.split(',') if roles else [],
         service_token=get('HTTP_X_SERVICE_TOKEN'), service_user_id=get('HTTP_X_SERVICE_USER_ID'),

@@ -1,0 +1,82 @@
+"""The admin command of a service: ``kodiak-<service> db sync``, and what the service adds."""
+import argparse
+import json
+import sys
+
+from . import db, migrate
+from .api import openapi
+
+
+class Commands:
+    """Collects sub-commands and runs the one that was asked for.
+
+    :param service: its short name. :param load_conf: ``function(args) -> conf``. :param apis: ``function() -> [Api]`` for
+        the documents that follow from the declarations.
+    """
+
+    def __init__(self, service, load_conf, apis=None):
+        self.service = service
+        self.load_conf = load_conf
+        self.apis = apis
+        self.parser = argparse.ArgumentParser(prog='kodiak-' + service)
+        self.parser.add_argument('--config-file', action='append', default=[], help='configuration file')
+        self.groups = self.parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+        self._database()
+        if apis:
+            self._documents()
+
+    def add(self, name, function, help, arguments=()):
+        """Add a command: ``function(conf, options)``; ``arguments`` are ``(flags, keywords)`` of add_argument."""
+        parser = self.groups.add_parser(name, help=help, description=help)
+        for flags, keywords in arguments:
+            parser.add_argument(*flags, **keywords)
+        parser.set_defaults(function=function)
+        return parser
+
+    def _database(self):
+        self.add('db', self._db, 'Migrate the database.', [
+            (['action'], {'choices': ['sync', 'expand', 'contract', 'version', 'check', 'revision']}),
+            (['-m', '--message'], {'default': 'change', 'help': 'what a new revision does'})])
+
+    def _db(self, conf, options):
+        database = db.Database(conf.database.connection)
+        if options.action == 'version':
+            print('\n'.join(migrate.current(database)) or 'empty')
+        elif options.action == 'check':
+            different = migrate.differences(database, self.service)
+            for difference in different:
+                print(difference)
+            return 1 if different or not migrate.ready(database, self.service) else 0
+        elif options.action == 'revision':
+            migrate.revision(database, self.service, options.message)
+        else:
+            migrate.sync(database, self.service, 'heads' if options.action == 'sync' else options.action + '@head')
+        return 0
+
+    def _documents(self):
+        self.add('openapi', lambda conf, options: print(json.dumps(
+            [openapi.document(api) for api in self.apis()], indent=1)), 'Print the OpenAPI documents of the APIs.')
+        self.add('reference', lambda conf, options: print('\n'.join(openapi.reference(api) for api in self.apis())),
+                 'Print the API reference as reStructuredText.')
+        self.add('policy-sample', lambda conf, options: print(policy_sample(self.apis()), end=''),
+                 'Print policy.yaml.sample: every rule with its default.')
+
+    def run(self, argv=None):
+        """Run the command line; returns the exit status."""
+        options = self.parser.parse_args(argv)
+        arguments = [part for path in options.config_file for part in ('--config-file', path)]
+        return options.function(self.load_conf(arguments), options) or 0
+
+
+def policy_sample(apis):
+    """``policy.yaml.sample`` of some APIs: each rule, commented out, with what it decides."""
+    lines = ['# Every policy rule with its default. Take the # away in front of a rule to change it.', '']
+    for api in apis:
+        for name, check, description in sorted(api.all_rules()):
+            lines += [f'# {description}', f'#"{name}": "{check}"', '']
+    return '\n'.join(lines)
+
+
+def main(commands):
+    """Entry point: run and exit."""
+    sys.exit(commands.run())

@@ -1,0 +1,175 @@
+"""The WSGI side: paste.deploy filters that every API stands behind, and loading of the pipeline.
+
+Each filter is a small WSGI middleware with a ``*_factory`` for paste.deploy. The order in an
+``api-paste.ini`` is: cors healthcheck front sizelimit authtoken, then the application.
+"""
+import importlib.resources
+import logging
+import os
+import re
+import time
+
+from paste import deploy
+
+from . import context, metrics
+
+LOG = logging.getLogger('kodiak.access')
+ROUTELESS = re.compile(r'[0-9a-fA-F]{8}-?[0-9a-fA-F-]{24,}')
+
+
+class Front:
+    """Gives a request its ids, logs it, counts it, and answers what nobody below answered with a plain 500.
+
+    ``X-Openstack-Request-Id`` is on every response; a caller's ``X-OpenStack-Request-ID`` becomes the global request id.
+    """
+
+    def __init__(self, application, service):
+        self.application = application
+        self.service = service
+
+    def __call__(self, environ, start_response):
+        started = time.perf_counter()
+        request_id = environ['kodiak.request_id'] = context.new_request_id()
+        asked = environ.get('HTTP_X_OPENSTACK_REQUEST_ID', '')
+        environ['kodiak.global_request_id'] = asked if context.REQUEST_ID.match(asked) else None
+        seen = []
+
+        def start(status, headers, exc_info=None):
+            headers = list(headers)
+            headers.append(('X-Openstack-Request-Id', request_id))
+            if self.service in ('compute', 'placement'):
+                headers.append(('X-Compute-Request-Id', request_id))
+            seen[:] = [status]
+            return start_response(status, headers, exc_info)
+
+        try:
+            return self.application(environ, start)
+        except Exception:
+            LOG.exception('Unexpected error outside the application: %s %s', environ['REQUEST_METHOD'], environ['PATH_INFO'])
+            start('500 Internal Server Error', [('Content-Type', 'text/plain')])
+            return [b'An unexpected error stopped the request.\n']
+        finally:
+            elapsed = time.perf_counter() - started
+            code = seen[0].split(' ', 1)[0] if seen else '500'
+            route = environ.get('kodiak.route') or '-'
+            metrics.observe_request(self.service, environ['REQUEST_METHOD'], route, code, elapsed)
+            if LOG.isEnabledFor(logging.INFO):
+                LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), environ['REQUEST_METHOD'],
+                         environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''), code, elapsed * 1000,
+                         extra={'route': route, 'request_id': request_id})
+
+
+def front_factory(global_conf, service='api', **local):
+    """paste filter: :class:`Front`. ``service`` names the service in metrics."""
+    return lambda application: Front(application, service)
+
+
+class SizeLimit:
+    """Refuses early what says that it is too long; the JSON reader counts what does not say.
+
+    Paths that stream (images, objects) are left to their handlers: ``exempt`` is a regular expression of them.
+    """
+
+    def __init__(self, application, limit, exempt):
+        self.application = application
+        self.limit = limit
+        self.exempt = re.compile(exempt) if exempt else None
+
+    def __call__(self, environ, start_response):
+        length = environ.get('CONTENT_LENGTH')
+        if length and length.isdigit() and int(length) > self.limit and not (
+                self.exempt and self.exempt.search(environ.get('PATH_INFO', ''))):
+            body = b'The request is larger than this service accepts.\n'
+            start_response('413 Request Entity Too Large', [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])
+            return [body]
+        return self.application(environ, start_response)
+
+
+def sizelimit_factory(global_conf, limit='1048576', exempt='', **local):
+    """paste filter: :class:`SizeLimit`; ``limit`` in bytes."""
+    return lambda application: SizeLimit(application, int(limit), exempt)
+
+
+class Cors:
+    """Answers preflight requests and marks responses for pages of the allowed origins."""
+
+    METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
+    EXPOSED = 'X-Auth-Token, X-Subject-Token, X-Openstack-Request-Id, OpenStack-API-Version, Location'
+
+    def __init__(self, application, origins):
+        self.application = application
+        self.origins = set(origins)
+
+    def __call__(self, environ, start_response):
+        origin = environ.get('HTTP_ORIGIN')
+        if not origin or not (origin in self.origins or '*' in self.origins):
+            return self.application(environ, start_response)
+        ours = [('Access-Control-Allow-Origin', origin), ('Vary', 'Origin'), ('Access-Control-Expose-Headers', self.EXPOSED)]
+        if environ['REQUEST_METHOD'] == 'OPTIONS' and 'HTTP_ACCESS_CONTROL_REQUEST_METHOD' in environ:
+            asked = environ.get('HTTP_ACCESS_CONTROL_REQUEST_HEADERS', '')
+            if re.fullmatch(r'[A-Za-z0-9_, -]*', asked) is None:
+                asked = ''
+            start_response('200 OK', [*ours, ('Access-Control-Allow-Methods', self.METHODS),
+                                      ('Access-Control-Allow-Headers', asked), ('Access-Control-Max-Age', '3600'),
+                                      ('Content-Length', '0')])
+            return [b'']
+        return self.application(environ, lambda status, headers, exc_info=None:
+                                start_response(status, [*headers, *ours], exc_info))
+
+
+def cors_factory(global_conf, origins='', **local):
+    """paste filter: :class:`Cors`; ``origins`` separated by commas, or from ``[api] cors_allowed_origin``."""
+    def wrap(application):
+        conf = _conf_of(global_conf)
+        allowed = [o.strip() for o in origins.split(',') if o.strip()] or (list(conf.api.cors_allowed_origin) if conf else [])
+        return Cors(application, allowed) if allowed else application
+    return wrap
+
+
+class HealthCheck:
+    """``GET /healthcheck``: 200 when the service's database and broker answer, else 503 that names what doesn't."""
+
+    def __init__(self, application, runtime):
+        self.application = application
+        self.runtime = runtime
+
+    def __call__(self, environ, start_response):
+        if environ.get('PATH_INFO') != '/healthcheck':
+            return self.application(environ, start_response)
+        faults = self.runtime.faults()
+        body = ('OK' if not faults else '\n'.join(faults)).encode() + b'\n'
+        start_response('503 Service Unavailable' if faults else '200 OK',
+                       [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])
+        return [body]
+
+
+def healthcheck_factory(global_conf, **local):
+    """paste filter: :class:`HealthCheck`."""
+    return lambda application: HealthCheck(application, runtime_of(global_conf))
+
+
+_runtimes = {}
+
+
+def runtime_of(global_conf):
+    """The Runtime that :func:`load` passed to the factories of this pipeline."""
+    return _runtimes[global_conf['kodiak_runtime']]
+
+
+def _conf_of(global_conf):
+    runtime = _runtimes.get(global_conf.get('kodiak_runtime'))
+    return runtime.conf if runtime else None
+
+
+def load(runtime, name=None):
+    """The WSGI application of a service: its paste.deploy pipeline around its API.
+
+    :param runtime: the process's :class:`kodiak.common.service.Runtime`; factories reach it with :func:`runtime_of`.
+    :param name: section of the ini file; ``main`` if None.
+    """
+    path = runtime.conf.api.paste_config
+    if not path:
+        path = str(importlib.resources.files(f'kodiak.{runtime.name.replace("-", "_")}') / 'api-paste.ini')
+    key = f'{os.getpid()}-{id(runtime)}'
+    _runtimes[key] = runtime
+    return deploy.loadapp('config:' + os.path.abspath(path), name=name, global_conf={'kodiak_runtime': key})
