@@ -1,0 +1,4 @@
+"""Tables of the compute service, on one ``metadata``: servers and what belongs to them, and Placement's."""
+from .base import metadata
+
+__all__ = ['metadata']
