@@ -17,6 +17,16 @@ COMMON = {
         cfg.StrOpt('log_format', default='text', choices=['text', 'json'],
                    help='How a log line is written: for people, or one JSON object a line.'),
     ],
+    'worker': [
+        cfg.PortOpt('status_port', help='Port on which processes that are no API serve /healthcheck and /metrics, '
+                                        'on bind_host of [api]; only a Unix socket in run_path if unset.'),
+    ],
+    'clients': [
+        cfg.DictOpt('endpoints', default={}, help='Where other services are, in place of the catalog: '
+                                                  'network:http://10.0.0.5:9696,image:http://10.0.0.5:9292'),
+        cfg.StrOpt('interface', default='internal', help="Which of the catalog's endpoints is used."),
+        cfg.StrOpt('region_name', help='Region of the endpoints; any if unset.'),
+    ],
     'database': [
         cfg.StrOpt('connection', secret=True, help='SQLAlchemy URL of the database of this service.'),
         cfg.IntOpt('pool_size', default=10, min=1, help='Connections a process keeps open.'),

@@ -154,8 +154,43 @@ class InsufficientStorage(Error):
 def from_status(code, message=None):
     """The error class of an HTTP status, as an instance; for translating framework errors."""
     for cls in Error.__subclasses__():
-        if cls.code == code:
+        if cls.__module__ == __name__ and cls.code == code:
             return cls(message)
     error = Error(message)
     error.code = code
     return error
+
+
+def to_dict(error):
+    """An error as JSON, to be kept in a row or sent to another process; see :func:`from_dict`.
+
+    What is not an :class:`Error` is reduced to a sentence without its details, which belong in the log.
+    """
+    if isinstance(error, Error):
+        return {'code': error.code, 'kind': error.kind, 'message': error.message, 'detail': error.detail}
+    return {'code': Error.code, 'kind': type(error).__name__, 'message': Error.default, 'detail': None}
+
+
+def from_dict(values):
+    """The error that :func:`to_dict` wrote: the class of its status, with its kind, message and detail."""
+    error = from_status(values.get('code', Error.code), values.get('message'))
+    error.kind = values.get('kind') or error.kind
+    error.detail = values.get('detail')
+    return error
+
+
+def transient(error):
+    """True if what failed may well succeed when it is tried again: a lost connection, a lost race, a 5xx."""
+    if isinstance(error, Error):
+        return error.code in {429, 500, 502, 503, 504} and not getattr(error, 'final', False)
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    origin = type(error).__module__.partition('.')[0]
+    if origin == 'sqlalchemy':
+        from sqlalchemy import exc
+        return isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)) \
+            or getattr(error, 'connection_invalidated', False)
+    if origin == 'keystoneauth1':
+        from keystoneauth1 import exceptions
+        return isinstance(error, (exceptions.ConnectionError, exceptions.HttpServerError, exceptions.RetriableConnectionFailure))
+    return False

@@ -1,16 +1,24 @@
 """What a process of a service has at hand."""
 import dataclasses
+import logging
 import typing
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
 class Runtime:
-    """Made once a process by the service's ``cmd.build`` and passed to whoever needs it.
+    """Made once a process and passed to whoever needs it.
 
     Attributes: ``name`` (the service's folder: ``image``, ``storage-block``), ``conf`` (oslo.config), ``db``
     (:class:`kodiak.common.db.Database`; None in agents), ``policy`` (:class:`kodiak.common.policy.Enforcer`; APIs), ``bus``
     (:class:`kodiak.common.rpc.Bus`, or None), ``clients`` (:mod:`kodiak.common.client`), ``feed`` (a token feed that replaces
-    polling identity: tests, identity itself), ``extra`` (what only this service has).
+    polling identity: tests, identity itself), ``extra`` (what only this service has), ``binary`` (the process:
+    ``kodiak-compute-api``), ``host``, ``version``.
+
+    ``background``: objects with ``start()`` and ``stop()`` (saga workers, publishers, reconcilers), started once the process is
+    up (in each API worker, after the fork) and stopped in reverse. ``on_reload``: functions called on SIGHUP, after the
+    configuration was read again.
     """
 
     name: str
@@ -21,6 +29,11 @@ class Runtime:
     clients: typing.Any = None
     feed: typing.Any = None
     extra: dict = dataclasses.field(default_factory=dict)
+    binary: str = ''
+    host: str = 'localhost'
+    version: str = ''
+    background: list = dataclasses.field(default_factory=list)
+    on_reload: list = dataclasses.field(default_factory=list)
 
     def faults(self):
         """What keeps this process from serving, as sentences; an empty list when it is ready."""
@@ -30,3 +43,18 @@ class Runtime:
         if self.bus is not None and not self.bus.healthy():
             found.append('The message broker does not answer.')
         return found
+
+    def start(self):
+        """Start what runs in the background."""
+        for part in self.background:
+            part.start()
+
+    def stop(self):
+        """Stop it, last first; what runs is let finish."""
+        for part in reversed(self.background):
+            try:
+                part.stop()
+            except Exception:
+                LOG.exception('%s does not stop', part)
+        if self.bus is not None:
+            self.bus.close()

@@ -1,0 +1,99 @@
+"""gunicorn's gthread workers under an API of ours: loaded before the fork, quiet, drained on SIGTERM."""
+import gc
+import logging
+import os
+
+import gunicorn.app.base
+import gunicorn.glogging
+
+from kodiak.common import metrics, service
+
+LOG = logging.getLogger(__name__)
+SHARED_MEMORY = '/dev/shm'  # noqa: S108 (gunicorn makes its heartbeat files there safely)
+
+
+class _Logger(gunicorn.glogging.Logger):
+    """Sends gunicorn's lines where all others go."""
+
+    def setup(self, cfg):
+        """Keep the handlers of the process."""
+        self.error_log = logging.getLogger('gunicorn.error')
+        self.access_log = logging.getLogger('gunicorn.access')
+
+    def reopen_files(self):
+        """oslo.log follows its file by itself."""
+
+
+class _Metrics:
+    """Answers ``/metrics`` for all workers of this port; everything else is the API's."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        if environ['PATH_INFO'] != '/metrics' or environ['REQUEST_METHOD'] != 'GET':
+            return self.app(environ, start_response)
+        body = metrics.render()
+        start_response('200 OK', [('Content-Type', metrics.CONTENT_TYPE), ('Content-Length', str(len(body)))])
+        return [body]
+
+
+class Server(gunicorn.app.base.BaseApplication):
+    """The server of one API.
+
+    :param runtime: the process's Runtime.
+    :param load_app: ``load(runtime)`` returns the WSGI application.
+    """
+
+    def __init__(self, runtime, load_app):
+        self.runtime, self.load_app = runtime, load_app
+        super().__init__()
+
+    def load_config(self):
+        """gunicorn's settings, from ours."""
+        conf = self.runtime.conf
+        for name, value in {
+            'bind': f'{conf.api.bind_host}:{conf.api.bind_port}', 'workers': conf.api.workers,
+            'threads': conf.api.threads, 'worker_class': 'gthread', 'preload_app': True, 'accesslog': None,
+            'control_socket_disable': True, 'keepalive': 65, 'timeout': 60, 'graceful_timeout': 30, 'backlog': 1024,
+            'logger_class': _Logger, 'proc_name': self.runtime.binary, 'worker_connections': 1000,
+            'worker_tmp_dir': SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None,
+            'when_ready': self._when_ready, 'post_fork': self._post_fork, 'post_worker_init': self._post_worker_init,
+            'worker_exit': self._worker_exit, 'child_exit': self._child_exit,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self):
+        """The WSGI application."""
+        self.runtime.background.clear()
+        app = self.load_app(self.runtime)
+        gc.collect()
+        gc.freeze()
+        return _Metrics(app)
+
+    def reload(self):
+        """SIGHUP: read the configuration and the pipeline again; new workers take over from the old ones."""
+        service.reload(self.runtime)
+        self.callable = None
+        super().reload()
+
+    def _when_ready(self, server):
+        LOG.info('%s is up on %s:%s', self.runtime.binary, self.runtime.conf.api.bind_host,
+                 self.runtime.conf.api.bind_port)
+
+    def _post_fork(self, server, worker):
+        if self.runtime.db is not None:
+            self.runtime.db.dispose()
+
+    def _post_worker_init(self, worker):
+        service.attach_api(self.runtime)
+
+    def _worker_exit(self, server, worker):
+        self.runtime.stop()
+
+    @staticmethod
+    def _child_exit(server, worker):
+        from prometheus_client import multiprocess
+        multiprocess.mark_process_dead(worker.pid)
+
+

@@ -1,0 +1,65 @@
+"""How oslo.messaging is set up on a configuration object of our own; imported when a broker is first used."""
+import socket
+import time
+import urllib.parse
+
+from oslo_config import cfg
+
+_reached = {}
+
+
+def transport_url(conf):
+    """``[DEFAULT] transport_url``, or None."""
+    try:
+        return conf.transport_url
+    except cfg.NoSuchOptError:
+        conf.register_opt(cfg.StrOpt('transport_url', secret=True))
+        return conf.transport_url
+
+
+def reachable(conf, fresh=1.0):
+    """True if a broker of ``transport_url`` takes connections; an answer is good for ``fresh`` seconds."""
+    url = transport_url(conf)
+    if not url or url.startswith('fake'):
+        return True
+    when, answer = _reached.get(url, (0.0, False))
+    if time.monotonic() - when < fresh:
+        return answer
+    answer = any(_connects(host, port) for host, port in _addresses(url))
+    _reached[url] = (time.monotonic(), answer)
+    return answer
+
+
+def _addresses(url):
+    default = 5671 if 'ssl=1' in url else 5672
+    for netloc in urllib.parse.urlsplit(url).netloc.split(','):
+        part = urllib.parse.urlsplit('//' + netloc)
+        yield part.hostname or 'localhost', part.port or default
+
+
+def _connects(host, port):
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+        return True
+    except OSError:
+        return False
+
+
+def prepare(conf):
+    """Register the options that oslo.messaging reads but does not register on a private ConfigOpts."""
+    from oslo_messaging._tracing import client as tracing
+    conf.register_opts(tracing.oslo_messaging_tracing, group='oslo_messaging_tracing')
+
+
+def transport(conf):
+    """The RPC transport of ``transport_url``."""
+    import oslo_messaging
+    prepare(conf)
+    return oslo_messaging.get_rpc_transport(conf)
+
+
+def notification_transport(conf):
+    """The transport of notifications: the same broker, unless ``[oslo_messaging_notifications]`` names another."""
+    import oslo_messaging
+    prepare(conf)
+    return oslo_messaging.get_notification_transport(conf)
