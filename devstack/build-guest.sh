@@ -26,7 +26,7 @@ done
 # What the host needs to build the image: COMMAND:PACKAGE.
 host_tools=(apt-get:apt dpkg-deb:dpkg cpio:cpio gcc:gcc mcopy:mtools mkfs.fat:dosfstools mke2fs:e2fsprogs
             sfdisk:fdisk syslinux:syslinux qemu-img:qemu-utils)
-packages=(busybox-static dropbear-bin curl util-linux e2fsprogs dosfstools iputils-ping)
+packages=(busybox-static dropbear-bin curl util-linux e2fsprogs dosfstools iputils-ping bash)
 
 if [ -z "${KODIAK_GUEST_INNER:-}" ]; then
     PATH=$PATH:/usr/sbin:/sbin
@@ -67,7 +67,7 @@ step 'packages'
 kernel=$(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
 [ -n "$kernel" ] || { echo 'no linux-image-cloud-amd64 in the package lists: apt-get update first' >&2; exit 1; }
 mapfile -t wanted < <(apt-cache depends --recurse --important "${packages[@]}" |
-    grep -E '^(lib|zlib|busybox-static|dropbear-bin|curl|util-linux|e2fsprogs|dosfstools|iputils-ping)' | sort -u)
+    grep -E '^(lib|zlib|busybox-static|dropbear-bin|curl|util-linux|e2fsprogs|dosfstools|iputils-ping|bash)' | sort -u)
 wanted+=("$kernel")
 # (Elsewhere than where the files are: apt-get leaves out what it finds in its folder.)
 mapfile -t uris < <(cd "$work" && apt-get download --print-uris "${wanted[@]}" | awk '{print $2}')
@@ -124,7 +124,7 @@ take() {
         done < "$work/libs"
     done
 }
-take usr/sbin/dropbear usr/bin/dropbearkey usr/bin/dbclient usr/bin/curl bin/lsblk sbin/blkid usr/bin/resizepart bin/ping \
+take usr/sbin/dropbear usr/bin/dropbearkey usr/bin/dbclient usr/bin/curl bin/lsblk sbin/blkid usr/bin/resizepart bin/ping bin/bash \
     sbin/mkfs sbin/mkfs.fat sbin/mke2fs sbin/resize2fs sbin/e2fsck
 cp -L "$loader" "$root/usr/lib/"
 for fs in ext2 ext3 ext4; do ln -s mke2fs "$root/usr/sbin/mkfs.$fs"; done
