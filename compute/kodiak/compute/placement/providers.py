@@ -153,6 +153,7 @@ def set_inventories(connection, provider, wanted, generation=None, touch=True):
 
     409 where a class that goes away is in use, and for a generation that isn't the current one.
     """
+    connection.execute(sa.select(P.c.id).where(P.c.id == provider['id']).with_for_update())
     have = inventories(connection, provider)
     classes.require_classes(connection, wanted)
     gone = [name for name in have if name not in wanted]
