@@ -149,7 +149,10 @@ _USE = (I.update().where(I.c.provider_id == sa.bindparam('p'), I.c.resource_clas
 def _check(connection, record, name, uuid, change, amounts):
     if record is None:
         if change > 0 or amounts:
-            classes.require_classes(connection, [name])
+            try:
+                classes.require_classes(connection, [name])
+            except errors.BadRequest as error:
+                raise errors.BadRequest(f'Unable to allocate inventory for consumer: {error.message}') from None
             raise NoCapacity(f"Unable to allocate inventory: Inventory for '{name}' on resource provider '{uuid}' invalid.")
         return
     refused = f"Unable to allocate inventory: Unable to create allocation for '{name}' on resource provider '{uuid}'. "
