@@ -159,7 +159,8 @@ def _reshape(req):
         for provider, records in wanted.values():
             providers.set_inventories(connection, provider, {**providers.inventories(connection, provider), **records}, touch=False)
         if req.body['allocations']:
-            claims.replace(connection, {str(uuid.UUID(consumer)): _entry(req, body) for consumer, body in req.body['allocations'].items()})
+            claims.replace(connection, {str(uuid.UUID(consumer)): _entry(req, body)
+                                        for consumer, body in req.body['allocations'].items()})
         for name, (_, records) in wanted.items():
             providers.set_inventories(connection, providers.get(connection, name), records)
 
@@ -172,7 +173,8 @@ def delete(req, consumer):
             raise errors.NotFound(f"No allocations for consumer '{consumer}'")
 
 
-@routes.get('/resource_providers/{provider_uuid}/allocations', rule='placement:resource_providers:allocations:list', default=common.SERVICE,
+@routes.get('/resource_providers/{provider_uuid}/allocations',
+            rule='placement:resource_providers:allocations:list', default=common.SERVICE,
             summary='List the allocations against a resource provider')
 def show_of(req, provider_uuid):
     with req.db.read() as connection:
