@@ -6,6 +6,7 @@ oslo.policy parses the rules and reads the file. Evaluating is done here, by clo
 oslo.policy's own evaluation inspects a signature at every node of every check, which in a list of a thousand
 rows is most of the request. Kinds of checks that this module doesn't know are left to oslo.policy.
 """
+import re
 import threading
 import time
 
@@ -138,11 +139,15 @@ def _never(target, creds):
 
 
 def _attribute(check):
-    """``user_id:%(user_id)s`` and ``system_scope:all`` as functions; None for forms that are rarer.
+    """``user_id:%(user_id)s``, ``'public':%(visibility)s`` and ``system_scope:all`` as functions; None for forms that are rarer.
 
     An attribute that either side lacks never matches: no project is not the same as no project.
     """
     kind, match = check.kind, check.match
+    literal = re.fullmatch(r"'(\w+)'", kind)
+    if literal and re.fullmatch(r'%\(\w+\)s', match):
+        value, name = literal[1], match[2:-2]
+        return lambda target, creds: target.get(name) is not None and str(target[name]) == value
     if not kind.isidentifier() or kind in ('None', 'True', 'False'):
         return None
     if match.startswith('%(') and match.endswith(')s') and match.count('%') == 1:

@@ -75,6 +75,12 @@ def break_(req, thing_id):
         raise RuntimeError('secret detail')
 
 
+@routes.put('/things/{thing_id}/data', rule='things:data', default=policy.MEMBER, raw=True, media=('application/x-data',),
+            summary='Echo data')
+def echo(req, thing_id):
+    return api.Response(iter([req.stream().read()]), media_type='application/x-data')
+
+
 @routes.get('/', public=True, summary='Versions')
 def versions(req):
     return {'base': req.base_url}
@@ -164,6 +170,13 @@ def test_actions_are_chosen_by_the_bodys_key(as_):
     client.post(path + '/action', {'break': None}).expect(403)
 
 
+def test_streams_pass_as_they_are_and_other_media_types_are_refused(as_):
+    client = as_(testing.MEMBER)
+    assert client.put('/things/x/data', data=b'abc', headers={'Content-Type': 'application/x-data'}).expect(200).data == b'abc'
+    client.put('/things/x/data', data=b'abc', headers={'Content-Type': 'text/plain'}).expect(415)
+    client.put('/things/x/data', data=b'abc').expect(415)
+
+
 def test_a_defect_answers_500_without_detail(as_):
     path = '/things/' + as_(testing.MEMBER).post('/things', {'thing': {'name': 'x'}}).json['thing']['id']
     answer = as_(testing.ADMIN).post(path + '/action', {'break': True}).expect(500)
@@ -208,6 +221,7 @@ def test_preflight(as_):
 
 def test_the_openapi_document_and_the_reference_list_every_endpoint(service):
     document = openapi.document(service)
-    assert set(document['paths']) == {'/', '/things', '/things/{thing_id}', '/things/{thing_id}/action'}
+    assert set(document['paths']) == {'/', '/things', '/things/{thing_id}', '/things/{thing_id}/action', '/things/{thing_id}/data'}
+    assert set(document['paths']['/things/{thing_id}/data']['put']['requestBody']['content']) == {'application/x-data'}
     assert document['paths']['/things/{thing_id}/action']['post']['x-actions'] == ['break', 'grow']
     assert '``things:grow``' in openapi.reference(service)

@@ -40,18 +40,16 @@ class Api:
     :param microversions: a :class:`~kodiak.common.api.Microversions`, or None.
     :param prefix: the path that the paste composite mounts it under (``/v2.1``), for links.
     :param title: what the OpenAPI document calls it.
-    :param strict_media: True: a body needs ``Content-Type: application/json``, and ``Accept`` must admit JSON.
+    :param translate: ``function(error) -> Error``: service-specific changes (413 for 403, and the like).
     """
 
-    def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=(),
-                 strict_media=False):
+    def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=()):
         self.name = name
         self.faults = faults
         self.microversions = microversions
         self.prefix = prefix
         self.title = title or name
         self.endpoints = [endpoint for module in routes for endpoint in module.endpoints]
-        self.strict_media = strict_media
         self.rules = [*base_rules, *rules]
         self.runtime = None
 
@@ -134,8 +132,6 @@ class Dispatcher:
     def __call__(self, **parameters):
         http, version = flask.request, None
         try:
-            if self.api.strict_media:
-                check_media(http)
             if self.api.microversions is not None:
                 version = self.api.microversions.of(http.headers)
             response = self._run(http, version, parameters)
@@ -159,6 +155,8 @@ class Dispatcher:
             req.target = endpoint.load(req, **parameters)
         if endpoint.rule is not None and not endpoint.late:
             self.api.runtime.policy.enforce(endpoint.rule, ctx, req.target)
+        if endpoint.media and http.mimetype not in endpoint.media:
+            raise errors.UnsupportedMediaType(f"The body must be of the type {' or '.join(endpoint.media)}.")
         req.query = endpoint.check_query(http.args)
         if endpoint.body is not None:
             if req.body is None:
@@ -196,6 +194,8 @@ class Dispatcher:
             result = orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
             media_type = media_type or JSON
         response = flask.Response(result if result is not None else b'', status)
+        # A stream goes to the server as it is, which may hand a file to the kernel.
+        response.direct_passthrough = not isinstance(result, (bytes, str, type(None)))
         if result is None and media_type is None:
             del response.headers['Content-Type']
         else:
@@ -217,16 +217,3 @@ class Dispatcher:
                                  f'{error.message}') from None
 
 
-
-
-def check_media(http):
-    """400, 415 or 406 for a request whose body is not JSON or whose client takes none."""
-    if http.headers.get('Accept') and not http.accept_mimetypes.best_match([JSON]):
-        raise errors.NotAcceptable('Only application/json is provided')
-    if http.environ.get('CONTENT_LENGTH', '0') not in ('', '0') or http.method in ('PUT', 'POST'):
-        kind = http.environ.get('CONTENT_TYPE')
-        if http.environ.get('CONTENT_LENGTH', '0') not in ('', '0'):
-            if not kind:
-                raise errors.BadRequest('content-type header required when content-length > 0')
-            if kind.partition(';')[0].strip().lower() != JSON:
-                raise errors.UnsupportedMediaType(f'The media type {kind} is not supported, use {JSON}')

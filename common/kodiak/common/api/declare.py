@@ -30,6 +30,7 @@ class Endpoint:
     :param action: key of an action's body (``{"reboot": ...}``).
     :param public: True for what needs no token (version documents, login).
     :param raw: True where the handler reads the body itself as a stream.
+    :param media: media types of the body of which the request must name one (415 otherwise); any is taken if empty.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Endpoint:
     action: str | None = None
     public: bool = False
     raw: bool = False
+    media: tuple = ()
     optional_body: bool = False
     summary: str = ''
     tag: str = ''

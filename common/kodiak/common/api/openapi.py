@@ -35,9 +35,10 @@ def _operation(endpoint):
     }
     if endpoint.body is not None:
         operation['requestBody'] = {'required': not endpoint.optional_body,
-                                    'content': {'application/json': {'schema': endpoint.body}}}
+                                    'content': {media: {'schema': endpoint.body}
+                                                for media in endpoint.media or ('application/json',)}}
     if endpoint.raw:
-        operation['requestBody'] = {'content': {'application/octet-stream': {}}}
+        operation['requestBody'] = {'content': {media: {} for media in endpoint.media or ('application/octet-stream',)}}
     if endpoint.public:
         operation['security'] = []
     else:
