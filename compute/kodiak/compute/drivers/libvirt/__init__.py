@@ -1,1 +1,0 @@
-"""QEMU guests through libvirt."""

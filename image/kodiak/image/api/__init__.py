@@ -1,0 +1,29 @@
+"""The Glance v2 API."""
+import re
+
+from kodiak.common import api, wsgi
+
+from . import data, discovery, images, members, rules, schemas
+from .faults import fault
+
+API = api.Api('image', [discovery.routes, schemas.routes, images.routes, data.routes, members.routes], fault,
+              title='Image API', base_rules=rules.FURTHER)
+_MINOR = re.compile(r'^/v2\.\d+(?=/|$)')
+
+
+class AnyMinor:
+    """``/v2.9/images`` is ``/v2/images``."""
+
+    def __init__(self, application):
+        self.application = application
+
+    def __call__(self, environ, start_response):
+        path = environ['PATH_INFO']
+        if path.startswith('/v') and not path.startswith(('/v2/', '/versions')):
+            environ['PATH_INFO'] = _MINOR.sub('/v2', path)
+        return self.application(environ, start_response)
+
+
+def app_factory(global_conf, **local):
+    """paste app: the API of this process's Runtime."""
+    return AnyMinor(API.application(wsgi.runtime_of(global_conf)))

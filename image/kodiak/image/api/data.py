@@ -1,0 +1,149 @@
+"""The data of images: up and down."""
+import re
+
+from kodiak.common import api, errors
+
+from .. import formats, uploads
+from ..drivers import base
+from . import rules
+from .images import load
+
+routes = api.Routes('Image data', prefix='/v2/images/{image_id}')
+PIECE = 1 << 20
+BYTES = 'application/octet-stream'
+
+
+def announced(req):
+    """The size of the body in bytes, from ``x-openstack-image-size`` or Content-Length, or None."""
+    text = req.http.headers.get('x-openstack-image-size')
+    if text is None:
+        return req.http.content_length
+    if not text.isdigit():
+        raise errors.BadRequest(f"Invalid value '{text[:40]}' for the header x-openstack-image-size: it must be a number of bytes.")
+    return int(text)
+
+
+def body(req):
+    """``read(size)`` of the request's body, which gives up a client that sends nothing for too long."""
+    connection = req.http.environ.get('gunicorn.socket')
+    if connection is not None:
+        connection.settimeout(req.app.conf.limits.stalled_upload)
+    return req.stream().read
+
+
+def release(req):
+    """The connection waits again as its server has it."""
+    connection = req.http.environ.get('gunicorn.socket')
+    if connection is not None:
+        connection.settimeout(None)
+
+
+def check_formats_set(image):
+    """``BadRequest`` where the image does not say yet what its data is."""
+    missing = [name for name in ('disk_format', 'container_format') if not image[name]]
+    if missing:
+        raise errors.BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
+
+
+@routes.put('/file', rule='upload_image', default=rules.PROJECT_MEMBER, load=load, raw=True, media=(BYTES,), status=204,
+            summary='Upload the data of an image')
+def upload_image(req, image_id):
+    image, conf = req.target, req.app.conf
+    store = req.app.extra['stores'].writable(req.http.headers.get('X-Image-Meta-Store'))
+    expected = announced(req)
+    if image['status'] != 'queued':
+        raise errors.Conflict(f"Image status transition from {image['status']} to saving is not allowed")
+    check_formats_set(image)
+    inspector = formats.Inspector(image['disk_format'], image['container_format'], conf.formats.enforce)
+    try:
+        uploads.Upload(req.app, image, store).run(body(req), inspector, expected)
+    finally:
+        release(req)
+
+
+def _range(header, size):
+    """``(first, last)`` of a Range header with one range, or None where all is to be sent."""
+    match = re.fullmatch(r'\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*', header)
+    if not match or not (match[1] or match[2]):
+        if re.match(r'\s*bytes\s*=', header) and ',' in header:
+            raise errors.BadRequest('Requests with multiple ranges are not supported in Glance. Please make multiple '
+                                    'single-range requests instead.')
+        raise errors.RangeNotSatisfiable(f"The range '{header[:80]}' makes no sense.",
+                                         headers={'Content-Range': f'bytes */{size}'})
+    if not match[1]:
+        first, last = max(0, size - int(match[2])), size - 1
+    else:
+        first, last = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
+    if first >= size or last < first:
+        raise errors.RangeNotSatisfiable(f'The range lies outside of the {size} bytes of the image.',
+                                         headers={'Content-Range': f'bytes */{size}'})
+    return first, last
+
+
+class Pieces:
+    """A part of a file as an iterable, for servers that cannot hand the file to the kernel, and files that have none."""
+
+    def __init__(self, file, length):
+        self.file = file
+        self.left = length
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.file.read(min(PIECE, self.left)) if self.left else b''
+        if not data:
+            raise StopIteration
+        self.left -= len(data)
+        return data
+
+    def close(self):
+        """Let go of the file."""
+        self.file.close()
+
+
+def locate(req, image):
+    """The open data of an image from the first of its locations that has it: ``function(offset) -> file``."""
+    failure = None
+    for location in image['locations']:
+        store = req.app.extra['stores'].by_id.get(location['store'])
+        if store is None:
+            continue
+        try:
+            return store.open(location['blob'])
+        except (base.NoSuchData, base.StoreUnavailable, OSError) as error:
+            failure = error
+    raise errors.Unavailable(f"The data of image {image['id']} cannot be read now." if failure else
+                             f"The data of image {image['id']} lies in no store of this service.")
+
+
+@routes.get('/file', rule='download_image', default=rules.DOWNLOAD, load=load, summary='Download the data of an image')
+def download_image(req, image_id):
+    image, headers = req.target, req.http.headers
+    if image['status'] == 'deactivated' and not req.ctx.is_admin:
+        raise errors.Forbidden('The requested image has been deactivated. Image data download is forbidden.')
+    if not image['locations']:
+        return api.Response(status=204)
+    size, checksum = image['size'], image['checksum']
+    found = [('Accept-Ranges', 'bytes')]
+    etag = f'"{checksum}"' if checksum else None
+    if etag:
+        found.append(('ETag', etag))
+        if etag in headers.get('If-None-Match', '') or headers.get('If-None-Match') == '*':
+            return api.Response(status=304, headers=found)
+    wanted, status = (0, size - 1), 200
+    asked = headers.get('Range')
+    if asked and (headers.get('If-Range') in (None, etag)):
+        wanted, status = _range(asked, size), 206
+        found.append(('Content-Range', f'bytes {wanted[0]}-{wanted[1]}/{size}'))
+    elif checksum:
+        found.append(('Content-MD5', checksum))
+    length = wanted[1] - wanted[0] + 1
+    file = locate(req, image)
+    file.seek(wanted[0])
+    found.append(('Content-Length', str(length)))
+    wrapper = req.http.environ.get('wsgi.file_wrapper')
+    # A real file goes from the page cache to the socket without passing through this process (sendfile).
+    sent = wrapper(file, PIECE) if wrapper is not None and hasattr(file, 'fileno') and 'gunicorn.socket' in req.http.environ else (
+        Pieces(file, length))
+    return api.Response(sent, status=status, headers=found, media_type=BYTES)

@@ -1,0 +1,37 @@
+"""Every option of the image service."""
+from oslo_config import cfg
+
+OPTS = {
+    'stores': [
+        cfg.ListOpt('enabled', default=['file:file'],
+                    help='Stores for image data, each as id:driver. The options of a store stand in the group [store_<id>].'),
+        cfg.StrOpt('default', default='file', help='Id of the store that takes data for which no other is asked.'),
+        cfg.BoolOpt('show_locations', default=False,
+                    help='Show where the data of an image lies (locations, direct_url) to those whom the policy allows, and '
+                         'let them change it.'),
+        cfg.IntOpt('delete_delay', default=0, min=0,
+                   help='Seconds for which the data of a deleted image is kept, for readers that are still at it.'),
+    ],
+    'limits': [
+        cfg.IntOpt('image_size', default=1 << 40, min=1, help='Largest image, in bytes.'),
+        cfg.IntOpt('project_size', default=0, min=0, help='Bytes of image data a project may own; 0: no limit.'),
+        cfg.IntOpt('properties', default=128, min=0, help='Custom properties of an image.'),
+        cfg.IntOpt('tags', default=128, min=0, help='Tags of an image.'),
+        cfg.IntOpt('members', default=128, min=0, help='Projects that an image is shared with.'),
+        cfg.IntOpt('locations', default=10, min=1, help='Locations of an image.'),
+        cfg.IntOpt('stalled_upload', default=60, min=1,
+                   help='Seconds without a byte after which an upload is given up.'),
+    ],
+    'formats': [
+        cfg.ListOpt('disk', default=['ami', 'ari', 'aki', 'vhd', 'vhdx', 'vmdk', 'raw', 'qcow2', 'vdi', 'iso', 'ploop'],
+                    help='Disk formats that images may have.'),
+        cfg.ListOpt('container', default=['ami', 'ari', 'aki', 'bare', 'ovf', 'ova', 'docker', 'compressed'],
+                    help='Container formats that images may have.'),
+        cfg.BoolOpt('enforce', default=True,
+                    help='Refuse data that is not of the format which the image declares. Unsafe data (backing files, external '
+                         'data files, foreign extents) is refused whatever this says.'),
+    ],
+}
+
+# Requests without a token pass the middleware: the API itself refuses them where they need one.
+DEFAULTS = {('api', 'bind_port'): 9292, ('keystone_authtoken', 'delay_auth_decision'): True}

@@ -1,0 +1,87 @@
+"""Tables of the image service.
+
+``images`` repeats an image's properties, tags and locations as JSON, so that one statement reads whole images. The
+tables ``image_properties`` and ``image_tags`` hold the same again for filtering; whoever writes one writes both
+(:mod:`kodiak.image.catalog`).
+
+``blobs`` is the durable record of every piece of data that a store holds, or may hold: a row is committed before the
+first byte is written and goes after the last one is removed, so nothing in a store is ever without a row.
+"""
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from kodiak.common import db, heartbeat
+
+metadata = db.metadata()
+services = heartbeat.tables(metadata)
+
+
+def _time(name, **more):
+    return sa.Column(name, sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), **more)
+
+
+images = sa.Table(
+    'images', metadata,
+    sa.Column('id', sa.String(36), primary_key=True),
+    sa.Column('name', sa.String(255)),
+    sa.Column('owner', sa.String(255), index=True),
+    sa.Column('status', sa.String(20), nullable=False, index=True),
+    sa.Column('visibility', sa.String(20), nullable=False),
+    sa.Column('disk_format', sa.String(20)),
+    sa.Column('container_format', sa.String(20)),
+    sa.Column('size', sa.BigInteger),
+    sa.Column('virtual_size', sa.BigInteger),
+    sa.Column('min_disk', sa.Integer, nullable=False),
+    sa.Column('min_ram', sa.Integer, nullable=False),
+    sa.Column('protected', sa.Boolean, nullable=False),
+    sa.Column('os_hidden', sa.Boolean, nullable=False),
+    sa.Column('checksum', sa.String(32)),
+    sa.Column('os_hash_algo', sa.String(64)),
+    sa.Column('os_hash_value', sa.String(128), index=True),
+    sa.Column('properties', db.JSON, nullable=False),
+    sa.Column('tags', db.JSON, nullable=False),
+    # [{'url', 'metadata', 'store' (its id, or None), 'blob' (its id, or None)}], in the order of preference.
+    sa.Column('locations', db.JSON, nullable=False),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
+    sa.Index('ix_images_created_at_id', 'created_at', 'id'),
+)
+
+image_properties = sa.Table(
+    'image_properties', metadata,
+    sa.Column('image_id', sa.String(36), sa.ForeignKey('images.id', ondelete='CASCADE'), primary_key=True),
+    sa.Column('name', sa.String(255), primary_key=True),
+    sa.Column('value', sa.Text, nullable=False),
+    sa.Index('ix_image_properties_name', 'name'),
+)
+
+image_tags = sa.Table(
+    'image_tags', metadata,
+    sa.Column('image_id', sa.String(36), sa.ForeignKey('images.id', ondelete='CASCADE'), primary_key=True),
+    sa.Column('value', sa.String(255), primary_key=True),
+    sa.Index('ix_image_tags_value', 'value'),
+)
+
+image_members = sa.Table(
+    'image_members', metadata,
+    sa.Column('image_id', sa.String(36), sa.ForeignKey('images.id', ondelete='CASCADE'), primary_key=True),
+    sa.Column('member_id', sa.String(255), primary_key=True),
+    sa.Column('status', sa.String(20), nullable=False),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
+    sa.Index('ix_image_members_member_id', 'member_id', 'status'),
+)
+
+blobs = sa.Table(
+    'blobs', metadata,
+    sa.Column('id', sa.String(36), primary_key=True),
+    # No foreign key: what a deleted image leaves in a store is still to be removed.
+    sa.Column('image_id', sa.String(36), nullable=False, index=True),
+    sa.Column('store', sa.String(64), nullable=False),
+    # writing: the holder of the lease is filling it; live: an image refers to it; doomed: to be removed.
+    sa.Column('state', sa.String(10), nullable=False),
+    # Until when the state's worker (the upload, the removal) has it to itself.
+    _time('lease_until', nullable=False),
+    _time('created_at', nullable=False),
+    sa.Index('ix_blobs_state_lease_until', 'state', 'lease_until'),
+)

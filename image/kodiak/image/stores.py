@@ -1,0 +1,60 @@
+"""The configured stores of image data, by id."""
+from oslo_config import cfg
+from stevedore import driver
+
+from kodiak.common import errors
+
+NAMESPACE = 'kodiak.image.stores'
+#: A driver that is part of this distribution is found without its metadata, so that a source tree runs as it is.
+BUILT_IN = {'file': 'kodiak.image.drivers.file:FileStore'}
+
+
+def _class_of(name):
+    built_in = BUILT_IN.get(name)
+    if built_in:
+        module, _, attribute = built_in.partition(':')
+        return getattr(__import__(module, fromlist=[attribute]), attribute)
+    return driver.DriverManager(NAMESPACE, name).driver
+
+
+class Stores:
+    """All stores of the service.
+
+    :param conf: the service's configuration.
+    """
+
+    def __init__(self, conf):
+        self.by_id = {}
+        for entry in conf.stores.enabled:
+            store_id, _, name = entry.partition(':')
+            cls = _class_of(name or store_id)
+            group = 'store_' + store_id
+            conf.register_opts(list(cls.OPTS), group=group)
+            self.by_id[store_id] = cls(store_id, conf[group], conf.state_path)
+        if conf.stores.default not in self.by_id:
+            raise cfg.ConfigFileValueError(f'[stores] default is {conf.stores.default}, which is not among the enabled ones')
+        self.default = self.by_id[conf.stores.default]
+
+    def prepare(self):
+        """Make every store ready."""
+        for store in self.by_id.values():
+            store.prepare()
+
+    def __getitem__(self, store_id):
+        return self.by_id[store_id]
+
+    def writable(self, store_id):
+        """The store that a request names, or the default one; ``BadRequest`` for an unknown or read-only one."""
+        if not store_id:
+            return self.default
+        store = self.by_id.get(store_id)
+        if store is None:
+            raise errors.BadRequest(f"There is no store '{store_id}'.")
+        if store.read_only:
+            raise errors.BadRequest(f"The store '{store_id}' can only be read.")
+        return store
+
+    @property
+    def ids(self):
+        """Ids of all stores, in their configured order."""
+        return list(self.by_id)
