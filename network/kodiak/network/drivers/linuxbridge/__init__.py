@@ -1,0 +1,26 @@
+"""Linux bridges and VXLAN: see ``l2`` for links, ``firewall`` for filters, ``cuts`` for what ends with a filter."""
+from kodiak.network.drivers.linuxbridge import cuts, firewall, l2
+from kodiak.network.drivers.namespaces import NamespaceDriver
+
+
+class Shape:
+    """How this driver plans, see ``namespaces.plan``."""
+
+    plug = staticmethod(l2.plug)
+    cuts = staticmethod(cuts.plan)
+
+    @staticmethod
+    def host(wanted, settings, observed):
+        """(the host's Namespace, {network id: bridge}, {network id: sentence})."""
+        return l2.plan(wanted, settings.facts, settings.tap_owner, observed.others)
+
+    @staticmethod
+    def filters(wanted, bridges, observed):
+        """({title: Table}, ids of the ports that need them, {port id: sentence})."""
+        return firewall.plan(wanted, bridges, observed)
+
+
+class Driver(NamespaceDriver):
+    """The driver ``linuxbridge``."""
+
+    shape = Shape

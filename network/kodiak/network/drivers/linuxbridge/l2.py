@@ -1,0 +1,82 @@
+"""Bridges, tunnels and taps: what a host's networks and ports are as links."""
+from kodiak.network.agent import names
+from kodiak.network.agent.layout import Link, Namespace
+
+FLOOD = '00:00:00:00:00:00'
+
+# Bridged packets pass the inet tables only with these; the host gives guests nothing to talk to on its bridges.
+SYSCTLS = {'net/bridge/bridge-nf-call-iptables': '1', 'net/bridge/bridge-nf-call-ip6tables': '1'}
+
+
+def bridges(wanted, mappings, present):
+    """The bridge of each network.
+
+    :param mappings: {physical network: bridge of the operator's}.
+    :param present: names of the host's links.
+    :returns: ({network id: bridge}, {network id: sentence}): those that can be had here, and why others can't.
+    """
+    found, problems = {}, {}
+    for key, network in wanted.networks.items():
+        if network.type in ('vxlan', 'local'):
+            found[key] = names.bridge(key)
+        elif network.type == 'flat':
+            name = mappings.get(network.physical_network)
+            if name is None:
+                problems[key] = f'this host has no bridge for physical network {network.physical_network}'
+            elif name not in present:
+                problems[key] = f'bridge {name} of physical network {network.physical_network} does not exist'
+            else:
+                found[key] = name
+        else:
+            problems[key] = f'networks of type {network.type} are not supported here'
+    return found, problems
+
+
+def _tunnel(host, network, members, facts, problems):
+    key = network.id
+    elsewhere = [member for member in members if member.tunnel_ip and member.tunnel_ip != facts.tunnel_ip]
+    if network.segmentation_id is None:
+        problems[key] = 'the network has no segmentation id'
+        return
+    if facts.tunnel_ip is None:
+        if elsewhere:
+            problems[key] = 'this host has no address for tunnels, and ports of the network are on other hosts'
+        return
+    name = names.vxlan(network.segmentation_id)
+    host.add(name, Link('vxlan', mtu=network.mtu, up=network.admin_state_up, master=names.bridge(key),
+                        vni=network.segmentation_id, local=facts.tunnel_ip), ('networks', key))
+    host.fdb[name] = {(member.mac, member.tunnel_ip) for member in elsewhere} \
+        | {(FLOOD, member.tunnel_ip) for member in elsewhere}
+
+
+def plan(wanted, facts, owner, present):
+    """The host's own namespace.
+
+    :param facts: ``state.AgentFacts``: tunnel address and bridge mappings.
+    :param owner: uid that may open taps, or None.
+    :param present: names of the host's links.
+    :returns: (Namespace, {network id: bridge}, {network id: sentence}).
+    """
+    host = Namespace(sysctls=dict(SYSCTLS))
+    found, problems = bridges(wanted, facts.bridge_mappings, present)
+    by_network = {}
+    for member in wanted.members.values():
+        by_network.setdefault(member.network_id, []).append(member)
+    for key, name in found.items():
+        network = wanted.networks[key]
+        if name == names.bridge(key):
+            host.add(name, Link('bridge', mtu=network.mtu, up=network.admin_state_up), ('networks', key))
+        if network.type == 'vxlan':
+            _tunnel(host, network, by_network.get(key, ()), facts, problems)
+    for key, port in wanted.ports.items():
+        if port.network_id in found:
+            host.add(names.tap(key), Link(
+                'tap', mtu=wanted.networks[port.network_id].mtu, up=port.admin_state_up,
+                master=found[port.network_id], owner=owner), ('ports', key))
+    return host, found, problems
+
+
+def plug(host, namespace, outer, inner, mac, network, bridge, owner, up=True):
+    """Connect a namespace to a network by a pair of veths: ``outer`` on the bridge, ``inner`` in the namespace."""
+    host.add(outer, Link('veth', mtu=network.mtu, master=bridge, peer=(namespace[0], inner)), owner)
+    namespace[1].add(inner, Link('inner', mtu=network.mtu, mac=mac, up=up, ipv6=True), owner)
