@@ -81,6 +81,14 @@ class Reconciler:
                 self._schedule(key, 0.0)
             self._condition.notify_all()
 
+    def again(self, key):
+        """Bring ``key`` about again soon, without a look: something happened to it here. Nothing is done about a key
+        of which it is not known what it should be."""
+        with self._condition:
+            if self._wanted.get(key) is not None:
+                self._schedule(key, 0.0)
+                self._condition.notify_all()
+
     def resync(self):
         """Ask for everything at the next look, which is now."""
         with self._condition:

@@ -44,6 +44,9 @@ class Front:
 
         try:
             return self.application(environ, start)
+        except UnicodeError:
+            start('400 Bad Request', [('Content-Type', 'text/plain')])
+            return [b'The path or a header is not UTF-8.\n']
         except Exception:
             LOG.exception('Unexpected error outside the application: %s %s', environ['REQUEST_METHOD'], environ['PATH_INFO'])
             start('500 Internal Server Error', [('Content-Type', 'text/plain')])

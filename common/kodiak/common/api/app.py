@@ -40,16 +40,18 @@ class Api:
     :param microversions: a :class:`~kodiak.common.api.Microversions`, or None.
     :param prefix: the path that the paste composite mounts it under (``/v2.1``), for links.
     :param title: what the OpenAPI document calls it.
-    :param translate: ``function(error) -> Error``: service-specific changes (413 for 403, and the like).
+    :param strict_media: True: a body needs ``Content-Type: application/json``, and ``Accept`` must admit JSON.
     """
 
-    def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=()):
+    def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=(),
+                 strict_media=False):
         self.name = name
         self.faults = faults
         self.microversions = microversions
         self.prefix = prefix
         self.title = title or name
         self.endpoints = [endpoint for module in routes for endpoint in module.endpoints]
+        self.strict_media = strict_media
         self.rules = [*base_rules, *rules]
         self.runtime = None
 
@@ -132,6 +134,8 @@ class Dispatcher:
     def __call__(self, **parameters):
         http, version = flask.request, None
         try:
+            if self.api.strict_media:
+                check_media(http)
             if self.api.microversions is not None:
                 version = self.api.microversions.of(http.headers)
             response = self._run(http, version, parameters)
@@ -217,3 +221,16 @@ class Dispatcher:
                                  f'{error.message}') from None
 
 
+
+
+def check_media(http):
+    """400, 415 or 406 for a request whose body is not JSON or whose client takes none."""
+    if http.headers.get('Accept') and not http.accept_mimetypes.best_match([JSON]):
+        raise errors.NotAcceptable('Only application/json is provided')
+    if http.environ.get('CONTENT_LENGTH', '0') not in ('', '0') or http.method in ('PUT', 'POST'):
+        kind = http.environ.get('CONTENT_TYPE')
+        if http.environ.get('CONTENT_LENGTH', '0') not in ('', '0'):
+            if not kind:
+                raise errors.BadRequest('content-type header required when content-length > 0')
+            if kind.partition(';')[0].strip().lower() != JSON:
+                raise errors.UnsupportedMediaType(f'The media type {kind} is not supported, use {JSON}')

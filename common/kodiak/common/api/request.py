@@ -63,22 +63,28 @@ class Request:
         """The URL of this request, without its query, as the client reaches it."""
         return self.base_url + self.api.prefix + self.http.path
 
-    def stream(self, limit=None):
+    def _length(self):
+        text = self.http.environ.get('CONTENT_LENGTH') or ''
+        if text and not text.isdigit():
+            raise errors.BadRequest('The Content-Length header must be an integer.')
+        return int(text) if text else None
+
+    def stream(self):
         """The body as a file object that ends where the body ends, whatever its transfer coding.
 
         Under gunicorn a chunked body's stream ends by itself.
         """
         environ = self.http.environ
-        length = environ.get('CONTENT_LENGTH')
+        length = self._length()
         source = environ['wsgi.input']
-        if length:
-            return LimitedStream(source, int(length))
+        if length is not None:
+            return LimitedStream(source, length)
         return source if environ.get('wsgi.input_terminated') else LimitedStream(source, 0)
 
     def read_json(self, optional=False):
         """The body as parsed JSON; ``BadRequest`` where it is none or too large."""
         limit = self.app.conf.api.max_body_size
-        length = self.http.content_length
+        length = self._length()
         if length is not None and length > limit:
             raise errors.RequestTooLarge(f'The body has {length} bytes; this API takes {limit}.')
         data = self.stream().read(limit + 1)
@@ -91,7 +97,7 @@ class Request:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            raise errors.BadRequest(f'The body is not JSON: {error}') from None
+            raise errors.BadRequest(f'Malformed JSON: {error}') from None
 
 
 class Response:

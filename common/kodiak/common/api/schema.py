@@ -93,21 +93,32 @@ class Validator:
         try:
             return self._compiled(value)
         except fastjsonschema.JsonSchemaValueException as error:
-            raise errors.BadRequest(sentence(error)) from None
+            raise self._explained(value, error) from None
+
+    def _explained(self, value, error):
+        # The compiled schema says quickly that a value is wrong; jsonschema says best what is wrong with it.
+        best = jsonschema_error(self.schema, value)
+        field = '.'.join(str(part) for part in best.absolute_path) if best else '.'.join(map(str, error.path[1:]))
+        message = best.message if best else error.message
+        if SECRET.search(field) or (SECRET.search(message) and isinstance(error.value, dict)):
+            message = f'it breaks the rule "{best.validator if best else error.rule}"'
+        shown = f'Invalid input for field/attribute {field or "body"}: {message}'
+        return errors.BadRequest(shown[:1000], kind='ValidationError', detail={
+            'message': message[:1000], 'validator': best.validator if best else error.rule, 'field': field})
 
 
-def sentence(error):
-    """A fastjsonschema error as a sentence that names the field."""
-    field = '.'.join(str(part) for part in error.path[1:]) or 'body'
-    rule = error.message
-    if rule.startswith(error.name or 'data'):
-        rule = rule[len(error.name or 'data'):].strip()
-    value = repr(error.value)
-    if len(value) > 80:
-        value = value[:77] + '...'
-    if re.search(r'pass|secret|user_data|auth', field, re.I) or isinstance(error.value, dict):
-        return f'Invalid input for field/attribute {field}: {rule}.'
-    return f'Invalid input for field/attribute {field}. Value: {value}. {field} {rule}.'
+SECRET = re.compile(r'pass|secret|user_data|auth', re.I)
+
+
+def jsonschema_error(schema, value):
+    """jsonschema's best explanation of why ``value`` breaks ``schema``, or None if it sees no fault."""
+    # Imported where it is needed: most processes never meet a wrong body, and it costs 10 MB.
+    import jsonschema
+    checker = jsonschema.FormatChecker(formats=())
+    for name, check in FORMATS.items():
+        test = check if callable(check) else re.compile(check).match
+        checker.checks(name)(lambda text, test=test: not isinstance(text, str) or bool(test(text)))
+    return jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema, format_checker=checker).iter_errors(value))
 
 
 TRUE = {'true', '1', 'yes', 'on', 't', 'y'}
@@ -160,7 +171,8 @@ class Query:
             declared = self.properties.get(name)
             if declared is None:
                 if self.strict:
-                    raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
+                    raise errors.BadRequest('Invalid query string parameters: Additional properties are not allowed '
+                                            f"('{name}' was unexpected)")
                 values[name] = texts[-1] if len(texts) == 1 else texts
                 continue
             values[name] = self._value(name, declared, texts)
@@ -178,5 +190,5 @@ class Query:
             try:
                 self._checks[name](text)
             except errors.BadRequest:
-                raise errors.BadRequest(f"Invalid value '{text}' for {name}.") from None
+                raise errors.BadRequest(f"Invalid query string parameters: invalid value '{text}' for {name}.") from None
         return text

@@ -4,15 +4,15 @@ import re
 
 from .. import errors
 
-FORM = re.compile(r'^([1-9]\d*)\.([1-9]\d*|0)$')
+FORM = re.compile(r'^(0|[1-9]\d*)\.(0|[1-9]\d*)$')
 
 
 def parse_microversion(text):
     """``(major, minor)`` of ``2.53``; ``BadRequest`` for anything else."""
     match = FORM.match(text)
     if not match:
-        raise errors.BadRequest(f"API Version String '{text}' is of invalid format. Must be of format MajorNum.MinorNum.",
-                                kind='badRequest')
+        raise errors.BadRequest(f"API Version String '{text}' is of invalid format. Must be of format MajorNum.MinorNum. "
+                                f'(invalid version string: {text})')
     return int(match[1]), int(match[2])
 
 

@@ -161,6 +161,8 @@ class Spec(Shape):
     ``files`` are ``{'path', 'contents' (base64)}``. ``ephemerals`` are ``{'size': GiB, 'format': str|None}``; when
     None there is one of ``flavor.ephemeral``. ``image`` is None for an instance that boots from a volume.
     ``rescue`` is the image to be rescued with, while it should be. ``console`` names the graphical console.
+    ``hostname`` is what the guest is told it is called, with a domain if it should have one; ``security_groups`` are
+    names and ``floating_ips`` addresses, for the EC2 metadata.
     """
 
     uuid: str
@@ -187,6 +189,7 @@ class Spec(Shape):
     public_key: str | None = None
     admin_password: str | None = None
     security_groups: list = dataclasses.field(default_factory=list)
+    floating_ips: list = dataclasses.field(default_factory=list)
     availability_zone: str = 'nova'
     launch_index: int = 0
     reservation_id: str = ''

@@ -3,12 +3,13 @@
 A claim checks and takes capacity in one transaction. ``inventories.used`` follows the allocations row by row, here and
 nowhere else.
 """
+import orjson
 import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
 from ..models import placement as models
-from . import classes, providers
+from . import classes
 
 P, I, C, AL = models.providers, models.inventories, models.consumers, models.allocations
 
@@ -54,41 +55,51 @@ def replace(connection, wanted):
     :raises NoCapacity: (409) where a provider lacks room or an amount breaks min_unit, max_unit or step_size.
     :raises BadRequest: for providers or classes that aren't there; :raises Conflict: for consumer generations.
     """
-    names = {provider for entry in wanted.values() for provider in entry['allocations']}
-    rows = connection.execute(sa.select(P.c.uuid, P.c.id, P.c.generation).where(P.c.uuid.in_(names))).all() if names else []
+    now = db.utcnow()
+    known = {uuid: _consumer(connection, uuid, entry, now) for uuid, entry in wanted.items()}
+    held = connection.execute(sa.select(AL.c.provider_id, AL.c.resource_class, AL.c.used)
+                              .where(AL.c.consumer_uuid.in_(list(wanted)))).all() if any(known.values()) else []
+    uuids = {provider for entry in wanted.values() for provider in entry['allocations']}
+    rows = _lock(connection, uuids, {row.provider_id for row in held})
     ids = {row.uuid: row.id for row in rows}
-    missing = sorted(names - set(ids))
+    missing = sorted(uuids - set(ids))
     if missing:
         raise errors.BadRequest(f"Allocation for resource provider '{missing[0]}' that does not exist.")
-    delta, touched, fresh = {}, {row.id for row in rows}, {}
-    now = db.utcnow()
-    for uuid, entry in wanted.items():
-        _consumer(connection, uuid, entry, now)
-        for provider_id, name, used in connection.execute(
-                sa.select(AL.c.provider_id, AL.c.resource_class, AL.c.used).where(AL.c.consumer_uuid == uuid)):
-            delta[provider_id, name] = delta.get((provider_id, name), 0) - used
-            touched.add(provider_id)
-        for provider_uuid, resources in entry['allocations'].items():
-            for name, amount in resources.items():
-                key = (ids[provider_uuid], name)
-                delta[key] = delta.get(key, 0) + amount
-                fresh.setdefault(key, []).append(amount)
-    _take(connection, delta, fresh, {row.id: row.uuid for row in rows})
-    connection.execute(AL.delete().where(AL.c.consumer_uuid.in_(list(wanted))))
+    delta, fresh = {}, {}
+    for provider_id, name, used in held:
+        delta[provider_id, name] = delta.get((provider_id, name), 0) - used
     inserts = [{'consumer_uuid': uuid, 'provider_id': ids[provider], 'resource_class': name, 'used': amount}
                for uuid, entry in wanted.items() for provider, resources in entry['allocations'].items()
                for name, amount in resources.items()]
+    for row in inserts:
+        key = (row['provider_id'], row['resource_class'])
+        delta[key] = delta.get(key, 0) + row['used']
+        fresh.setdefault(key, []).append(row['used'])
+    _take(connection, delta, fresh, rows, now)
+    if held:
+        connection.execute(AL.delete().where(AL.c.consumer_uuid.in_(list(wanted))))
     if inserts:
         connection.execute(AL.insert(), inserts)
     empty = [uuid for uuid, entry in wanted.items() if not entry['allocations']]
     if empty:
         connection.execute(C.delete().where(C.c.uuid.in_(empty)))
-    if touched:
-        connection.execute(P.update().where(P.c.id.in_(touched)).values(generation=P.c.generation + 1, updated_at=now))
-        providers.refresh(connection, touched)
+
+
+def _lock(connection, uuids, ids):
+    """The rows of some providers, locked in one order everywhere, so that two claims can't wait for each other.
+
+    Whoever changes an inventory or an allocation holds its provider's row, so that what is read after this stays true.
+    """
+    condition = P.c.uuid.in_(uuids)
+    if ids:
+        condition = sa.or_(condition, P.c.id.in_(ids))
+    if not uuids and not ids:
+        return []
+    return connection.execute(sa.select(P.c.id, P.c.uuid).where(condition).order_by(P.c.id).with_for_update()).all()
 
 
 def _consumer(connection, uuid, entry, now):
+    """Make or update a consumer's row; returns what it was before, or None."""
     found, check = consumer(connection, uuid), entry.get('check', True)
     if check is not True:
         have = found['generation'] if found else None
@@ -107,39 +118,51 @@ def _consumer(connection, uuid, entry, now):
                                      .values(generation=found['generation'] + 1, **values))
         if changed.rowcount != 1:
             raise errors.Conflict('consumer generation conflict', kind='placement.concurrent_update')
+    return found
 
 
-def _take(connection, delta, fresh, uuids):
-    # Rows are taken in one order everywhere, so that two claims can't wait for each other.
-    pairs = sorted(delta)
-    if not pairs:
+def _take(connection, delta, fresh, rows, now):
+    """Check the changes in use ``{(provider id, class): amount}`` against the inventories, and write them."""
+    if not rows:
         return
-    rows = connection.execute(sa.select(I).where(I.c.provider_id.in_({p for p, _ in pairs}))).mappings()
-    have = {(row['provider_id'], row['resource_class']): row for row in rows}
-    for key in pairs:
-        record, amounts = have.get(key), fresh.get(key, ())
-        if record is None:
-            if delta[key] > 0 or amounts:
-                classes.require_classes(connection, [key[1]])
-                raise NoCapacity(f"Unable to allocate inventory: Inventory for '{key[1]}' on resource provider "
-                                 f"'{uuids.get(key[0])}' invalid.")
-            continue
-        for amount in amounts:
-            if amount < record['min_unit'] or amount > record['max_unit'] or amount % record['step_size']:
-                raise NoCapacity(
-                    f"Unable to allocate inventory: Unable to create allocation for '{key[1]}' on resource provider "
-                    f"'{uuids.get(key[0])}'. The requested amount would violate inventory constraints (min_unit "
-                    f"{record['min_unit']}, max_unit {record['max_unit']}, step_size {record['step_size']}).")
-        if not delta[key]:
-            continue
-        taken = I.update().where(I.c.provider_id == key[0], I.c.resource_class == key[1])
-        if delta[key] > 0:
-            taken = taken.where(I.c.used + delta[key] <= I.c.capacity)
-        if connection.execute(taken.values(used=I.c.used + delta[key])).rowcount != 1:
-            raise NoCapacity(
-                f"Unable to allocate inventory: Unable to create allocation for '{key[1]}' on resource provider "
-                f"'{uuids.get(key[0])}'. The requested amount would exceed the capacity: {record['used']} of "
-                f"{record['capacity']} are in use and {delta[key]} more are asked for.")
+    uuids = {row.id: row.uuid for row in rows}
+    have = {provider_id: {} for provider_id in uuids}
+    for record in connection.execute(sa.select(I).where(I.c.provider_id.in_(uuids)).order_by(I.c.resource_class)):
+        have[record.provider_id][record.resource_class] = record
+    for (provider_id, name), change in delta.items():
+        _check(connection, have[provider_id].get(name), name, uuids[provider_id], change, fresh.get((provider_id, name), ()))
+    changes = [{'p': provider_id, 'c': name, 'd': change} for (provider_id, name), change in delta.items()
+               if change and name in have[provider_id]]
+    if changes:
+        connection.execute(_USE, changes)
+    for provider_id, records in have.items():
+        summary = {name: {'capacity': record.capacity, 'used': record.used + delta.get((provider_id, name), 0)}
+                   for name, record in records.items()}
+        connection.execute(P.update().where(P.c.id == provider_id).values(
+            generation=P.c.generation + 1, updated_at=now, summary=orjson.dumps(summary).decode()))
+
+
+_USE = (I.update().where(I.c.provider_id == sa.bindparam('p'), I.c.resource_class == sa.bindparam('c'))
+        .values(used=I.c.used + sa.bindparam('d')))
+
+
+def _check(connection, record, name, uuid, change, amounts):
+    if record is None:
+        if change > 0 or amounts:
+            try:
+                classes.require_classes(connection, [name])
+            except errors.BadRequest as error:
+                raise errors.BadRequest(f'Unable to allocate inventory for consumer: {error.message}') from None
+            raise NoCapacity(f"Unable to allocate inventory: Inventory for '{name}' on resource provider '{uuid}' invalid.")
+        return
+    refused = f"Unable to allocate inventory: Unable to create allocation for '{name}' on resource provider '{uuid}'. "
+    for amount in amounts:
+        if amount < record.min_unit or amount > record.max_unit or amount % record.step_size:
+            raise NoCapacity(f'{refused}The requested amount would violate inventory constraints (min_unit {record.min_unit}, '
+                             f'max_unit {record.max_unit}, step_size {record.step_size}).')
+    if change > 0 and record.used + change > record.capacity:
+        raise NoCapacity(f'{refused}The requested amount would exceed the capacity: {record.used} of {record.capacity} are in '
+                         f'use and {change} more are asked for.')
 
 
 def claim(connection, consumer_uuid, allocations, project_id, user_id, consumer_type='INSTANCE'):

@@ -30,8 +30,7 @@ def require_classes(connection, names):
     """``BadRequest`` that lists those of ``names`` that are no resource class."""
     missing = sorted(name for name in set(names) if not class_exists(connection, name))
     if missing:
-        raise errors.BadRequest(f'No such resource class: {", ".join(missing)}. Invalid resource class in resources parameter: '
-                                f'{", ".join(missing)}')
+        raise errors.BadRequest(f'No such resource class {", ".join(missing)}.')
 
 
 def all_classes(connection):
@@ -56,7 +55,7 @@ def delete_class(connection, name):
         raise errors.NotFound(f'No such resource class {name}.')
     used = sa.select(models.inventories.c.resource_class).where(models.inventories.c.resource_class == name).limit(1)
     if connection.execute(used).first():
-        raise errors.Conflict(f'Resource class {name} is in use in an inventory: resource class in use.')
+        raise errors.Conflict(f'Error in delete resource class: Class {name} is in use in inventory.')
     connection.execute(models.resource_classes.delete().where(models.resource_classes.c.name == name))
 
 

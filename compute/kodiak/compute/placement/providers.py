@@ -22,11 +22,11 @@ def conflict(message=None):
     return errors.Conflict(message or 'resource provider generation conflict', kind='placement.concurrent_update')
 
 
-def get(connection, uuid):
+def get(connection, uuid, doing=''):
     """The provider's row as a dictionary; ``NotFound`` otherwise."""
     found = db.one(connection, sa.select(P).where(P.c.uuid == uuid))
     if found is None:
-        raise errors.NotFound(f'No resource provider with uuid {uuid} found')
+        raise errors.NotFound(f'No resource provider with uuid {uuid} found {doing}'.rstrip())
     return found
 
 
@@ -55,13 +55,16 @@ def refresh(connection, provider_ids):
 def create(connection, uuid, name, parent_uuid=None):
     """Make a provider; 409 where the name or the uuid is taken, 400 for a parent that isn't there."""
     parent = None
+    if parent_uuid == uuid:
+        raise errors.BadRequest('parent provider UUID cannot be same as UUID. Unable to create resource provider '
+                                f'"{name}", {uuid}.')
     if parent_uuid:
         parent = db.one(connection, sa.select(P).where(P.c.uuid == parent_uuid))
         if parent is None:
             raise errors.BadRequest(f'Unable to create resource provider "{name}", {uuid}: parent provider UUID does not exist.')
     taken = connection.execute(sa.select(P.c.uuid).where(sa.or_(P.c.uuid == uuid, P.c.name == name))).scalar()
     if taken is not None:
-        what = f'uuid {uuid}' if taken == uuid else f'name: {name}'
+        what = f'uuid: {uuid}' if taken == uuid else f'name: {name}'
         raise errors.Conflict(f'Conflicting resource provider {what} already exists.', kind='placement.duplicate_name')
     now = db.utcnow()
     inserted = connection.execute(P.insert().values(uuid=uuid, name=name, generation=0, created_at=now, updated_at=now,
@@ -142,7 +145,7 @@ def check_inventory(provider_uuid, name, record, reserved_may_equal_total):
     """The record with its defaults; 400 where its numbers contradict each other."""
     record = {**DEFAULTS, **record}
     if record['reserved'] > record['total'] or (record['reserved'] == record['total'] and not reserved_may_equal_total):
-        raise errors.BadRequest(f"Unable to update inventory for resource provider {provider_uuid}: Invalid inventory for "
+        raise errors.BadRequest(f"Unable to create inventory for resource provider {provider_uuid}: Invalid inventory for "
                                 f"'{name}' on resource provider '{provider_uuid}'. The reserved value is greater than "
                                 f"{'' if reserved_may_equal_total else 'or equal to '}total.")
     return record
@@ -153,6 +156,7 @@ def set_inventories(connection, provider, wanted, generation=None, touch=True):
 
     409 where a class that goes away is in use, and for a generation that isn't the current one.
     """
+    connection.execute(sa.select(P.c.id).where(P.c.id == provider['id']).with_for_update())
     have = inventories(connection, provider)
     classes.require_classes(connection, wanted)
     gone = [name for name in have if name not in wanted]

@@ -55,12 +55,20 @@ def is_flat(connection, query):
 
 
 def fitting(group):
-    """The SELECT of ids of providers that fit a group all by themselves."""
-    wants = [sa.and_(I.c.resource_class == name, I.c.capacity - I.c.used >= amount, I.c.min_unit <= amount,
-                     I.c.max_unit >= amount, amount % I.c.step_size == 0)
-             for name, amount in group.resources.items()]
-    select = sa.select(I.c.provider_id).where(sa.or_(*wants)).group_by(I.c.provider_id).having(sa.func.count() == len(wants))
-    for condition in membership(group, I.c.provider_id):
+    """The SELECT of ids of providers that fit a group all by themselves.
+
+    One join a class, along the index of class and provider: with a limit the database stops as soon as it has enough.
+    """
+    first, select = None, None
+    for name, amount in group.resources.items():
+        table = I.alias()
+        room = sa.and_(table.c.resource_class == name, table.c.capacity - table.c.used >= amount, table.c.min_unit <= amount,
+                       table.c.max_unit >= amount, amount % table.c.step_size == 0)
+        if select is None:
+            first, select = table, sa.select(table.c.provider_id).where(room)
+        else:
+            select = select.join(table, table.c.provider_id == first.c.provider_id).where(room)
+    for condition in membership(group, first.c.provider_id):
         select = select.where(condition)
     return select
 
@@ -82,8 +90,7 @@ def hosts(connection, group, limit=None, shuffle=False):
     """Providers that fit a group: rows of ``(id, uuid, name, summary, traits)``; both last ones are JSON text."""
     found = fitting(group)
     if limit is not None and not shuffle:
-        # Groups come in the primary key's order, so the database stops as soon as it has enough.
-        found = found.order_by(I.c.provider_id).limit(limit)
+        found = found.limit(limit)
     select = sa.select(P.c.id, P.c.uuid, P.c.name, P.c.summary, P.c.traits).where(P.c.id.in_(sa.select(found.subquery())))
     if shuffle:
         select = select.order_by(sa.func.random() if connection.dialect.name != 'mysql' else sa.func.rand()).limit(limit)

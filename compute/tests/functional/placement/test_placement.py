@@ -185,5 +185,5 @@ def test_versions_outside_the_range(as_, version, code):
 
 def test_every_route_as_every_persona(service, as_):
     provider = make(as_(testing.ADMIN), 'h1')
-    table = testing.check_personas(service.api, lambda persona: as_(persona, None), {'uuid': provider})
+    table = testing.check_personas(service.api, lambda persona: as_(persona, None), {'uuid': provider, 'provider_uuid': provider})
     assert all(row['member'] in (403, 404, 400) for key, row in table.items() if row and 'usages' not in key[1])

@@ -5,7 +5,8 @@ from . import aggregates, allocations, candidates, classes, faults, inventories,
 
 API = api.Api('placement', [versions.routes, providers.routes, inventories.routes, aggregates.routes, traits.routes,
                             classes.routes, allocations.routes, candidates.routes, usages.routes],
-              faults.body, api.Microversions('placement', (1, 0), (1, 39)), prefix='/placement', title='Kodiak Placement API')
+              faults.body, api.Microversions('placement', (1, 0), (1, 39)), prefix='/placement', title='Kodiak Placement API',
+              strict_media=True)
 
 
 def app_factory(global_conf, **local):

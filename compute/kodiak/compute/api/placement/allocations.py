@@ -1,4 +1,6 @@
 """Allocations of consumers, and reshaping: inventories and allocations changed together."""
+import uuid
+
 from kodiak.common import api, errors
 from kodiak.common.api import schema
 
@@ -63,7 +65,7 @@ def show(req, consumer):
 
 
 def _entry(req, body, given=None):
-    entry = {'allocations': {uuid: given_one['resources'] for uuid, given_one in (given or body['allocations']).items()},
+    entry = {'allocations': {provider: given_one['resources'] for provider, given_one in (given or body['allocations']).items()},
              'project_id': body.get('project_id') or '00000000-0000-0000-0000-000000000000',
              'user_id': body.get('user_id') or '00000000-0000-0000-0000-000000000000',
              'check': body.get('consumer_generation', True)}
@@ -76,14 +78,14 @@ def _replace(req, consumer, entry):
     if not common.is_uuid(consumer):
         raise errors.BadRequest(f'Malformed consumer_uuid: {consumer}')
     with req.db.write() as connection:
-        claims.replace(connection, {consumer: entry})
+        claims.replace(connection, {str(uuid.UUID(consumer)): entry})
 
 
 def _as_map(items):
     found = {}
     for item in items:
-        uuid = item['resource_provider']['uuid']
-        found.setdefault(uuid, {'resources': {}})['resources'].update(item['resources'])
+        provider = item['resource_provider']['uuid']
+        found.setdefault(provider, {'resources': {}})['resources'].update(item['resources'])
     return found
 
 
@@ -110,7 +112,7 @@ def _declare_several(since, until):
                  body=post_schema(int(since.split('.')[1])), summary='Replace the allocations of several consumers')
     def manage(req):
         with req.db.write() as connection:
-            claims.replace(connection, {uuid: _entry(req, body) for uuid, body in req.body.items()})
+            claims.replace(connection, {str(uuid.UUID(consumer)): _entry(req, body) for consumer, body in req.body.items()})
 
 
 def _declare_reshaper(since, until):
@@ -142,24 +144,25 @@ for first, last in (('1.30', '1.33'), ('1.34', '1.37'), ('1.38', None)):
 def _reshape(req):
     with req.db.write() as connection:
         wanted = {}
-        for uuid, given in req.body['inventories'].items():
+        for name, given in req.body['inventories'].items():
             try:
-                provider = providers.get(connection, uuid)
+                provider = providers.get(connection, name)
             except errors.NotFound:
-                raise errors.BadRequest(f'Resource provider {uuid} in inventories not found: No resource provider with uuid {uuid} '
+                raise errors.BadRequest(f'Resource provider {name} in inventories not found: No resource provider with uuid {name} '
                                         'found.', kind='placement.resource_provider.not_found')
             if provider['generation'] != given['resource_provider_generation']:
-                raise providers.conflict(f'resource provider generation conflict for provider {uuid}: actual: '
+                raise providers.conflict(f'resource provider generation conflict for provider {name}: actual: '
                                          f'{provider["generation"]}, given: {given["resource_provider_generation"]}')
-            wanted[uuid] = (provider, {name: providers.check_inventory(uuid, name, record, True)
-                                       for name, record in given['inventories'].items()})
+            wanted[name] = (provider, {cls: providers.check_inventory(name, cls, record, True)
+                                       for cls, record in given['inventories'].items()})
         # What goes to another provider must be there before the allocations move, what it leaves may go only after them.
         for provider, records in wanted.values():
             providers.set_inventories(connection, provider, {**providers.inventories(connection, provider), **records}, touch=False)
         if req.body['allocations']:
-            claims.replace(connection, {uuid: _entry(req, body) for uuid, body in req.body['allocations'].items()})
-        for uuid, (_, records) in wanted.items():
-            providers.set_inventories(connection, providers.get(connection, uuid), records)
+            claims.replace(connection, {str(uuid.UUID(consumer)): _entry(req, body)
+                                        for consumer, body in req.body['allocations'].items()})
+        for name, (_, records) in wanted.items():
+            providers.set_inventories(connection, providers.get(connection, name), records)
 
 
 @routes.delete('/allocations/{consumer}', rule='placement:allocations:delete', default=common.SERVICE,
@@ -170,11 +173,12 @@ def delete(req, consumer):
             raise errors.NotFound(f"No allocations for consumer '{consumer}'")
 
 
-@routes.get('/resource_providers/{uuid}/allocations', rule='placement:resource_providers:allocations:list', default=common.SERVICE,
+@routes.get('/resource_providers/{provider_uuid}/allocations',
+            rule='placement:resource_providers:allocations:list', default=common.SERVICE,
             summary='List the allocations against a resource provider')
-def show_of(req, uuid):
+def show_of(req, provider_uuid):
     with req.db.read() as connection:
-        provider = providers.get(connection, uuid)
+        provider = providers.get(connection, provider_uuid)
         found = claims.of_provider(connection, provider)
     for entry in found.values():
         if not req.at_least(1, 28):

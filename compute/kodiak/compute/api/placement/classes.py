@@ -7,6 +7,7 @@ from . import common
 
 routes = api.Routes('resource classes')
 NAME = {'type': 'string', 'minLength': 1, 'maxLength': 255, 'pattern': '^CUSTOM_[A-Z0-9_]+$'}
+CHECK_NAME = schema.Validator(NAME)
 CLASS = schema.obj({'name': schema.STRING, 'links': schema.array({})})
 
 
@@ -34,7 +35,7 @@ def create(req):
     with req.db.write() as connection:
         if not classes.create_class(connection, name):
             raise errors.Conflict(f'Conflicting resource class already exists: {name}')
-    return common.stamped(req, None, None, 201, [('Location', common.href(req, f'/resource_classes/{name}'))])
+    return api.Response(None, 201, [('Location', common.href(req, f'/resource_classes/{name}'))])
 
 
 @routes.get('/resource_classes/{name}', rule='placement:resource_classes:show', default=common.SERVICE, since='1.2', response=CLASS,
@@ -62,12 +63,10 @@ def rename(req, name):
 @routes.put('/resource_classes/{name}', rule='placement:resource_classes:update', default=common.SERVICE, since='1.7', status=201,
             summary='Create a resource class if it is not there')
 def ensure(req, name):
-    if not classes.CUSTOM.match(name) or len(name) > 255:
-        raise errors.BadRequest('Invalid resource class name: it must begin with CUSTOM_ and use only A-Z, 0-9 and _: '
-                                f"{name!r} does not match '^CUSTOM_[A-Z0-9_]+$'")
+    CHECK_NAME(name)
     with req.db.write() as connection:
         new = classes.create_class(connection, name)
-    return common.stamped(req, None, None, 201 if new else 204, [('Location', common.href(req, f'/resource_classes/{name}'))])
+    return api.Response(None, 201 if new else 204, [('Location', common.href(req, f'/resource_classes/{name}'))])
 
 
 @routes.delete('/resource_classes/{name}', rule='placement:resource_classes:delete', default=common.SERVICE, since='1.2',

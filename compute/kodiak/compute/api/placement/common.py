@@ -58,9 +58,9 @@ def traits_of(texts, version):
             else:
                 required.append({name})
             if not name.lstrip('!') or (name.startswith('!') and version < (1, 22)):
-                allowed = 'a comma-separated list of strings'
-                raise errors.BadRequest(f"Invalid query string parameters: Expected 'required' parameter value of the form: "
-                                        f"HW_CPU_X86_VMX,CUSTOM_MAGIC ({allowed}). Got: \"{text}\"")
+                form = 'HW_CPU_X86_VMX,CUSTOM_MAGIC' if version < (1, 22) else 'HW_CPU_X86_VMX,!CUSTOM_MAGIC'
+                raise errors.BadRequest("Invalid query string parameters: Expected 'required' parameter value of the form: "
+                                        f'{form}. Got: {text}')
     plain = {name for names in required if len(names) == 1 for name in names}
     if plain & forbidden:
         raise errors.BadRequest(f'Conflicting required and forbidden traits found in the following traits keys: required: '

@@ -7,7 +7,11 @@ from kodiak.common import errors
 def body(error, request_id, accept):
     """The body and media type of an :class:`kodiak.common.errors.Error`."""
     code = error.kind if error.kind.startswith('placement.') else 'placement.undefined_code'
-    fault = {'status': error.code, 'title': error.title, 'detail': f'{_explained(error)}\n\n {error.message}  ',
+    message = error.message
+    if error.kind == 'ValidationError':
+        message = (f"JSON does not validate: {error.detail['message']}\n\nFailed validating '{error.detail['validator']}' in schema"
+                   f" on {error.detail['field'] or 'the body'}")
+    fault = {'status': error.code, 'title': error.title, 'detail': f'{_explained(error)}\n\n {message}  ',
              'request_id': request_id, 'code': code}
     if isinstance(error, errors.NotAcceptable) and error.detail:
         fault['min_version'], fault['max_version'] = error.detail['min_version'], error.detail['max_version']

@@ -67,7 +67,7 @@ def delete_all(req, uuid):
 @routes.post('/resource_providers/{uuid}/inventories',
              rule='placement:resource_providers:inventories:create', default=common.SERVICE,
              status=201, body=schema.obj({'resource_class': common.CLASS_NAME, **ONE['properties']},
-                                         ['resource_class', 'resource_provider_generation', 'total']),
+                                         ['resource_class', 'total']),
              response=ONE_SHOWN, summary='Add an inventory to a resource provider')
 def create(req, uuid):
     name = req.body.pop('resource_class')
@@ -75,7 +75,7 @@ def create(req, uuid):
         provider = providers.get(connection, uuid)
         have = providers.inventories(connection, provider)
         known.require_classes(connection, [name])
-        if provider['generation'] != req.body['resource_provider_generation']:
+        if provider['generation'] != req.body.get('resource_provider_generation', provider['generation']):
             raise providers.conflict()
         if name in have:
             raise errors.Conflict('Update conflict: inventory of this class exists already', kind='placement.concurrent_update')
@@ -85,10 +85,10 @@ def create(req, uuid):
             ('Location', common.href(req, f'/resource_providers/{uuid}/inventories/{name}'))])
 
 
-def _one(connection, provider, name):
+def _one(connection, provider, name, doing=''):
     record = providers.inventories(connection, provider).get(name)
     if record is None:
-        raise errors.NotFound(f'No inventory of class {name} for {provider["uuid"]}')
+        raise errors.NotFound(f'No inventory of class {name} found for {doing} resource provider {provider["uuid"]}')
     return record
 
 
@@ -123,6 +123,6 @@ def delete(req, uuid, name):
     with req.db.write() as connection:
         provider = providers.get(connection, uuid)
         known_records = providers.inventories(connection, provider)
-        _one(connection, provider, name)
+        _one(connection, provider, name, 'delete on')
         del known_records[name]
         providers.set_inventories(connection, provider, known_records)

@@ -1,4 +1,6 @@
 """Resource providers."""
+import uuid as uuids
+
 import sqlalchemy as sa
 
 from kodiak.common import api, db, errors
@@ -18,15 +20,15 @@ PROVIDER = schema.obj({'uuid': common.UUID, 'name': schema.STRING, 'generation':
 LINKS = (('inventories', (1, 0)), ('usages', (1, 0)), ('aggregates', (1, 1)), ('traits', (1, 6)), ('allocations', (1, 11)))
 
 
-def view(req, provider, uuids):
-    """A provider as the API shows it; ``uuids``: id to uuid of its parent and root."""
+def view(req, provider, names):
+    """A provider as the API shows it; ``names``: id to uuid of its parent and root."""
     path = common.href(req, f'/resource_providers/{provider["uuid"]}')
     shown = {'uuid': provider['uuid'], 'name': provider['name'], 'generation': provider['generation'],
              'links': [{'rel': 'self', 'href': path}, *({'rel': rel, 'href': f'{path}/{rel}'}
                                                         for rel, since in LINKS if req.version >= since)]}
     if req.at_least(1, 14):
-        shown['parent_provider_uuid'] = uuids.get(provider['parent_id'])
-        shown['root_provider_uuid'] = uuids[provider['root_id']]
+        shown['parent_provider_uuid'] = names.get(provider['parent_id'])
+        shown['root_provider_uuid'] = names[provider['root_id']]
     return shown
 
 
@@ -76,8 +78,8 @@ def list_providers(req):
         for condition in queries.membership(group, providers_.c.id):
             select = select.where(condition)
         rows = db.all_dicts(connection, select)
-        uuids = family(connection, rows)
-    return common.stamped(req, {'resource_providers': [view(req, row, uuids) for row in rows]},
+        names = family(connection, rows)
+    return common.stamped(req, {'resource_providers': [view(req, row, names) for row in rows]},
                           max((row['updated_at'] for row in rows), default=None))
 
 
@@ -85,13 +87,13 @@ BODY = {'name': NAME, 'uuid': common.UUID}
 
 
 def _create(req):
-    uuid = req.body.get('uuid') or db.new_id()
+    uuid = str(uuids.UUID(req.body['uuid'])) if req.body.get('uuid') else db.new_id()
     with req.db.write() as connection:
-        provider = providers.create(connection, str(uuid), req.body['name'], req.body.get('parent_provider_uuid'))
-        uuids = family(connection, [provider])
+        provider = providers.create(connection, uuid, req.body['name'], req.body.get('parent_provider_uuid'))
+        names = family(connection, [provider])
     location = [('Location', common.href(req, f'/resource_providers/{uuid}'))]
     if req.at_least(1, 20):
-        return common.stamped(req, view(req, provider, uuids), provider['updated_at'], 200, location)
+        return common.stamped(req, view(req, provider, names), provider['updated_at'], 200, location)
     return common.stamped(req, None, provider['updated_at'], 201, location)
 
 
@@ -113,8 +115,8 @@ def create(req):
 def show(req, uuid):
     with req.db.read() as connection:
         provider = providers.get(connection, uuid)
-        uuids = family(connection, [provider])
-    return common.stamped(req, view(req, provider, uuids), provider['updated_at'])
+        names = family(connection, [provider])
+    return common.stamped(req, view(req, provider, names), provider['updated_at'])
 
 
 def _update(req, uuid, set_parent):
@@ -122,8 +124,8 @@ def _update(req, uuid, set_parent):
         provider = providers.get(connection, uuid)
         provider = providers.update(connection, provider, req.body['name'], req.body.get('parent_provider_uuid'),
                                     set_parent=set_parent, reparent=req.at_least(1, 37))
-        uuids = family(connection, [provider])
-    return common.stamped(req, view(req, provider, uuids), provider['updated_at'])
+        names = family(connection, [provider])
+    return common.stamped(req, view(req, provider, names), provider['updated_at'])
 
 
 @routes.put('/resource_providers/{uuid}', rule='placement:resource_providers:update', default=common.SERVICE, until='1.13',
@@ -143,4 +145,4 @@ def update(req, uuid):
                summary='Delete a resource provider')
 def delete(req, uuid):
     with req.db.write() as connection:
-        providers.delete(connection, providers.get(connection, uuid))
+        providers.delete(connection, providers.get(connection, uuid, 'for delete'))

@@ -1,0 +1,107 @@
+"""Plugging NICs and volumes into running guests and out of them."""
+import logging
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+from kodiak.compute.drivers import base
+from kodiak.compute.drivers.libvirt import domain as definition
+
+LOG = logging.getLogger(__name__)
+ASK_AGAIN = 8       # seconds: a guest that was still booting overheard the first request
+PATIENCE = 60
+
+
+def plug(domain, spec, ports, volumes):
+    """Plug ports and volumes of the spec into a running domain; those that are there are left alone."""
+    here_ports, here_volumes, names = definition.devices(domain.XMLDesc())
+    hw = definition.properties(spec)
+    taken = definition.Names(names)
+    elements = [definition.interface(port, hw) for port in ports if port.id not in here_ports]
+    elements += [definition.volume_disk(volume, hw, taken) for volume in volumes if volume.id not in here_volumes]
+    for element in elements:
+        domain.attachDeviceFlags(ET.tostring(element, encoding='unicode'), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def unplug(connection, domain, ports, volumes):
+    """Ask the guest to let go of devices, and wait until it did.
+
+    :param connection: the :class:`~.connection.Connection`, to wait on.
+    :raises base.Fault: ``unplug-refused`` if the guest holds on to one.
+    """
+    aliases = [definition.PORT_ALIAS + uuid for uuid in ports] + [definition.VOLUME_ALIAS + uuid for uuid in volumes]
+    for alias in aliases:
+        for _ in range(max(1, PATIENCE // ASK_AGAIN)):
+            if not _here(domain, alias):
+                break
+            try:
+                domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as error:
+                # Asked already and not done yet is no failure, and neither is "gone meanwhile".
+                LOG.debug('unplugging %s: %s', alias, error)
+            connection.wait(lambda alias=alias: not _here(domain, alias), ASK_AGAIN)
+        if _here(domain, alias):
+            raise base.Fault('unplug-refused', 'The guest does not let go of the device.')
+
+
+def _here(domain, alias):
+    try:
+        return f"<alias name='{alias}'/>" in domain.XMLDesc()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return False
+        raise
+
+
+def root_target(domain, path):
+    """The device name (``vda``) under which a running domain has the disk file ``path``."""
+    for disk in definition.parse(domain.XMLDesc()).iterfind('./devices/disk'):
+        source = disk.find('source')
+        if source is not None and source.get('file') == path:
+            return disk.find('target').get('dev')
+    raise base.Fault('no-root-disk', 'The guest does not have its root disk.')
+
+
+def mirror_ready(domain, target):
+    """True once a copy job on ``target`` has everything and follows each write."""
+    for disk in definition.parse(domain.XMLDesc()).iterfind('./devices/disk'):
+        if disk.find('target').get('dev') == target:
+            mirror = disk.find('mirror')
+            return mirror is not None and mirror.get('ready') == 'yes'
+    return False
+
+
+def diagnostics(domain, kind, config_drive):
+    """Counters of a domain, as the compute API names them since 2.48."""
+    root = definition.parse(domain.XMLDesc())
+    active = domain.isActive()
+    _state, maximum, used, cpus, _time = domain.info()
+    states = {libvirt.VIR_DOMAIN_RUNNING: 'running', libvirt.VIR_DOMAIN_PAUSED: 'paused',
+              libvirt.VIR_DOMAIN_CRASHED: 'crashed'}
+    nics, disks, details = [], [], []
+    if active:
+        details = [{'id': index, 'time': cpu[2], 'utilisation': None}
+                   for index, cpu in enumerate(domain.vcpus()[0])]
+        for element in root.iterfind('./devices/interface'):
+            nics.append(_nic(domain, element))
+        for element in root.iterfind("./devices/disk[@device='disk']"):
+            reads, read_bytes, writes, write_bytes, errors = _counters(domain.blockStats, element, 5)
+            disks.append({'read_bytes': read_bytes, 'read_requests': reads, 'write_bytes': write_bytes,
+                          'write_requests': writes, 'errors_count': errors})
+    return {'state': states.get(domain.state()[0], 'shutdown'), 'driver': 'libvirt', 'hypervisor': kind,
+            'hypervisor_os': 'linux', 'uptime': None, 'config_drive': config_drive, 'num_cpus': cpus,
+            'num_nics': len(nics), 'num_disks': len(disks), 'cpu_details': details, 'nic_details': nics,
+            'disk_details': disks, 'memory_details': {'maximum': maximum >> 10, 'used': used >> 10}}
+
+
+def _nic(domain, element):
+    names = ('rx_octets', 'rx_packets', 'rx_errors', 'rx_drop', 'tx_octets', 'tx_packets', 'tx_errors', 'tx_drop')
+    return {'mac_address': element.find('mac').get('address'), 'rx_rate': None, 'tx_rate': None,
+            **dict(zip(names, _counters(domain.interfaceStats, element, len(names)), strict=True))}
+
+
+def _counters(ask, element, count):
+    try:
+        return ask(element.find('target').get('dev'))
+    except libvirt.libvirtError:
+        return (0,) * count
