@@ -2,6 +2,7 @@
 import argparse
 import json
 import sys
+import textwrap
 
 from . import db, migrate
 from .api import openapi
@@ -22,6 +23,8 @@ class Commands:
         self.parser.add_argument('--config-file', action='append', default=[], help='configuration file')
         self.groups = self.parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
         self._database()
+        self.add('config-sample', lambda conf, options: print(config_sample(conf), end=''),
+                 'Print <service>.conf.sample: every option with its default.')
         if apis:
             self._documents()
 
@@ -66,6 +69,24 @@ class Commands:
         options = self.parser.parse_args(argv)
         arguments = [part for path in options.config_file for part in ('--config-file', path)]
         return options.function(self.load_conf(arguments), options) or 0
+
+
+def config_sample(conf):
+    """``<service>.conf.sample``: each option that a process of the service reads, commented out, with what it is for."""
+    lines = []
+    groups = [('DEFAULT', conf._opts), *sorted((name, group._opts) for name, group in conf._groups.items())]
+    for name, found in groups:
+        lines += [f'[{name}]', '']
+        for entry in sorted(found.values(), key=lambda entry: entry['opt'].name):
+            option = entry['opt']
+            if option.dest in ('config_file', 'config_dir', 'config_source', 'shell_completion'):
+                continue
+            default = option.sample_default if option.sample_default is not None else entry.get('default', option.default)
+            if isinstance(default, (list, tuple)):
+                default = ','.join(map(str, default))
+            lines += ['# ' + line for line in textwrap.wrap(option.help or option.name, 118)]
+            lines += [f'#{option.dest} = {"" if default is None else default}', '']
+    return '\n'.join(lines)
 
 
 def policy_sample(apis):

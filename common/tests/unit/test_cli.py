@@ -1,0 +1,12 @@
+from oslo_config import cfg
+
+from kodiak.common import cli, config
+
+
+def test_the_config_sample_has_every_option_with_its_default(capsys):
+    opts = {'things': [cfg.IntOpt('most', default=7, help='How many things there may be.')]}
+    commands = cli.Commands('test', lambda args: config.load('test', opts, args=args, files=[]))
+    assert commands.run(['config-sample']) == 0
+    text = capsys.readouterr().out
+    assert '[things]\n\n# How many things there may be.\n#most = 7\n' in text
+    assert '#host = <the host name>' in text and '#connection = \n' in text and 'config_file' not in text
