@@ -15,7 +15,7 @@ def qcow2(size=1 << 30, version=3, backing=0, features=0, cluster_bits=16, l1_en
 def vmdk(kind='streamOptimized', extent='RW 2048 SPARSE "disk.vmdk"', sectors=2048, descriptor_sector=1, extra='', length=8192):
     """A hosted sparse extent with its descriptor."""
     header = struct.pack('<4sIIQQQQIQQ', b'KDMV', 3, 3, sectors, 128, descriptor_sector, 8, 512, 0, 21)
-    text = f'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="{kind}"\n{extent}\n{extra}ddb.adapterType = "ide"\n'
+    text = vmdk_text(extent, kind).decode() + extra + 'ddb.adapterType = "ide"\n'
     return (header.ljust(512, b'\0') + text.encode().ljust(4096, b'\0')).ljust(length, b'\0')
 
 

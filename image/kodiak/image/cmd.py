@@ -9,7 +9,9 @@ NAME = 'image'
 
 def load_conf(args=(), files=None):
     """The configuration of this service from command-line arguments and files."""
-    return config.load(NAME, options.OPTS, args=args, files=files, defaults=options.DEFAULTS)
+    conf = config.load(NAME, options.OPTS, args=args, files=files, defaults=options.DEFAULTS)
+    stores.register(conf)
+    return conf
 
 
 def prepare(runtime):

@@ -19,7 +19,7 @@ OPTS = {
         cfg.IntOpt('tags', default=128, min=0, help='Tags of an image.'),
         cfg.IntOpt('members', default=128, min=0, help='Projects that an image is shared with.'),
         cfg.IntOpt('locations', default=10, min=1, help='Locations of an image.'),
-        cfg.IntOpt('stalled_upload', default=60, min=1,
+        cfg.IntOpt('stalled_upload', default=60, min=1, max=100,
                    help='Seconds without a byte after which an upload is given up.'),
     ],
     'formats': [

@@ -17,6 +17,16 @@ def _class_of(name):
     return driver.DriverManager(NAMESPACE, name).driver
 
 
+def register(conf):
+    """Register the options of every enabled store; returns ``{id: driver class}`` in their configured order."""
+    found = {}
+    for entry in conf.stores.enabled:
+        store_id, _, name = entry.partition(':')
+        found[store_id] = _class_of(name or store_id)
+        conf.register_opts(list(found[store_id].OPTS), group='store_' + store_id)
+    return found
+
+
 class Stores:
     """All stores of the service.
 
@@ -24,13 +34,8 @@ class Stores:
     """
 
     def __init__(self, conf):
-        self.by_id = {}
-        for entry in conf.stores.enabled:
-            store_id, _, name = entry.partition(':')
-            cls = _class_of(name or store_id)
-            group = 'store_' + store_id
-            conf.register_opts(list(cls.OPTS), group=group)
-            self.by_id[store_id] = cls(store_id, conf[group], conf.state_path)
+        self.by_id = {store_id: cls(store_id, conf['store_' + store_id], conf.state_path)
+                      for store_id, cls in register(conf).items()}
         if conf.stores.default not in self.by_id:
             raise cfg.ConfigFileValueError(f'[stores] default is {conf.stores.default}, which is not among the enabled ones')
         self.default = self.by_id[conf.stores.default]

@@ -22,7 +22,8 @@ def judge(data, declared, piece=65536, **more):
 
 
 GOOD = [
-    (b'', 'raw', 'raw', 0), (b'x', 'raw', 'raw', 1), (b'plain text\n' * 100, 'raw', 'raw', 1100), (bytes(70000), 'ami', 'raw', 70000),
+    (b'', 'raw', 'raw', 0), (b'x', 'raw', 'raw', 1),
+    (b'plain text\n' * 100, 'raw', 'raw', 1100), (bytes(70000), 'ami', 'raw', 70000),
     (images.qcow2(), 'qcow2', 'qcow2', 1 << 30), (images.qcow2(version=2), 'qcow2', 'qcow2', 1 << 30),
     (images.vmdk(), 'vmdk', 'vmdk', 1 << 20), (images.vmdk('monolithicSparse'), 'vmdk', 'vmdk', 1 << 20),
     (images.vhd(), 'vhd', 'vhd', 1 << 20), (images.vdi(), 'vdi', 'vdi', 1 << 20), (images.iso(), 'iso', 'iso', 204800),
@@ -120,7 +121,8 @@ def test_no_data_breaks_the_inspector():
 ])
 def test_what_qemu_makes_passes(tmp_path, name, options, declared):
     path = tmp_path / 'x'
-    subprocess.run(['qemu-img', 'create', '-q', '-f', name, *(['-o', ','.join(options)] if options else []), path, '16M'], check=True)
+    chosen = ['-o', ','.join(options)] if options else []
+    subprocess.run(['qemu-img', 'create', '-q', '-f', name, *chosen, path, '16M'], check=True)
     subprocess.run(['qemu-io', '-f', name, '-c', 'write -q 0 64k', path], check=name != 'vmdk', capture_output=True)
     kind, size = judge(path.read_bytes(), declared)
     assert kind == declared and abs(size - (16 << 20)) < 1 << 20
