@@ -1,0 +1,56 @@
+"""The compute API, microversions 2.1 to 2.96: mounted under ``/v2.1``, and without microversions under ``/v2``."""
+import re
+
+from kodiak.common import api, wsgi
+from kodiak.compute.api import actions, create, events, faults, flavors, keypairs, metadata, servers, versions, zones
+
+MODULES = [versions, servers, create, actions, flavors, keypairs, zones, events]
+ROUTES = [module.routes for module in MODULES]
+RULES = [rule for module in MODULES for rule in getattr(module, 'EXTRA_RULES', ())]
+LIMITS = versions.MINIMUM, versions.MAXIMUM
+
+API = api.Api('compute', ROUTES, faults.body, api.Microversions('compute', *LIMITS, 'X-OpenStack-Nova-API-Version'),
+              prefix='/v2.1', title='Kodiak Compute API', rules=RULES)
+LEGACY = api.Api('compute', ROUTES, faults.body, versions.Fixed('compute', *LIMITS), prefix='/v2',
+                 title='Kodiak Compute API without microversions', rules=RULES)
+PROJECT = re.compile(r'^/([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=/)')
+
+
+def apis():
+    """Every API of compute, for the documents that follow from their declarations."""
+    from kodiak.compute.api import placement
+    return [API, placement.API]
+
+
+class ProjectInPath:
+    """Takes the project id out of paths that begin with one, as catalogs used to have them."""
+
+    def __init__(self, application):
+        self.application = application
+
+    def __call__(self, environ, start_response):
+        found = PROJECT.match(environ.get('PATH_INFO', ''))
+        if found is not None:
+            if environ.get('HTTP_X_PROJECT_ID') and environ['HTTP_X_PROJECT_ID'].replace('-', '') != found[1].replace('-', ''):
+                body = b'{"badRequest": {"code": 400, "message": "Malformed request url"}}'
+                start_response('400 Bad Request', [('Content-Type', 'application/json'), ('Content-Length', str(len(body)))])
+                return [body]
+            environ['PATH_INFO'] = environ['PATH_INFO'][found.end():]
+        return self.application(environ, start_response)
+
+
+def app_factory(global_conf, **local):
+    """paste application: the API with microversions."""
+    return ProjectInPath(API.application(wsgi.runtime_of(global_conf)))
+
+
+def legacy_factory(global_conf, **local):
+    """paste application: the API without microversions."""
+    return ProjectInPath(LEGACY.application(wsgi.runtime_of(global_conf)))
+
+
+def root_factory(global_conf, **local):
+    """paste application: the version document, or the metadata of whoever a metadata proxy asks for."""
+    runtime = wsgi.runtime_of(global_conf)
+    documents, guests = versions.ROOT.application(runtime), metadata.Metadata(runtime)
+    return lambda environ, start_response: (guests if 'HTTP_X_INSTANCE_ID' in environ else documents)(environ, start_response)

@@ -1,0 +1,35 @@
+"""The processes of compute, and its admin command."""
+from kodiak.common import cli, config, policy, service, wsgi
+from kodiak.compute import conf as options
+
+
+def load_conf(args=()):
+    """The configuration of a process of compute."""
+    return config.load('compute', options.OPTS, args=args, defaults=options.DEFAULTS)
+
+
+def load_api(app):
+    """The WSGI application of an API process."""
+    app.policy = policy.Enforcer(app.conf)
+    app.on_reload.append(app.policy.reload)
+    return wsgi.load(app)
+
+
+def api():
+    """kodiak-compute-api"""
+    service.run_api('compute', load_api, opts=options.OPTS, defaults=options.DEFAULTS)
+
+
+def conductor():
+    """kodiak-compute-conductor"""
+    from kodiak.compute import conductor as made
+    service.run_worker('compute', made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic='compute-conductor')
+
+
+def admin():
+    """kodiak-compute"""
+    def apis():
+        from kodiak.compute import api as made
+        return made.apis()
+    commands = cli.Commands('compute', load_conf, apis)
+    cli.main(commands)

@@ -1,0 +1,152 @@
+"""The birth of a server: a host with its claim, ports, the guest."""
+import time
+
+from kodiak.common import errors, saga
+from kodiak.common.saga import Saga, Step, Wait
+from kodiak.compute import guests, placement, ports, record, scheduler, states, store
+from kodiak.compute.sagas import common
+
+PORT_LOOK = 3
+
+
+def schedule(work):
+    """Choose a host and claim it there, in one transaction."""
+    def choose(connection, row):
+        if row is None or row['deleted']:
+            raise common.Gone('The server was deleted.')
+        if row['host']:
+            return {'host': row['host'], 'zone': row['zone']}
+        spec = store.spec(connection, row['uuid'])
+        host, zone = scheduler.place(connection, work.app.conf, row, spec, excluded=work.data.get('excluded', ()))
+        plugs = spec.get('networks') not in (None, 'none', [])
+        store.save(connection, row, host=host['host'], node=host['node'], zone=zone, launched_on=host['host'],
+                   task_state='networking' if plugs else 'spawning')
+        if not plugs:
+            # Nothing stands between the claim and the guest.
+            guests.create(connection, common.bus(work), row['uuid'], host['host'], row['flavor'])
+        return {'host': host['host'], 'zone': zone}
+    return common.alter(work, choose)
+
+
+def unschedule(work):
+    """Give the host back."""
+    def write(connection, row):
+        placement.release(connection, work.resource_id)
+        if row is not None and not row['deleted'] and row['launched_at'] is None:
+            kept = row['task_state'] if row['task_state'] in ('deleting', 'soft-deleting') else 'scheduling'
+            store.save(connection, row, host=None, node=None, zone=None, launched_on=None, task_state=kept)
+    common.alter(work, write)
+
+
+def network(work):
+    """Make the ports and bind them to the host."""
+    with work.db.read() as connection:
+        row, spec = store.get(connection, work.resource_id), store.spec(connection, work.resource_id)
+    requests = spec.get('networks')
+    if requests in (None, 'none', []):
+        return None
+    entries = ports.allocate(work.app.clients.network, row, requests, row['host'], row['zone'], spec.get('group_ids') or ())
+    common.later(work, lambda connection, row: store.save(connection, row, networks=entries, task_state='networking'))
+    return {'asked_ports': time.time()}
+
+
+def unnetwork(work):
+    """Take the ports away again."""
+    with work.db.read() as connection:
+        row, spec = store.get(connection, work.resource_id), store.spec(connection, work.resource_id)
+    requests = spec.get('networks')
+    if requests in (None, 'none', []) or row is None:
+        return
+    ports.release(work.app.clients.network, row, [request['port'] for request in requests if request.get('port')])
+    common.later(work, lambda connection, row: store.save(connection, row, networks=[]))
+
+
+def wire(work):
+    """Wait until the network has wired the ports on the host, so that the guest never runs unfiltered."""
+    row = common.row_of(work)
+    waiting = [port['id'] for port in row['networks'] if not port['active']]
+    if waiting and time.time() - work.data.get('asked_ports', 0) > PORT_LOOK - 1:
+        entries = ports.wired(work.app.clients.network, row)
+        if entries != row['networks']:
+            common.alter(work, lambda connection, row: store.save(connection, row, networks=merge_active(row['networks'], entries)))
+        waiting = [port['id'] for port in entries if not port['active']]
+    if waiting:
+        raise Wait(PORT_LOOK, f'the network to wire port {", ".join(waiting)} on {row["host"]}')
+
+    def begin(connection, row):
+        store.save(connection, row, task_state='spawning')
+        guests.create(connection, common.bus(work), row['uuid'], row['host'], row['flavor'])
+    if row['task_state'] != 'spawning':
+        common.later(work, begin)
+
+
+def merge_active(networks, entries):
+    """``networks`` with ``active`` taken from ``entries``."""
+    active = {port['id'] for port in entries if port['active']}
+    return [{**port, 'active': port['active'] or port['id'] in active} for port in networks]
+
+
+def spawn(work):
+    """Wait for the agent to build and start the guest; then the server is active."""
+    row = common.row_of(work)
+    if row['launched_at'] is not None:
+        return
+    common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to start the guest')
+
+    def activate(connection, row):
+        store.save(connection, row, vm_state=states.ACTIVE, task_state=None, launched_at=store.now(), progress=0,
+                   power_state=states.RUNNING)
+        record.finish(connection, row['uuid'], host=row['host'])
+        forget_password(connection, row['uuid'])
+    common.later(work, activate)
+
+
+def forget_password(connection, uuid):
+    """The administrator's password is needed until the guest was built, and kept no longer."""
+    spec = store.spec(connection, uuid)
+    if spec.get('admin_password'):
+        store.save_spec(connection, uuid, {**spec, 'admin_password': None})
+
+
+def unspawn(work):
+    """Have the guest vanish from the host."""
+    def write(connection):
+        with_guest = guests.remove(connection, common.bus(work), work.resource_id)
+        return with_guest
+    with work.db.read() as connection:
+        row = store.get(connection, work.resource_id)
+        up = row is not None and row['host'] and common.host_is_up(connection, row['host'])
+    # A host that is down keeps the wish: its agent removes the guest when it is back.
+    if not work.db.transact(write) and up:
+        raise Wait(common.LOOK, f'{row["host"]} to remove the guest')
+
+
+def failed(work, error):
+    """Try another host, or tell the owner why there is no server."""
+    if isinstance(error, saga.Aborted):
+        return
+    tried = [*work.data.get('excluded', ()), *([work.data['host']] if work.data.get('host') else [])]
+    final = not isinstance(error, common.HostFault) or (error.detail or {}).get('final')
+
+    def write(connection, row):
+        if row is None or row['deleted'] or row['task_state'] in ('deleting', 'soft-deleting'):
+            return
+        if not final and len(tried) < work.app.conf.compute.boot_attempts:
+            store.save(connection, row, task_state='scheduling')
+            saga.start(connection, SAGA, row['uuid'], {'excluded': tried}, work.context,
+                       deadline=work.app.conf.compute.boot_timeout)
+            return
+        message = error.message if isinstance(error, errors.Error) else str(error)
+        if tried and isinstance(error, scheduler.NoValidHost):
+            message = f'Exceeded maximum number of retries: tried {", ".join(tried)}. {message}'
+        store.fail(connection, row, message, code=500)
+        record.finish(connection, row['uuid'], error=message)
+    common.alter(work, write)
+
+
+SAGA = Saga('boot', [
+    Step('schedule', schedule, unschedule),
+    Step('network', network, unnetwork),
+    Step('wire', wire),
+    Step('spawn', spawn, unspawn),
+], on_failure=failed, deadline=600)
