@@ -8,8 +8,23 @@ import os
 
 from oslo_config import cfg
 
+
+class SharedOpt(cfg.StrOpt):
+    """An option that a library registers too, later: the first registration stands."""
+
+    def __eq__(self, other):
+        return self.dest == other.dest
+
+    def __ne__(self, other):
+        return self.dest != other.dest
+
+    __hash__ = cfg.StrOpt.__hash__
+
+
 COMMON = {
     'DEFAULT': [
+        SharedOpt('transport_url', secret=True, help='The message broker of this service, for example '
+                                                     'rabbit://user:password@host:5672/kodiak.'),
         cfg.StrOpt('host', sample_default='<the host name>', default=os.uname().nodename,
                    help='Name of this host among all hosts of the deployment. Never change it once it is in use.'),
         cfg.StrOpt('state_path', default='/var/lib/kodiak', help='Folder of what must survive a restart.'),

@@ -3,25 +3,14 @@ import socket
 import time
 import urllib.parse
 
-from oslo_config import cfg
-
 _reached = {}
-
-
-def transport_url(conf):
-    """``[DEFAULT] transport_url``, or None."""
-    try:
-        return conf.transport_url
-    except cfg.NoSuchOptError:
-        conf.register_opt(cfg.StrOpt('transport_url', secret=True))
-        return conf.transport_url
 
 
 def reachable(conf, fresh=1.0):
     """True if a broker of ``transport_url`` takes connections; an answer is good for ``fresh`` seconds."""
-    url = transport_url(conf)
+    url = conf.transport_url
     if not url or url.startswith('fake'):
-        return True
+        return bool(url)
     when, answer = _reached.get(url, (0.0, False))
     if time.monotonic() - when < fresh:
         return answer
@@ -47,8 +36,10 @@ def _connects(host, port):
 
 def prepare(conf):
     """Register the options that oslo.messaging reads but does not register on a private ConfigOpts."""
+    from oslo_messaging._metrics import client as metrics
     from oslo_messaging._tracing import client as tracing
     conf.register_opts(tracing.oslo_messaging_tracing, group='oslo_messaging_tracing')
+    conf.register_opts(metrics.oslo_messaging_metrics, group='oslo_messaging_metrics')
 
 
 def transport(conf):

@@ -28,7 +28,7 @@ from kodiak.common.context import Context, background
 LOG = logging.getLogger(__name__)
 
 EXCHANGE = 'kodiak'
-HINT_LIFE = 10.0      # seconds after which a cast that could not be sent says nothing new
+HINT_LIFE = 10        # seconds after which a cast that was not sent, or not received, says nothing new
 
 
 class Unreachable(errors.Unavailable):
@@ -183,7 +183,9 @@ class Bus:
         return serving
 
     def healthy(self):
-        """True if the broker can be reached now."""
+        """True if the broker can be reached now, or if this process has none (no ``transport_url``)."""
+        if not self.conf.transport_url:
+            return True
         from kodiak.common import oslobus
         return oslobus.reachable(self.conf)
 
@@ -218,6 +220,8 @@ class Bus:
 
     def _call(self, client, name, wire, args, server, timeout):
         # The driver waits for a broker without end when it connects for the first time: look before.
+        if not self.conf.transport_url:
+            raise Unreachable('This service has no message broker: [DEFAULT] transport_url is not set.')
         deadline = time.monotonic() + timeout
         while time.monotonic() - self._seen > 5.0 and not self.healthy():
             if time.monotonic() > deadline:
@@ -228,19 +232,21 @@ class Bus:
                                                      **({'server': server} if server else {}))
         try:
             answer = prepared.call(wire, name, **args)
-        except (oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure) as error:
-            self._seen = 0.0
-            LOG.warning('%s on %s %s did not answer: %s', name, client.topic, server or '', error)
-            raise Unreachable(f'{client.topic}{" on " + server if server else ""} did not answer within '
-                              f'{timeout:g} seconds.')
         except oslo_messaging.RemoteError as error:
             LOG.error('%s on %s: %s', name, client.topic, error)
             raise Mismatch(f'{client.topic} does not know {name} of {client.table.name} {client.table.version}. '
                            'Do all processes run the same release?')
+        except Exception as error:      # the library's own, and those of the two below it
+            self._seen = 0.0
+            LOG.warning('%s on %s %s did not answer: %s', name, client.topic, server or '', error)
+            raise Unreachable(f'{client.topic}{" on " + server if server else ""} did not answer within '
+                              f'{timeout:g} seconds.')
         self._seen = time.monotonic()
         return answer
 
     def _cast(self, client, name, wire, args, server, fanout):
+        if not self.conf.transport_url:
+            return
         key = (client.table.name, client.topic, name, server, fanout, orjson.dumps(args))
         with self._more:
             # A hint that still waits to be sent says the same as a new one.
@@ -270,7 +276,11 @@ class Bus:
                     time.sleep(0.5)
                 else:
                     options = {'server': server} if server else {'fanout': True} if fanout else {}
-                    self._oslo_client(client).prepare(**options).cast(wire, name, **args)
+                    prepared = self._oslo_client(client).prepare(**options)
+                    # Not prepared.cast(): that cannot say how long a broker should keep the hint for a server that
+                    # is away, and they would pile up in its queue.
+                    self._transport._send(prepared.target, wire, prepared._make_message(wire, name, args),
+                                          timeout=HINT_LIFE, retry=1)
                     self._seen = time.monotonic()
                     outcome = 'ok'
             except Exception as error:
@@ -304,7 +314,7 @@ class _Serving:
             def is_allowed(self, endpoint, method):
                 return method in endpoint.names
 
-        while not self.bus.healthy():
+        while not (self.bus.conf.transport_url and self.bus.healthy()):
             if self.stopped.wait(0.5):
                 return
         target = oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, server=self.server)
