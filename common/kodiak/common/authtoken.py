@@ -61,9 +61,12 @@ class Feed:
     """Public keys, revocation events and the catalog, as identity publishes them.
 
     :param fetch: ``function(since) -> dict`` with ``keys`` ``[{id, public}]``, ``events`` newer than sequence number
-        ``since``, ``sequence`` (of the newest event), ``catalog``; raises anything when identity can't be reached.
+        ``since``, ``sequence`` (of the newest event), ``catalog`` (absent or None: as before); raises anything when
+        identity can't be reached.
     :param interval: seconds between polls; None: never polls (tests, identity itself).
     """
+
+    PRUNE = 600
 
     def __init__(self, fetch, interval=1.0, max_age=300):
         self._fetch = fetch
@@ -79,6 +82,7 @@ class Feed:
         #: grows with every change, so that what was checked against an older state is checked again
         self.version = 0
         self.seen = None
+        self._pruned = time.monotonic()
 
     def refresh(self):
         """Ask identity now."""
@@ -94,6 +98,9 @@ class Feed:
             if answer['events']:
                 self.version += 1
             self.sequence = answer['sequence']
+            if self.seen - self._pruned > self.PRUNE:
+                self.revocations.prune(time.time())
+                self._pruned = self.seen
             if answer.get('catalog') is not None:
                 self.catalog = answer['catalog']
 
@@ -204,7 +211,7 @@ class AuthToken:
             if entry.claims is None:
                 return entry
             self.feed.ready()
-            if entry.version == self.feed.version:
+            if entry.version == self.feed.version or self._still(entry):
                 return entry
         entry = self._verify(text)
         with self._lock:
@@ -215,6 +222,14 @@ class AuthToken:
                 if len(self._cache) > self.CACHE:
                     self._cache.popitem(last=False)
         return entry
+
+    def _still(self, entry):
+        # The signature holds for ever; what may have changed is that its key or the token was revoked.
+        version = self.feed.version
+        if entry.key_id not in self.feed.keys or self.feed.revocations.covers(entry.claims, entry.key_id):
+            return False
+        entry.version = version
+        return True
 
     def _verify(self, text):
         if not tokens.is_ours(text):
@@ -236,9 +251,10 @@ class AuthToken:
                 raise Unreachable(str(error)) from error
         except tokens.InvalidToken:
             return None
-        if self.feed.revocations.covers(claims, text.split('.', 2)[1]):
+        key_id = text.split('.', 2)[1]
+        if self.feed.revocations.covers(claims, key_id):
             return None
-        return Entry(claims, headers_of(claims), info_of(claims), claims.expires, version)
+        return Entry(claims, headers_of(claims), info_of(claims), claims.expires, version, key_id)
 
     def _validate_online(self, text):
         if self.online is None or len(text) > tokens.MAX_LENGTH:
@@ -279,10 +295,11 @@ class AuthToken:
 class Entry:
     """What is remembered of a verified token."""
 
-    __slots__ = ('catalog', 'claims', 'expires', 'headers', 'info', 'version')
+    __slots__ = ('catalog', 'claims', 'expires', 'headers', 'info', 'key_id', 'version')
 
-    def __init__(self, claims, headers, info, expires, version):
+    def __init__(self, claims, headers, info, expires, version, key_id=None):
         self.claims, self.headers, self.info, self.expires, self.version = claims, headers, info, expires, version
+        self.key_id = key_id
         self.catalog = None
 
 
@@ -371,10 +388,14 @@ class Remote:
         # Its own URL, not the catalog's: identity must be reachable before there is a catalog.
         url = (conf[GROUP].auth_url or '').rstrip('/')
         self._adapter = adapter.Adapter(session, endpoint_override=url.removesuffix('/v3') + '/v3', connect_retries=0)
+        self._catalog_version = None
 
     def feed(self, since):
-        """What :class:`Feed` fetches."""
-        return self._adapter.get(f'/kodiak/feed?since={since}', timeout=5).json()
+        """What :class:`Feed` fetches; the catalog only when it has changed."""
+        known = '' if self._catalog_version is None else f'&catalog={self._catalog_version}'
+        answer = self._adapter.get(f'/kodiak/feed?since={since}{known}', timeout=5).json()
+        self._catalog_version = answer.get('catalog_version')
+        return answer
 
     def validate(self, text):
         """The validation answer for a foreign token, or None if identity says that it isn't valid."""

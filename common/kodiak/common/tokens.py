@@ -156,7 +156,7 @@ class Revocations:
     """Revocation events, and whether one of them covers a token.
 
     An event is a dictionary; every condition that it names must match: ``user_id``, ``project_id``, ``domain_id``
-    (of the scope), ``user_domain_id``, ``audit_id``, ``audit_chain_id``, ``role_id``, ``app_cred_id``, ``trust_id``,
+    (of the scope), ``user_domain_id``, ``project_domain_id``, ``audit_id``, ``audit_chain_id``, ``role_id``, ``app_cred_id``, ``trust_id``,
     ``access_token_id``, ``key_id``; and the token must have been issued at or before ``issued_before`` (seconds since the
     epoch).
     """
@@ -177,11 +177,21 @@ class Revocations:
                 return
         self._rest.append(event)
 
+    def prune(self, now):
+        """Forget events whose ``expires_at`` (seconds since the epoch) has passed: every token that they cover has expired."""
+        def kept(events):
+            return [event for event in events if event.get('expires_at') is None or event['expires_at'] > now]
+        # New containers, so that who reads meanwhile is not disturbed.
+        self._index = {name: {key: left for key, events in index.items() if (left := kept(events))}
+                       for name, index in self._index.items()}
+        self._rest = kept(self._rest)
+
     def covers(self, claims, key_id=None):
         """True if the token is revoked."""
         facts = {
             'user_id': claims.user[0], 'user_domain_id': claims.user[2], 'project_id': claims.project_id,
-            'domain_id': claims.domain_id, 'audit_id': claims.audit_id, 'audit_chain_id': claims.audit_chain_id,
+            'domain_id': claims.domain_id, 'project_domain_id': claims.scope[3] if claims.project_id else None,
+            'audit_id': claims.audit_id, 'audit_chain_id': claims.audit_chain_id,
             'app_cred_id': (claims.extra.get('app_cred') or {}).get('id'),
             'trust_id': (claims.extra.get('trust') or {}).get('id'),
             'access_token_id': claims.extra.get('access_token_id'), 'key_id': key_id,

@@ -43,8 +43,18 @@ def test_what_was_changed_expired_or_signed_by_another_is_refused():
 @pytest.mark.parametrize('event,covered', [
     ({'user_id': 'u1'}, True), ({'user_id': 'u2'}, False), ({'audit_id': 'a1'}, True), ({'audit_chain_id': 'a0'}, True),
     ({'user_id': 'u1', 'project_id': 'p1'}, True), ({'user_id': 'u1', 'project_id': 'p2'}, False),
-    ({'role_id': 'r1'}, True), ({'role_id': 'r2'}, False), ({'user_domain_id': 'default'}, True), ({'key_id': 'k'}, True)])
+    ({'role_id': 'r1'}, True), ({'role_id': 'r2'}, False), ({'user_domain_id': 'default'}, True), ({'key_id': 'k'}, True),
+    ({'project_domain_id': 'default'}, True), ({'project_domain_id': 'other'}, False)])
 def test_an_event_covers_a_token_when_all_its_conditions_hold(event, covered):
     claims = tokens.Claims(**CLAIMS, expires=0)
     assert tokens.Revocations([{'issued_before': 1000.0, **event}]).covers(claims, 'k') is covered
     assert not tokens.Revocations([{'issued_before': 999.0, **event}]).covers(claims, 'k')
+
+
+def test_events_are_forgotten_when_they_have_expired():
+    claims = tokens.Claims(**CLAIMS, expires=0)
+    revocations = tokens.Revocations([{'issued_before': 1000.0, 'user_id': 'u1', 'expires_at': 2000.0}])
+    revocations.prune(1999.0)
+    assert revocations.covers(claims)
+    revocations.prune(2001.0)
+    assert not revocations.covers(claims)
