@@ -1,0 +1,114 @@
+"""The admin command, ``kodiak-identity``."""
+import getpass
+import os
+import pwd
+import sys
+
+from kodiak.common import cli, db
+
+from . import bootstrap, core, housekeeping, keys
+
+
+def _core(conf):
+    return core.Core(conf, db.Database(conf.database.connection))
+
+
+def _bootstrap(conf, options):
+    password = os.environ.get('OS_BOOTSTRAP_PASSWORD')
+    if not password:
+        password = getpass.getpass('Password of the admin user: ') if sys.stdin.isatty() else sys.stdin.readline().rstrip('\n')
+    if not password:
+        print('The admin user needs a password: set OS_BOOTSTRAP_PASSWORD or write it to standard input.', file=sys.stderr)
+        return 2
+    urls = {'public': options.public_url, 'internal': options.internal_url or options.public_url,
+            'admin': options.admin_url or options.public_url}
+    for sentence in bootstrap.run(_core(conf), password, urls, user=options.username, project=options.project_name,
+                                  region=options.region_id, service=options.service_name):
+        print(sentence)
+    return 0
+
+
+def _keys(conf, options):
+    found = _core(conf)
+    ring = found.ring
+    if options.action == 'setup':
+        made = ring.setup()
+        print(f'Made {len(made)} keys in {ring.path}.' if made else f'{ring.path} has its keys.')
+        _give(ring.path, conf)
+    elif options.action == 'rotate':
+        current, coming = ring.rotate()
+        print(f'Key {current} signs now, key {coming} is published and signs after the next rotation.')
+        _give(ring.path, conf)
+    elif options.action == 'list':
+        for name, key_id in ring.listing():
+            print(f'{key_id}  {name}')
+    else:
+        if not options.key:
+            print('Which key? Give its id (see "keys list").', file=sys.stderr)
+            return 2
+        try:
+            ring.remove(options.key)
+        except KeyError:
+            print(f'There is no key {options.key} in {ring.path}.', file=sys.stderr)
+            return 1
+        _give(ring.path, conf)
+        found.db.transact(found.revoke, {'key_id': options.key, 'issued_before': 1e12})
+        print(f'Key {options.key} is revoked: no service accepts its tokens any more.')
+    return 0
+
+
+def _give(path, conf):
+    # Run by root, the files still belong to the user that identity runs as: the owner of the folder above.
+    if os.geteuid() != 0:
+        return
+    owner = os.stat(os.path.dirname(path))
+    for name in ('', *os.listdir(path)):
+        os.chown(os.path.join(path, name), owner.st_uid, owner.st_gid)
+
+
+def _clear(conf, options):
+    housekeeping.clear(_core(conf))
+    return 0
+
+
+def _doctor(conf, options):
+    faults = []
+    found = _core(conf)
+    try:
+        found.ring.signing()
+    except keys.NoKeys as error:
+        faults.append(str(error))
+    except PermissionError:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        faults.append(f'User {user} cannot read {found.ring.path}: run this as the user that identity runs as.')
+    else:
+        for name in ('', *(name for name, _ in found.ring.listing())):
+            path = os.path.join(found.ring.path, name)
+            if os.stat(path).st_mode & 0o077:
+                faults.append(f'{path} is readable by others: chmod go= {path}')
+    from kodiak.common import migrate
+    if not found.db.healthy():
+        faults.append('The database does not answer.')
+    elif not migrate.ready(found.db, 'identity'):
+        faults.append('The schema is not at the newest revision: run "kodiak-identity db sync".')
+    for fault in faults:
+        print(fault)
+    if not faults:
+        print('Nothing is wrong.')
+    return 1 if faults else 0
+
+
+def build(load_conf, apis):
+    """The :class:`kodiak.common.cli.Commands` of identity."""
+    commands = cli.Commands('identity', load_conf, apis)
+    commands.add('bootstrap', _bootstrap, 'Create the default domain, the admin user, roles and the catalog of identity. The '
+                 'password comes from OS_BOOTSTRAP_PASSWORD or from standard input.', [
+                     (['--username'], {'default': 'admin'}), (['--project-name'], {'default': 'admin'}),
+                     (['--region-id'], {'default': 'RegionOne'}), (['--service-name'], {'default': 'keystone'}),
+                     (['--public-url'], {'required': True}), (['--internal-url'], {}), (['--admin-url'], {})])
+    commands.add('keys', _keys, 'Manage the keys that sign tokens.', [
+        (['action'], {'choices': ['setup', 'rotate', 'list', 'revoke']}),
+        (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'})])
+    commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
+    commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
+    return commands

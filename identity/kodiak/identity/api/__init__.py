@@ -1,0 +1,24 @@
+"""The Keystone API, version 3."""
+from kodiak.common import api, wsgi
+from kodiak.common.api import openapi
+
+from . import catalog, domains, faults, grants, groups, projects, role_assignments, roles, rules, tokens, users, versions
+
+documents = api.Routes('documents')
+
+
+@documents.get('/openapi.json', public=True, summary='The OpenAPI document of this API')
+def document(req):
+    """The OpenAPI document."""
+    return openapi.document(req.api)
+
+
+MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog)
+
+API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
+              base_rules=rules.BASE)
+
+
+def app_factory(global_conf, **local):
+    """paste.deploy application."""
+    return API.application(wsgi.runtime_of(global_conf))

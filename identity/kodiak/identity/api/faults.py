@@ -1,0 +1,10 @@
+"""The fault shape of the identity API."""
+import orjson
+
+
+def fault(error, request_id, accept):
+    """``{"error": {"code", "message", "title"}}``, and what an error adds to it beside (receipts)."""
+    body = {'error': {'code': error.code, 'message': error.message, 'title': error.title}}
+    if error.detail:
+        body.update(error.detail)
+    return orjson.dumps(body), 'application/json'

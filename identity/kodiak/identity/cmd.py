@@ -1,0 +1,49 @@
+"""Entry points."""
+from kodiak.common import authtoken, cli, config, policy, service, wsgi
+from kodiak.common.runtime import Runtime
+
+from . import conf as options
+from . import core, housekeeping
+
+
+def load_conf(args=()):
+    """The configuration of identity; ``args`` are oslo.config's."""
+    return config.load('identity', options.OPTS, args=args, defaults=options.DEFAULTS)
+
+
+def prepare(runtime):
+    """Add to a :class:`~kodiak.common.runtime.Runtime` what identity needs in it."""
+    made = core.Core(runtime.conf, runtime.db)
+    # Login and version documents need no token, so the decision is each endpoint's.
+    runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
+    runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
+    runtime.conf.set_default('service_type', 'identity', authtoken.GROUP)
+    runtime.extra['core'] = made
+    runtime.feed = made.state
+    runtime.policy = policy.Enforcer(runtime.conf)
+    runtime.bus = None
+    return runtime
+
+
+def build(conf, database):
+    """The Runtime of a process that runs with ``conf``; for tests and the admin command."""
+    return prepare(Runtime(name='identity', conf=conf, db=database))
+
+
+def load(runtime):
+    """The WSGI application, for :func:`kodiak.common.service.run_api`."""
+    prepare(runtime)
+    runtime.background.append(housekeeping.Housekeeping(runtime.extra['core']))
+    return wsgi.load(runtime)
+
+
+def api():
+    """``kodiak-identity-api``."""
+    service.run_api('identity', load, opts=options.OPTS, defaults=options.DEFAULTS)
+
+
+def admin():
+    """``kodiak-identity``."""
+    from . import admin as commands
+    from .api import API
+    cli.main(commands.build(load_conf, lambda: [API]))

@@ -1,0 +1,39 @@
+"""Method ``application_credential``: id (or name and user) and secret."""
+import sqlalchemy as sa
+
+from kodiak.common import db, errors
+
+from .. import people, times
+from ..models import app_credentials
+
+
+def check(core, payload, attempt):
+    """Check ``{id | name, user, secret}``."""
+    secret = payload.get('secret')
+    if not isinstance(secret, str):
+        raise errors.BadRequest('Invalid input for field/attribute application_credential.secret: it must be a string.')
+    if attempt.scope:
+        raise errors.Unauthorized('An application credential has its own scope: the request must name none.')
+    select = sa.select(app_credentials)
+    with core.db.read() as connection:
+        if payload.get('id'):
+            select = select.where(app_credentials.c.id == payload['id'])
+        elif payload.get('name') and isinstance(payload.get('user'), dict):
+            user = people.by_reference(connection, payload['user'])
+            select = select.where(app_credentials.c.name == payload['name'],
+                                  app_credentials.c.user_id == (user['id'] if user else ''))
+        else:
+            raise errors.BadRequest('An application credential is named by its id, or by its name and its user.')
+        row = db.one(connection, select)
+        user = people.by_id(connection, row['user_id']) if row else None
+    if row is None:
+        core.hasher.waste(secret)
+        raise errors.Unauthorized()
+    if not core.hasher.verify(secret, row['secret_hash']) or not people.enabled(core.conf, user):
+        raise errors.Unauthorized()
+    if row['expires_at'] is not None:
+        if row['expires_at'] <= db.utcnow():
+            raise errors.Unauthorized()
+        attempt.expires = times.seconds(row['expires_at'])
+    attempt.found(user)
+    attempt.app_cred = row

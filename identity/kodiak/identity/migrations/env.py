@@ -1,0 +1,6 @@
+"""Run by alembic."""
+from alembic import context
+
+from kodiak.common import migrate
+
+migrate.run_env(context)

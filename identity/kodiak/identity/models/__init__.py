@@ -1,0 +1,39 @@
+"""The tables of identity, all on one :data:`metadata`."""
+from kodiak.common import heartbeat
+
+from .base import NO_DOMAIN, metadata
+from .catalog import (
+    endpoint_groups,
+    endpoints,
+    limits,
+    policies,
+    policy_links,
+    project_endpoint_groups,
+    project_endpoints,
+    regions,
+    registered_limits,
+    services,
+)
+from .credentials import (
+    access_rules,
+    app_credential_rules,
+    app_credentials,
+    credentials,
+    oauth_consumers,
+    oauth_nonces,
+    oauth_tokens,
+    trusts,
+)
+from .people import groups, members, passwords, users
+from .resources import assignments, implied_roles, project_tags, projects, roles
+from .state import domain_options, revocations, versions
+
+# Which identity processes run where; what the catalog lists is in :data:`services`.
+heartbeats = heartbeat.tables(metadata)
+
+__all__ = [
+    'NO_DOMAIN', 'access_rules', 'app_credential_rules', 'app_credentials', 'assignments', 'credentials', 'domain_options',
+    'endpoint_groups', 'endpoints', 'groups', 'heartbeats', 'implied_roles', 'limits', 'members', 'metadata', 'oauth_consumers',
+    'oauth_nonces', 'oauth_tokens', 'passwords', 'policies', 'policy_links', 'project_endpoint_groups', 'project_endpoints',
+    'project_tags', 'projects', 'regions', 'registered_limits', 'revocations', 'roles', 'services', 'trusts', 'users', 'versions',
+]
