@@ -109,10 +109,10 @@ def test_what_a_guest_may_send_as():
 
 
 def test_a_port_without_port_security_has_no_filters():
-    made, filtered, _ = plan(wanted([port('a', 1, port_security_enabled=False)], [group()]))
-    assert filtered == set()
-    assert not made[firewall.GUARD].sets['sources'].elements
-    assert not made[firewall.GROUPS].sets['zones'].elements
+    assert plan(wanted([port('a', 1, port_security_enabled=False)], [group()])) == ({}, set(), {})
+    made, filtered, _ = plan(wanted([port('a', 1, port_security_enabled=False), port('b', 2)], [group()]))
+    assert filtered == {key('b')}
+    assert list(made[firewall.GUARD].sets['sources'].elements) == ['tapbbbbbbbb-bb']
 
 
 def test_numbers_stay_and_holes_are_filled():

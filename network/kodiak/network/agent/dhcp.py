@@ -90,11 +90,8 @@ def _hosts(network, members, subnets):
             if subnet.ip_version == 6 and subnet.ipv6_address_mode != 'dhcpv6-stateful':
                 continue
             written = f'[{fixed.address}]' if subnet.ip_version == 6 else fixed.address
-            hosts.append(f'{member.mac},set:{_tag("port", member.id)},{name}{suffix},{written}')
+            hosts.append(f'{member.mac},{name}{suffix},{written}')
             mac_of[fixed.address] = member.mac
-        if any(subnets[fixed.subnet_id].ipv6_address_mode == 'dhcpv6-stateless' for fixed in member.fixed_ips
-               if fixed.subnet_id in subnets):
-            hosts.append(f'{member.mac},set:{_tag("port", member.id)}')
     return hosts, host_names, mac_of
 
 
@@ -163,6 +160,8 @@ def render(network, members, folder, user, dns_servers=()):
     domain = network.dns_domain.rstrip('.')
     if domain and DOMAIN.match(domain):
         main += [f'domain={domain}', f'local=/{domain}/']
+    # Not as set: in the host file, where dnsmasq 2.90 crashes at a SIGHUP once it has served a tagged host.
+    main += sorted(f'dhcp-mac=set:{_tag("port", member.id)},{member.mac}' for member in members if member.extra_dhcp_opts)
     room = 0
     for subnet in network.subnets:
         if not _served(subnet):

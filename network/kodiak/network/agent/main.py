@@ -1,11 +1,12 @@
 """``kodiak-network-agent``: brings the networks of its host to what the conductor says."""
 import datetime
 import logging
+import sys
 import threading
 
 from stevedore import driver as drivers
 
-from kodiak.common import context, errors, privileged, reconcile, service
+from kodiak.common import config, context, errors, log, privileged, reconcile, service
 from kodiak.network import rpc
 from kodiak.network.agent import conf as agent_conf
 from kodiak.network.agent import root, state
@@ -135,20 +136,28 @@ def facts(app):
         bridge_mappings=dict(conf.bridge_mappings), interval=INTERVAL)
 
 
-def build(app, client=None, driver=None):
-    """Add the agent's parts to a Runtime.
+def make_driver(app, driver=None):
+    """The driver of the configuration, with what it needs; the privileged daemon is started.
 
-    :param client: an RPC client of the conductor, where it isn't to be asked over ``app.bus``.
     :param driver: the class of a driver, where it isn't to be found by the name in the configuration.
-    :returns: (Agent, Reconciler).
     """
     privileged.start(root.context, app.conf)
     hands = Hands(app.conf.run_path)
     helpers = (Proxy(app.conf.metadata.url, app.conf.metadata.shared_secret, hands), Advertiser(hands))
-    said = facts(app)
     driver = driver or drivers.DriverManager('kodiak.network.drivers', app.conf.agent.driver).driver
+    return driver(app.conf, facts(app), hands, helpers)
+
+
+def build(app, client=None, driver=None):
+    """Add the agent's parts to a Runtime.
+
+    :param client: an RPC client of the conductor, where it isn't to be asked over ``app.bus``.
+    :param driver: as in :func:`make_driver`.
+    :returns: (Agent, Reconciler).
+    """
+    made = make_driver(app, driver)
     client = client or app.bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC)
-    agent = Agent(app.host, said, client, driver(app.conf, said, hands, helpers))
+    agent = Agent(app.host, made.facts, client, made)
     reconciler = reconcile.Reconciler('network-agent', agent.look, agent.bring, interval=INTERVAL, full_interval=AUDIT)
     app.bus.serve(rpc.AGENT, Handlers(reconciler), rpc.AGENT_TOPIC, server=app.host)
     app.background += [agent, reconciler]
@@ -158,3 +167,12 @@ def build(app, client=None, driver=None):
 def main():
     """Entry point of ``kodiak-network-agent``."""
     service.run_worker('network', build, opts=agent_conf.OPTS, binary=BINARY, topic=rpc.AGENT_TOPIC, database=False)
+
+
+def clean():
+    """Entry point of ``kodiak-network-clean``: takes all that the agent made off the host. Stop the agent first."""
+    conf = config.load('network', agent_conf.OPTS, args=sys.argv[1:])
+    log.setup(conf, 'kodiak-network-clean')
+    driver = make_driver(service.make_runtime('network', 'kodiak-network-clean', conf, database=False))
+    driver.apply(state.Wanted(), audit=True)
+    driver.stop()

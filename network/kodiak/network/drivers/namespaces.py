@@ -118,7 +118,9 @@ def steps(made, observed):
     removals, created, rest = layout.diff(made.spaces, observed.spaces)
     first = [*removals, *created]
     for space, tables in made.tables.items():
-        script = ''.join(nft.diff(table, observed.tables.get(space, {}).get(title)) for title, table in tables.items())
+        have = observed.tables.get(space, {})
+        script = ''.join(f'delete table {title}\n' for title in have if title not in tables)
+        script += ''.join(nft.diff(table, have.get(title)) for title, table in tables.items())
         if script:
             first.append(layout.Action(('nft', space, script), made.spaces[space].owner))
     last = [layout.Action(('conntrack.cut', space, cuts)) for space, cuts in made.cuts.items()

@@ -4,6 +4,7 @@ A packet of a known connection is accepted without a look at the groups' rules, 
 still let its old connections through. They are deleted from conntrack; what other rules still allow comes back with
 the next packet, as a new connection.
 """
+from kodiak.network.agent.nft import Table
 from kodiak.network.drivers.linuxbridge.firewall import GROUPS, GUARD
 
 
@@ -40,12 +41,14 @@ def plan(before, after):
     """
     if GUARD not in before or GROUPS not in before:
         return []
+    if not after:
+        after = {GUARD: Table('bridge', 'kodiak-guard'), GROUPS: Table('inet', 'kodiak-groups')}
     cuts = set()
     groups, later = before[GROUPS].chains, after[GROUPS].chains
     homes, homes_later = _elements(before, GUARD, 'homes'), _elements(after, GUARD, 'homes')
     had, has = _addresses(before[GUARD]), _addresses(after[GUARD])
     for bridge, zone in _elements(before, GROUPS, 'zones').items():
-        if bridge not in after[GROUPS].sets['zones'].elements:
+        if bridge not in _elements(after, GROUPS, 'zones'):
             cuts.add((int(zone), ''))
     lost_sets = {}
     for name, one in before[GROUPS].sets.items():

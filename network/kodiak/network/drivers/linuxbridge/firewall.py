@@ -239,11 +239,14 @@ def plan(wanted, bridges, observed):
     :param wanted: a ``state.Wanted``.
     :param bridges: {network id: name of its bridge here}.
     :param observed: {title: Table}; ports and bridges keep the numbers that they have there.
-    :returns: ({title: Table}, ids of filtered ports, {port id: sentence}): the last are ports that can't be filtered as
+    :returns: ({title: Table}, ids of filtered ports, {port id: sentence}): no tables where there is nothing to filter; the
+        last are ports that can't be filtered as
         they should. Such a port has the rules that are understood: it lets less through than it should, never more.
     """
     ports = {key: port for key, port in sorted(wanted.ports.items())
              if port.port_security_enabled and port.network_id in bridges}
+    if not ports:
+        return {}, set(), {}
     have = observed.get(GUARD)
     taken = {key: int(value, 0) - MARK for key, value in have.sets['sources'].elements.items()} \
         if have and 'sources' in have.sets else {}

@@ -1,0 +1,562 @@
+"""The agent on the real kernel: two hosts in network and mount namespaces of their own, guests that are namespaces.
+
+Needs root, and leaves nothing on the machine: whatever is made here is gone with the processes of the hosts.
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from kodiak.network.agent import metadata, state
+
+HERE = pathlib.Path(__file__).parent
+SCRIPT = HERE / 'host_process.py'
+pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason='needs root')]
+
+NET = '11111111-1111-4111-8111-111111111111'
+PUBLIC = '22222222-2222-4222-8222-222222222222'
+ALONE = '33333333-3333-4333-8333-333333333333'
+ROUTER = '44444444-4444-4444-8444-444444444444'
+GROUP, OTHER = '55555555-5555-4555-8555-555555555555', '66666666-6666-4666-8666-666666666666'
+SUB, SUB6, SUBP, SUBA = 'subnet-four', 'subnet-six', 'subnet-public', 'subnet-alone'
+PATIENCE = 20
+
+
+def uuid(letters):
+    return f'{letters * 4}-{letters * 2}-4aaa-8aaa-{letters * 6}'
+
+
+def wait(check, what):
+    """Wait until ``check()`` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f'not within {PATIENCE} s: {what}')
+
+
+class Host:
+    def __init__(self, name, number):
+        self.name, self.tunnel_ip = name, f'192.168.77.{number}'
+        self.folder = tempfile.mkdtemp(prefix='kodiak-host-')
+        for path in ('', 'state', 'state/network', 'run'):
+            os.makedirs(os.path.join(self.folder, path), exist_ok=True)
+            os.chmod(os.path.join(self.folder, path), 0o777)
+        source = SCRIPT.read_text().split('LEASE = """')[1].split('"""')[0]
+        self.lease = os.path.join(self.folder, 'lease.sh')
+        pathlib.Path(self.lease).write_text(source)
+        os.chmod(self.lease, 0o755)
+        self.process = subprocess.Popen(
+            ['unshare', '-n', '-m', '--propagation', 'private', sys.executable, str(SCRIPT)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': ':'.join(path for path in sys.path if path)})
+        self.generation = 0
+        pathlib.Path(self.folder, 'network.conf').write_text(
+            f'[DEFAULT]\nhost={name}\nstate_path={self.folder}/state\nrun_path={self.folder}/run\n'
+            f'[agent]\ntunnel_ip={self.tunnel_ip}\nbridge_mappings=public:br-ex\ntap_owner=nobody\n'
+            '[metadata]\nurl=http://127.0.0.1:8775\nshared_secret=sesame\n')
+
+    def do(self, verb, **order):
+        self.process.stdin.write(json.dumps({'do': verb, **order}) + '\n')
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        if isinstance(answer, dict) and 'error' in answer:
+            raise AssertionError(f'{verb}: {answer["error"]}')
+        return answer
+
+    def run(self, command, space=None, timeout=20):
+        """(exit code, output)."""
+        return tuple(self.do('sh', command=command, space=space, timeout=timeout))
+
+    def out(self, command, space=None):
+        code, output = self.run(command, space)
+        assert code == 0, f'{command}: {output}'
+        return output
+
+    def want(self, **documents):
+        """Say what the host should have."""
+        self.generation += 1
+        answer = state.Answer(self.generation, True,
+                              {kind: [state.dump(one) for one in found] for kind, found in documents.items()})
+        path = os.path.join(self.folder, 'state.json')
+        pathlib.Path(path + '.new').write_text(json.dumps(state.dump(answer)))
+        os.rename(path + '.new', path)
+
+    def start(self):
+        self.do('spawn', key='agent', command=f'{sys.executable} {SCRIPT} agent {self.folder}',
+                log=os.path.join(self.folder, 'log'))
+
+    def nudge(self):
+        self.do('signal', key='agent', signal=int(signal.SIGUSR1))
+
+    def log(self):
+        path = pathlib.Path(self.folder, 'log')
+        return path.read_text() if path.exists() else ''
+
+    def reports(self):
+        """{(kind, id): last result}."""
+        path = pathlib.Path(self.folder, 'reports')
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {(one['kind'], one['id']): one for one in map(json.loads, lines)}
+
+    def settled(self, *keys):
+        """Wait until these documents are reported in order."""
+        def check():
+            said = self.reports()
+            return all(key in said and said[key]['error'] is None for key in keys)
+        try:
+            wait(check, f'{keys} in order on {self.name}')
+        except AssertionError:
+            print(self.log()[-4000:], self.reports())
+            raise
+
+    def applied(self):
+        """How often the agent has found something to do."""
+        return self.log().count('operations done')
+
+    def close(self):
+        self.run(f'for f in {self.folder}/state/network/dhcp/*/*.pid; do kill $(cat $f); done')
+        self.process.stdin.close()
+        self.process.wait(20)
+        shutil.rmtree(self.folder)
+
+
+def port(letters, number, groups=(GROUP,), network=NET, subnet=SUB, prefix='10.0.0.', **values):
+    return state.Port(uuid(letters), network, f'fa:16:3e:00:00:{number:02x}', generation=1, project_id='project',
+                      device_id='instance-' + letters, device_owner='compute:nova', security_groups=tuple(groups),
+                      **{'fixed_ips': (state.FixedIP(subnet, f'{prefix}{number}'),), **values})
+
+
+def member(one, host):
+    return state.Member(one.id, one.network_id, one.mac, fixed_ips=one.fixed_ips, tunnel_ip=host.tunnel_ip,
+                        device_id=one.device_id, device_owner=one.device_owner, project_id=one.project_id)
+
+
+def tap(one):
+    return 'tap' + one.id[:11]
+
+
+A, B, C = port('a1', 10), port('b1', 11), port('c1', 12)
+LONE = port('d1', 13, network=ALONE, subnet=SUBA, prefix='10.9.0.')
+DHCP = state.Dhcp(uuid('e1'), 'fa:16:3e:00:01:01', (state.FixedIP(SUB, '10.0.0.2'),))
+DHCP_ALONE = state.Dhcp(uuid('e2'), 'fa:16:3e:00:01:02', (state.FixedIP(SUBA, '10.9.0.2'),))
+LEG = state.RouterLeg(uuid('f1'), NET, 'fa:16:3e:00:02:01', (state.FixedIP(SUB, '10.0.0.1'),))
+LEG6 = state.RouterLeg(uuid('f3'), NET, 'fa:16:3e:00:02:03', (state.FixedIP(SUB6, 'fd00:1::1'),))
+GATEWAY = state.RouterLeg(uuid('f2'), PUBLIC, 'fa:16:3e:00:02:02', (state.FixedIP(SUBP, '172.24.4.10'),))
+SUBNETS = (state.Subnet(SUB, '10.0.0.0/24', gateway_ip='10.0.0.1', dns_nameservers=('9.9.9.9',)),
+           state.Subnet(SUB6, 'fd00:1::/64', 6, 'fd00:1::1', ipv6_address_mode='slaac', ipv6_ra_mode='slaac'))
+NETWORK = state.Network(NET, 1, segmentation_id=1001, mtu=1400, dns_domain='kodiak.test', subnets=SUBNETS)
+NETWORK_PUBLIC = state.Network(PUBLIC, 1, type='flat', physical_network='public', mtu=1500, subnets=(
+    state.Subnet(SUBP, '172.24.4.0/24', gateway_ip='172.24.4.1', enable_dhcp=False),))
+NETWORK_ALONE = state.Network(ALONE, 1, segmentation_id=1002, dhcp=DHCP_ALONE, subnets=(
+    state.Subnet(SUBA, '10.9.0.0/24', gateway_ip='10.9.0.1'),))
+ROUTER_DOC = state.Router(ROUTER, 1, legs=(LEG, LEG6), gateway=GATEWAY)
+EGRESS = (state.Rule('e4', 'egress'), state.Rule('e6', 'egress', 'IPv6'))
+PING = (state.Rule('p4', 'ingress', protocol='icmp'), state.Rule('p6', 'ingress', 'IPv6', protocol='ipv6-icmp'))
+HTTP = state.Rule('h', 'ingress', protocol='tcp', port_range_min=80, port_range_max=80)
+FLOATING = state.FloatingIP('floating', ROUTER, '172.24.4.50', 1, fixed_address='10.0.0.10', port_id=A.id,
+                            forwardings=())
+FORWARDED = state.FloatingIP('forwarded', ROUTER, '172.24.4.51', 1, forwardings=(
+    state.Forwarding('f', 'tcp', '8080', '10.0.0.11', '80'),))
+SERVER = """
+import http.server, json
+class Echo(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({'path': self.path, **{k.lower(): v for k, v in self.headers.items()}}).encode()
+        self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer((%r, %d), Echo).serve_forever()
+"""
+
+
+class Lab:
+    """Two hosts, one network over both, a router and an outside on the first."""
+
+    def __init__(self):
+        self.one, self.two = Host('one', 1), Host('two', 2)
+        self.rules = (*EGRESS, *PING)
+        self.ports = {self.one: [A, B, LONE], self.two: [C]}
+        self.floating = [FLOATING]
+        self.router = ROUTER_DOC
+        first, second = self.one.process.pid, self.two.process.pid
+        for host in (self.one, self.two):
+            host.out('true')
+        subprocess.run(['ip', 'link', 'add', 'eth0', 'netns', str(first), 'type', 'veth', 'peer', 'name', 'eth0', 'netns',
+                        str(second)], check=True)
+        for host in (self.one, self.two):
+            host.out(f'ip addr add {host.tunnel_ip}/24 dev eth0; ip link set eth0 up')
+        self.one.out('ip link add br-ex type bridge; ip link set br-ex up; ip addr add 172.24.4.1/24 dev br-ex;'
+                     'ip netns add outside; ip link add out0 type veth peer name eth0 netns outside;'
+                     'ip link set out0 master br-ex up; ip -n outside addr add 172.24.4.100/24 dev eth0;'
+                     'ip -n outside link set eth0 up; ip -n outside link set lo up')
+        self.serve(self.one, None, '127.0.0.1', 8775)
+        self.serve(self.one, 'outside', '172.24.4.100', 80)
+
+    def serve(self, host, space, address, port):
+        path = os.path.join(host.folder, f'serve-{space}-{port}.py')
+        pathlib.Path(path).write_text(SERVER % (address, port))
+        host.do('spawn', key=f'serve-{space}-{port}', space=space, command=f'{sys.executable} {path}',
+                log=os.path.join(host.folder, 'serve.log'))
+
+    def members(self):
+        found = [member(one, host) for host, ports in self.ports.items() for one in ports]
+        for leg, owner, network in ((DHCP, 'network:dhcp', NET), (DHCP_ALONE, 'network:dhcp', ALONE),
+                                    (LEG, 'network:router_interface', NET), (LEG6, 'network:router_interface', NET)):
+            found.append(state.Member(leg.port_id, network, leg.mac, fixed_ips=leg.fixed_ips, device_owner=owner,
+                                      tunnel_ip=self.one.tunnel_ip))
+        return found
+
+    def want(self):
+        """Say to both hosts what they should have, and have them look."""
+        groups = [state.SecurityGroup(GROUP, rules=self.rules),
+                  state.SecurityGroup(OTHER, rules=(*EGRESS, state.Rule('o', 'ingress', remote_set=OTHER)))]
+        members = [state.SetMember(f'{OTHER}/{one.id}', OTHER, addresses=tuple(fixed.address for fixed in one.fixed_ips))
+                   for ports in self.ports.values() for one in ports if OTHER in one.security_groups]
+        network = state.load(state.Network, {**state.dump(NETWORK), 'dhcp': state.dump(DHCP)})
+        self.one.want(networks=[network, NETWORK_PUBLIC, NETWORK_ALONE], ports=self.ports[self.one],
+                      members=self.members(), security_groups=groups, set_members=members, routers=[self.router],
+                      floating_ips=self.floating)
+        self.two.want(networks=[NETWORK], ports=self.ports[self.two], security_groups=groups, set_members=members,
+                      members=[one for one in self.members() if one.network_id == NET])
+        for host in (self.one, self.two):
+            host.nudge()
+
+    def change(self):
+        """Have the hosts come to a changed state, and wait until they are there."""
+        self.want()
+        for host in (self.one, self.two):
+            wait(lambda host=host: self.generation(host) == host.generation, 'the state was asked for')
+            host.do('signal', key='agent', signal=int(signal.SIGUSR1))
+
+    def generation(self, host):
+        lines = pathlib.Path(host.folder, 'asked').read_text().splitlines()
+        host.nudge()
+        return int(lines[-1]) if lines[-1] != 'None' else None
+
+    def close(self):
+        self.one.close()
+        self.two.close()
+
+
+@pytest.fixture(scope='module')
+def lab():
+    made = Lab()
+    for host in (made.one, made.two):
+        host.want()
+        host.start()
+    try:
+        wait(lambda: all(os.path.exists(os.path.join(host.folder, 'asked')) for host in (made.one, made.two)), 'agents')
+        made.want()
+        made.one.settled(('ports', A.id), ('ports', B.id), ('networks', NET), ('routers', ROUTER),
+                         ('floating_ips', 'floating'), ('networks', ALONE))
+        made.two.settled(('ports', C.id), ('networks', NET))
+        for host, name, one in ((made.one, 'a', A), (made.one, 'b', B), (made.one, 'lone', LONE), (made.two, 'c', C)):
+            host.do('guest', name=name, tap_name=tap(one), mac=one.mac)
+        yield made
+    finally:
+        made.close()
+
+
+def lease(host, guest):
+    return host.out(f'busybox udhcpc -i eth0 -n -q -f -t 8 -T 1 -O staticroutes -O mtu -s {host.lease}', guest)
+
+
+def ping(host, guest, address, count=1):
+    tool = 'ping6' if ':' in address else 'ping'
+    return host.run(f'busybox {tool} -c {count} -W 1 {address}', guest)[0] == 0
+
+
+def fetch(host, space, url):
+    code, output = host.run(f'timeout 4 busybox wget -q -O - {url}', space)
+    return output if code == 0 else None
+
+
+def test_a_guest_gets_its_address(lab):
+    said = lease(lab.one, 'a')
+    assert 'LEASE 10.0.0.10 24 router=10.0.0.1 dns=9.9.9.9 mtu=1400' in said
+    for host, guest in ((lab.one, 'b'), (lab.two, 'c')):
+        lease(host, guest)
+    assert 'routes=169.254.169.254/32 10.9.0.2' in lease(lab.one, 'lone')
+
+
+def test_neighbours_on_the_same_and_on_another_host(lab):
+    assert ping(lab.one, 'a', '10.0.0.11')
+    assert ping(lab.one, 'a', '10.0.0.12')
+    assert ping(lab.two, 'c', '10.0.0.10')
+
+
+def test_no_packet_is_flooded_to_where_the_receiver_is_not(lab):
+    entries = lab.one.out('bridge fdb show dev vxlan-1001')
+    assert f'{C.mac} dst 192.168.77.2' in entries
+    assert '00:00:00:00:00:00 dst 192.168.77.2' in entries
+
+
+def test_networks_are_apart(lab):
+    assert not ping(lab.one, 'a', '10.9.0.13')
+
+
+def test_nothing_comes_in_without_a_rule_and_all_goes_out(lab):
+    lab.serve(lab.one, 'a', '0.0.0.0', 80)
+    wait(lambda: fetch(lab.one, 'a', 'http://10.0.0.10/'), 'the server in the guest')
+    assert fetch(lab.one, 'b', 'http://10.0.0.10/') is None
+    assert fetch(lab.two, 'c', 'http://10.0.0.10/') is None
+    lab.rules += (HTTP,)
+    lab.change()
+    assert wait(lambda: fetch(lab.one, 'b', 'http://10.0.0.10/'), 'the rule')
+    assert fetch(lab.two, 'c', 'http://10.0.0.10/')
+
+
+def test_what_goes_out_needs_a_rule_too(lab):
+    kept = lab.rules
+    lab.rules = tuple(rule for rule in kept if rule.direction == 'ingress')
+    lab.change()
+    wait(lambda: not ping(lab.one, 'a', '10.0.0.12'), 'egress shut')
+    assert not fetch(lab.one, 'b', 'http://10.0.0.10/')
+    lab.rules = kept
+    lab.change()
+    wait(lambda: ping(lab.one, 'a', '10.0.0.12'), 'egress open')
+
+
+def test_a_known_connection_ends_with_its_rule(lab):
+    code = ("import socket,time\ns=socket.socket();s.bind(('0.0.0.0',81));s.listen(5)\nwhile 1:\n c,_=s.accept()\n"
+            " c.settimeout(9)\n try:\n  while (d:=c.recv(9)): c.sendall(d)\n except OSError: pass\n")
+    pathlib.Path(lab.one.folder, 'echo.py').write_text(code)
+    lab.one.do('spawn', key='echo', space='a', command=f'{sys.executable} {lab.one.folder}/echo.py', log='/dev/null')
+    client = ("import socket,time\nwhile 1:\n try:\n  s=socket.create_connection(('10.0.0.10',81),1);break\n"
+              " except OSError: pass\ns.settimeout(1)\n"
+              "for n in range(400):\n s.sendall(b'x')\n try:\n  s.recv(9);print('ok',flush=True)\n"
+              " except TimeoutError:\n  print('cut',flush=True)\n time.sleep(.05)\n")
+    pathlib.Path(lab.one.folder, 'client.py').write_text(client)
+    rules = lab.rules
+    lab.rules = (*rules, state.Rule('h81', 'ingress', protocol='tcp', port_range_min=81, port_range_max=81))
+    lab.change()
+    log = pathlib.Path(lab.one.folder, 'client.log')
+    lab.one.do('spawn', key='client', space='b', command=f'{sys.executable} {lab.one.folder}/client.py', log=str(log))
+    wait(lambda: 'ok' in log.read_text(), 'the connection')
+    lab.rules = rules
+    lab.change()
+    wait(lambda: log.read_text().splitlines()[-1:] == ['cut'], 'the connection ends')
+    lab.one.do('kill', key='client', signal=9)
+    lab.one.do('kill', key='echo', signal=9)
+
+
+def test_a_remote_group_lets_its_members_in(lab):
+    inside, outside = lab.ports[lab.one][0], lab.ports[lab.two][0]
+    lab.ports[lab.one][0] = state.load(state.Port, {**state.dump(inside), 'security_groups': [OTHER]})
+    lab.change()
+    wait(lambda: not fetch(lab.two, 'c', 'http://10.0.0.10/'), 'the other group')
+    lab.ports[lab.two][0] = state.load(state.Port, {**state.dump(outside), 'security_groups': [GROUP, OTHER]})
+    lab.change()
+    wait(lambda: fetch(lab.two, 'c', 'http://10.0.0.10/'), 'a member')
+    assert not fetch(lab.one, 'b', 'http://10.0.0.10/')
+    lab.ports[lab.one][0], lab.ports[lab.two][0] = inside, outside
+    lab.change()
+    wait(lambda: fetch(lab.one, 'b', 'http://10.0.0.10/'), 'the first group again')
+
+
+def test_a_guest_is_nobody_else(lab):
+    one = lab.one
+    one.out('ip addr add 10.0.0.99/24 dev eth0', 'b')
+    assert one.run('busybox ping -c 1 -W 1 -I 10.0.0.99 10.0.0.10', 'b')[0] != 0
+    assert one.run('busybox arping -c 2 -w 2 -I eth0 -s 10.0.0.99 10.0.0.10', 'b')[0] != 0
+    one.out('ip addr del 10.0.0.99/24 dev eth0', 'b')
+    one.out('ip link set eth0 address fa:16:3e:00:00:77', 'b')
+    assert not ping(one, 'b', '10.0.0.10')
+    one.out(f'ip link set eth0 address {B.mac}', 'b')
+    wait(lambda: ping(one, 'b', '10.0.0.10'), 'itself again')
+
+
+def test_an_allowed_address_pair_lets_a_guest_be_more(lab):
+    index = lab.ports[lab.one].index(B)
+    lab.ports[lab.one][index] = state.load(state.Port, {**state.dump(B), 'allowed_address_pairs': [
+        {'ip_address': '10.0.0.96/30', 'mac_address': B.mac}]})
+    lab.change()
+    lab.one.out('ip addr add 10.0.0.99/24 dev eth0', 'b')
+    wait(lambda: lab.one.run('busybox ping -c 1 -W 1 -I 10.0.0.99 10.0.0.10', 'b')[0] == 0, 'the pair')
+    lab.ports[lab.one][index] = B
+    lab.change()
+    wait(lambda: lab.one.run('busybox ping -c 1 -W 1 -I 10.0.0.99 10.0.0.10', 'b')[0] != 0, 'no pair')
+    lab.one.out('ip addr del 10.0.0.99/24 dev eth0', 'b')
+
+
+def test_no_guest_serves_dhcp_or_advertises_a_router(lab):
+    counted = 'nft -a list chain bridge kodiak-guard {} | grep -c drop'
+    assert lab.one.out(counted.format('guard-ip4')) != '0'
+    code = ("import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('10.0.0.11',67))\n"
+            "for n in range(5): s.sendto(b'x'*300,('10.0.0.10',68))\n")
+    hear = ("import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('10.0.0.10',68));s.settimeout(3)\n"
+            "try: print(s.recv(999))\nexcept TimeoutError: print('nothing')\n")
+    pathlib.Path(lab.one.folder, 'hear.py').write_text(hear)
+    pathlib.Path(lab.one.folder, 'say.py').write_text(code)
+    log = pathlib.Path(lab.one.folder, 'hear.log')
+    lab.one.do('spawn', key='hear', space='a', command=f'{sys.executable} {lab.one.folder}/hear.py', log=str(log))
+    time.sleep(0.5)
+    lab.one.out(f'{sys.executable} {lab.one.folder}/say.py', 'b')
+    assert wait(log.read_text, 'an outcome') == 'nothing\n'
+
+
+def test_ipv6_by_router_advertisement(lab):
+    address = 'fd00:1::f816:3eff:fe00:a'
+    index = lab.ports[lab.one].index(A)
+    lab.ports[lab.one][index] = state.load(state.Port, {**state.dump(A), 'fixed_ips': [
+        *state.dump(A)['fixed_ips'], {'subnet_id': SUB6, 'address': address}]})
+    lab.change()
+    # The guest asks for a router when its interface comes up.
+    lab.one.out('ip link set eth0 down; ip link set eth0 up', 'a')
+    wait(lambda: address in lab.one.out('ip -6 addr show dev eth0', 'a'), 'an address of its own')
+    wait(lambda: ping(lab.one, 'a', 'fd00:1::1'), 'the router')
+    assert 'default via fe80::' in lab.one.out('ip -6 route', 'a')
+    lease(lab.one, 'a')
+
+
+def test_out_through_the_router(lab):
+    said = wait(lambda: fetch(lab.one, 'b', 'http://172.24.4.100/'), 'SNAT')
+    assert said
+    assert ping(lab.two, 'c', '172.24.4.100')
+    assert ping(lab.one, 'outside', '172.24.4.10')
+
+
+def test_a_floating_ip(lab):
+    assert wait(lambda: fetch(lab.one, 'outside', 'http://172.24.4.50/'), 'DNAT')
+    # To the floating address from inside, its own network and itself.
+    assert fetch(lab.one, 'b', 'http://172.24.4.50/')
+    assert fetch(lab.one, 'a', 'http://172.24.4.50/')
+    assert fetch(lab.two, 'c', 'http://172.24.4.50/')
+    lab.floating = []
+    lab.change()
+    wait(lambda: not fetch(lab.one, 'outside', 'http://172.24.4.50/'), 'no floating address')
+    lab.floating = [FLOATING, FORWARDED]
+    lab.change()
+    wait(lambda: fetch(lab.one, 'outside', 'http://172.24.4.50/'), 'the floating address again')
+
+
+def test_a_port_forwarding(lab):
+    lab.serve(lab.one, 'b', '0.0.0.0', 80)
+    wait(lambda: fetch(lab.one, 'outside', 'http://172.24.4.51:8080/'), 'the forwarding')
+
+
+def test_metadata_is_signed_and_says_who_asks(lab):
+    for guest, address, instance in (('b', '10.0.0.11', 'instance-b1'), ('lone', '10.9.0.13', 'instance-d1')):
+        said = json.loads(wait(lambda guest=guest: fetch(
+            lab.one, guest, '--header "X-Instance-ID: another" http://169.254.169.254/latest/meta-data/x?y=1'), 'metadata'))
+        assert said['path'] == '/latest/meta-data/x?y=1'
+        assert said['x-instance-id'] == instance
+        assert said['x-tenant-id'] == 'project'
+        assert said['x-forwarded-for'] == address
+        assert said['x-instance-id-signature'] == metadata.signature('sesame', instance)
+    assert json.loads(fetch(lab.two, 'c', 'http://169.254.169.254/'))['x-instance-id'] == 'instance-c1'
+    assert not fetch(lab.one, 'outside', 'http://169.254.169.254/')
+
+
+def test_a_second_look_changes_nothing(lab):
+    wait(lambda: lab.generation(lab.one) == lab.one.generation, 'rest')
+    before = lab.one.out('nft list ruleset; ip link; ip addr; ip netns; bridge fdb | grep dst')
+    done = lab.one.applied()
+    asked = len(pathlib.Path(lab.one.folder, 'asked').read_text().splitlines())
+    lab.one.do('signal', key='agent', signal=int(signal.SIGUSR2))
+    wait(lambda: len(pathlib.Path(lab.one.folder, 'asked').read_text().splitlines()) > asked, 'a look')
+    lab.one.nudge()
+    time.sleep(1)
+    assert lab.one.applied() == done, lab.one.log()[-2000:]
+    assert lab.one.out('nft list ruleset; ip link; ip addr; ip netns; bridge fdb | grep dst') == before
+
+
+def test_a_restart_loses_no_packet(lab):
+    log = pathlib.Path(lab.one.folder, 'ping.log')
+    done = lab.one.applied()
+    dnsmasq = lab.one.out(f'cat {lab.one.folder}/state/network/dhcp/{NET}/*.pid')
+    lab.one.do('spawn', key='ping', space='b', command='busybox ping -i 0.1 -c 40 -W 1 172.24.4.100', log=str(log))
+    lab.one.do('kill', key='agent', signal=int(signal.SIGKILL))
+    lab.one.start()
+    wait(lambda: 'packets transmitted' in log.read_text(), 'pings')
+    assert '40 packets transmitted, 40 packets received' in log.read_text()
+    wait(lambda: fetch(lab.one, 'b', 'http://169.254.169.254/'), 'the proxy is back')
+    assert lab.one.applied() == done, lab.one.log()[-2000:]
+    assert lab.one.out(f'cat {lab.one.folder}/state/network/dhcp/{NET}/*.pid') == dnsmasq
+
+
+def test_without_its_conductor_all_stays(lab):
+    away = pathlib.Path(lab.one.folder, 'away')
+    away.touch()
+    lab.one.do('kill', key='agent', signal=int(signal.SIGTERM))
+    lab.one.start()
+    wait(lambda: 'cannot learn' in lab.one.log(), 'a question in vain')
+    assert ping(lab.one, 'b', '172.24.4.100')
+    away.unlink()
+    wait(lambda: fetch(lab.one, 'b', 'http://169.254.169.254/'), 'the conductor is back')
+
+
+def test_drift_is_put_right(lab):
+    one = lab.one
+    pid = one.out(f'cat {one.folder}/state/network/dhcp/{NET}/*.pid')
+    one.out(f'kill -9 {pid}; ip link del brq11111111-11; nft delete table inet kodiak-groups;'
+            f'nft add rule bridge kodiak-guard guard accept; ip link add brqdeadbeef-00 type bridge;'
+            f'ip netns add qrouter-{uuid("99")}')
+    one.do('signal', key='agent', signal=int(signal.SIGUSR2))
+    wait(lambda: one.run('ip link show brqdeadbeef-00')[0] != 0, 'the orphan is gone')
+    wait(lambda: uuid('99') not in one.out('ip netns'), 'the namespace is gone')
+    wait(lambda: ping(one, 'b', '172.24.4.100'), 'the bridge is back')
+    assert fetch(one, 'b', 'http://10.0.0.10/')
+    lease(one, 'b')
+    assert not one.run('nft list chain bridge kodiak-guard guard | grep -x ".*accept"')[1]
+
+
+def test_an_address_changes_hands(lab):
+    """The lease of a deleted port does not keep its address from the next one."""
+    one = lab.one
+    lease(one, 'lone')
+    other = port('d2', 14, network=ALONE, subnet=SUBA, fixed_ips=(state.FixedIP(SUBA, '10.9.0.13'),))
+    one.do('guest-off', name='lone')
+    lab.ports[one] = [one_port for one_port in lab.ports[one] if one_port is not LONE] + [other]
+    lab.change()
+    wait(lambda: one.run(f'ip link show {tap(other)}')[0] == 0, 'the tap')
+    assert one.run(f'ip link show {tap(LONE)}')[0] != 0
+    one.do('guest', name='heir', tap_name=tap(other), mac=other.mac)
+    assert 'LEASE 10.9.0.13' in lease(one, 'heir')
+
+
+def test_killed_anywhere_it_comes_to_the_same(lab):
+    """Killed in the middle of making and unmaking all, the agent ends where it should."""
+    one = lab.one
+    for guest in ('a', 'b', 'heir'):
+        one.do('guest-off', name=guest)
+    for pause in (0.45, 0.5, 0.55, 0.6, 0.65, 0.7):
+        one.want()
+        one.do('kill', key='agent', signal=int(signal.SIGKILL))
+        one.start()
+        time.sleep(pause)
+        lab.want()
+        one.do('kill', key='agent', signal=int(signal.SIGKILL))
+        one.start()
+        time.sleep(pause)
+    reports = pathlib.Path(one.folder, 'reports')
+    reports.unlink(missing_ok=True)
+    one.do('kill', key='agent', signal=int(signal.SIGKILL))
+    one.start()
+    one.settled(('ports', A.id), ('ports', B.id), ('networks', NET), ('routers', ROUTER), ('floating_ips', 'floating'))
+    one.do('guest', name='b', tap_name=tap(B), mac=B.mac)
+    lease(one, 'b')
+    wait(lambda: ping(one, 'b', '172.24.4.100'), 'all is back')
+    assert 'defunct' not in one.out(f'cat {one.folder}/state/network/dhcp/{NET}/*.pid')
+
+
+def test_nothing_is_left_when_nothing_is_wanted(lab):
+    one = lab.one
+    one.want()
+    one.nudge()
+    wait(lambda: 'brq' not in one.out('ip -o link'), 'the links are gone')
+    wait(lambda: one.out('nft list ruleset') == '', 'the tables are gone')
+    assert not any(word in one.out('ip -o link') for word in ('tap', 'vxlan', 'vd-', 'vr-'))
+    assert sorted(line.split()[0] for line in one.out('ip netns').splitlines()) == ['b', 'outside']
+    wait(lambda: os.listdir(f'{one.folder}/state/network/dhcp') == [], 'the files are gone')
+    assert one.run(f'grep -la "{one.folder}" /proc/[0-9]*/cmdline | while read f; do tr "\\0" " " < $f; done 2>/dev/null '
+                   '| grep "^dnsmasq"')[1] == ''
