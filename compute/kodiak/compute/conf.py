@@ -21,9 +21,11 @@ OPTS = {
         cfg.IntOpt('reclaim_interval', default=0, min=0,
                    help='Seconds that deleted servers can still be restored; 0 deletes at once.'),
         cfg.StrOpt('console_url', default='http://127.0.0.1:6080', help='Where users reach the console proxy.'),
-        cfg.StrOpt('metadata_secret', secret=True, default='',
-                   help='What network signs the instance id of a metadata request with. Requests are refused while it is unset.'),
         cfg.StrOpt('dhcp_domain', default='', help='Domain that follows the host name of a guest in its metadata.'),
+    ],
+    'metadata': [
+        cfg.StrOpt('shared_secret', secret=True, default='',
+                   help='What network signs the instance id of a metadata request with. Requests are refused while it is unset.'),
     ],
     'hosts': [
         cfg.FloatOpt('cpu_allocation_ratio', default=4.0, min=0.1, help='Virtual CPUs offered for each CPU of a host.'),

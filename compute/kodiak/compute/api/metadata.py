@@ -30,7 +30,7 @@ class Metadata:
         uuid, project = environ.get('HTTP_X_INSTANCE_ID', ''), environ.get('HTTP_X_TENANT_ID', '')
         if not uuid:
             return '400 Bad Request', b'X-Instance-ID header is missing from request.\n', plain
-        secret = self.app.conf.compute.metadata_secret
+        secret = self.app.conf.metadata.shared_secret
         expected = hmac.new(secret.encode(), uuid.encode(), hashlib.sha256).hexdigest()
         if not secret or not hmac.compare_digest(expected.encode(), environ.get('HTTP_X_INSTANCE_ID_SIGNATURE', '').encode(
                 'latin-1', 'replace')):
