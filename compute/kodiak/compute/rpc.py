@@ -11,16 +11,16 @@ CONDUCTOR_TOPIC = 'compute-conductor'
 AGENT_TOPIC = 'compute-agent'
 
 CONDUCTOR = rpc.Table('compute-conductor', version='1.0', calls=[
-    rpc.Call('host_state', args=('hosts',), timeout=30, doc=(
+    rpc.Call('host_state', args=('hosts',), timeout=10, doc=(
         'What should be. hosts: {host: since}, since 0 asks for everything. Answers {host: HostState}; a host with '
         'no change since is left out. A host that the conductor has never seen gets an empty full state.')),
-    rpc.Call('report', args=('reports',), timeout=30, doc=(
+    rpc.Call('report', args=('reports',), timeout=10, doc=(
         'What is. reports: [Report]. Answers {uuid: verdict}: "ok" (taken), or "unknown" (no such instance on '
         'that host; the agent stops reporting it).')),
-    rpc.Call('resources', args=('resources',), timeout=30, doc=(
+    rpc.Call('resources', args=('resources',), timeout=10, doc=(
         'What hosts offer. resources: [Resources]. Sent at start, when it changes, and once a minute as a sign of '
         'life. Answers {}.')),
-    rpc.Call('unwanted', args=('host', 'uuids'), timeout=30, doc=(
+    rpc.Call('unwanted', args=('host', 'uuids'), timeout=10, doc=(
         'Which of these instances, found on the host and not in its full state, may be removed with their disks. '
         'Answers a list of uuids: only those whose row says that they do not belong there, or that have no row.')),
     rpc.Call('console_token', args=('token',), timeout=10, doc=(
