@@ -260,8 +260,7 @@ def _local(app, method, service_type, path, params, data, headers, stream):
     response.reason = answer['status'].partition(' ')[2]
     response.headers.update(answer['headers'])
     response.url = prepared.url
-    if stream:
-        response.raw = io.BytesIO(content)
-    else:
-        response._content = content
+    response.raw = io.BytesIO(content)
+    if not stream:
+        response.content    # noqa: B018 (reads it)
     return response

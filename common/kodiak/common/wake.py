@@ -5,6 +5,7 @@ spares the wait. Inside a process a wake-up is a function call. Between the proc
 one host it is an empty datagram to a Unix socket, which costs microseconds and needs no broker; other
 hosts find the work at their next look.
 """
+import dataclasses
 import errno
 import os
 import socket
@@ -36,16 +37,18 @@ def forget(db, kind, function):
 
 def after_commit(connection, kind):
     """Wake those who listen for ``kind`` when the write transaction of ``connection`` is committed, once."""
-    wanted = connection.info.setdefault('wake', set())
-    if kind in wanted:
-        return
-    wanted.add(kind)
-    engine = connection.engine
+    hook = _Ring(connection.engine, kind)
+    if hook not in connection.info['after_commit']:
+        database.after_commit(connection, hook)
 
-    def wake():
-        wanted.discard(kind)
-        ring(engine, kind)
-    database.after_commit(connection, wake)
+
+@dataclasses.dataclass(frozen=True)
+class _Ring:
+    engine: object
+    kind: str
+
+    def __call__(self):
+        ring(self.engine, self.kind)
 
 
 def ring(engine, kind):
