@@ -34,4 +34,7 @@ OPTS = {
 }
 
 # Requests without a token pass the middleware: the API itself refuses them where they need one.
-DEFAULTS = {('api', 'bind_port'): 9292, ('keystone_authtoken', 'delay_auth_decision'): True}
+DEFAULTS = {
+    ('api', 'bind_port'): 9292, ('keystone_authtoken', 'delay_auth_decision'): True,
+    ('database', 'connection'): 'sqlite:////var/lib/kodiak/image/image.sqlite',
+}

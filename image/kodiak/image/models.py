@@ -38,7 +38,7 @@ images = sa.Table(
     sa.Column('checksum', sa.String(32)),
     sa.Column('os_hash_algo', sa.String(64)),
     sa.Column('os_hash_value', sa.String(128), index=True),
-    sa.Column('properties', db.JSON, nullable=False),
+    sa.Column('properties', db.JSON(2 ** 24 - 1), nullable=False),
     sa.Column('tags', db.JSON, nullable=False),
     # [{'url', 'metadata', 'store' (its id, or None), 'blob' (its id, or None)}], in the order of preference.
     sa.Column('locations', db.JSON, nullable=False),

@@ -37,6 +37,14 @@ def test_versions(cloud):
     assert '/v2/images' in client.get('/openapi.json').expect(200).json['paths']
 
 
+def test_paths(member, create):
+    image = create(member)
+    member.get('/v2.3/images/' + image['id']).expect(200)
+    for method in ('GET', 'DELETE'):
+        member.request(method, '/v2/images/').expect(404)
+    member.get(f"/v2/images/{image['id']}/").expect(404)
+
+
 def test_a_life(member, create, upload):
     image = create(member, name='cirros', hw_disk_bus='virtio', tags=['b', 'a', 'b'], min_ram=64)
     assert image['status'] == 'queued' and image['size'] is None and image['visibility'] == 'shared'

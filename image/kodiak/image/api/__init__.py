@@ -11,8 +11,8 @@ API = api.Api('image', [discovery.routes, schemas.routes, images.routes, data.ro
 _MINOR = re.compile(r'^/v2\.\d+(?=/|$)')
 
 
-class AnyMinor:
-    """``/v2.9/images`` is ``/v2/images``."""
+class Paths:
+    """``/v2.9/images`` is ``/v2/images``; ``/v2/images/`` (an image without an id) is nothing."""
 
     def __init__(self, application):
         self.application = application
@@ -21,9 +21,11 @@ class AnyMinor:
         path = environ['PATH_INFO']
         if path.startswith('/v') and not path.startswith(('/v2/', '/versions')):
             environ['PATH_INFO'] = _MINOR.sub('/v2', path)
+        elif path.endswith('/') and len(path) > 4:
+            environ['PATH_INFO'] = path + '%2F'
         return self.application(environ, start_response)
 
 
 def app_factory(global_conf, **local):
     """paste app: the API of this process's Runtime."""
-    return AnyMinor(API.application(wsgi.runtime_of(global_conf)))
+    return Paths(API.application(wsgi.runtime_of(global_conf)))
