@@ -3,8 +3,6 @@ import socket
 import time
 import urllib.parse
 
-from kodiak.common import noeventlet
-
 _reached = {}
 
 
@@ -46,13 +44,13 @@ def prepare(conf):
 
 def transport(conf):
     """The RPC transport of ``transport_url``."""
-    messaging = noeventlet.import_messaging()
+    import oslo_messaging
     prepare(conf)
-    return messaging.get_rpc_transport(conf)
+    return oslo_messaging.get_rpc_transport(conf)
 
 
 def notification_transport(conf):
     """The transport of notifications: the same broker, unless ``[oslo_messaging_notifications]`` names another."""
-    messaging = noeventlet.import_messaging()
+    import oslo_messaging
     prepare(conf)
-    return messaging.get_notification_transport(conf)
+    return oslo_messaging.get_notification_transport(conf)

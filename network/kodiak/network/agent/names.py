@@ -8,10 +8,10 @@ import re
 _SHORT = '[0-9a-f]{8}-[0-9a-f]{2}'
 _UUID = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 
-OUR_LINK = re.compile(rf'^(?:(?:brq|tap|vd-|vr-){_SHORT}|vxlan-[0-9]{{1,8}})\Z')
-OUR_NAMESPACE = re.compile(rf'^q(?:dhcp|router)-{_UUID}\Z')
-OUR_LEG = re.compile(rf'^(?:ns-|qr-|qg-){_SHORT}\Z')
-UUID = re.compile(rf'^{_UUID}\Z')
+OUR_LINK = re.compile(rf'^(?:(?:brq|tap|vd-|vr-){_SHORT}|vxlan-[0-9]{{1,8}})$')
+OUR_NAMESPACE = re.compile(rf'^q(?:dhcp|router)-{_UUID}$')
+OUR_LEG = re.compile(rf'^(?:ns-|qr-|qg-){_SHORT}$')
+UUID = re.compile(f'^{_UUID}$')
 
 HOST = ''                               # the namespace that the agent itself lives in
 

@@ -1,0 +1,124 @@
+"""Version documents, and the list of extensions: what this API has beyond the core of Neutron, by its aliases."""
+from kodiak.common import api, policy
+from kodiak.common.api import openapi
+from kodiak.network import faults
+
+from . import faults as shape
+
+UPDATED = '2026-11-01T00:00:00-00:00'
+
+#: alias -> (name, description); only what is really built
+EXTENSIONS = {
+    'address-group': ('Address group', 'Named groups of addresses for the rules of security groups'),
+    'address-scope': ('Address scope', 'Scopes within which addresses are unique'),
+    'agent': ('agent', 'The agents of the hosts'),
+    'allowed-address-pairs': ('Allowed Address Pairs', 'More addresses that a port may send from'),
+    'auto-allocated-topology': ('Auto Allocated Topology Services', 'A network, subnet and router at a word'),
+    'availability_zone': ('Availability Zone', 'Availability zones of agents'),
+    'binding': ('Port Binding', 'Which host a port is bound to, and how it is plugged in'),
+    'binding-extended': ('Port Bindings Extended', 'More than one binding of a port, for live migration'),
+    'default-subnetpools': ('Default Subnetpools', 'The subnet pool that is used where none is named'),
+    'dhcp_agent_scheduler': ('DHCP Agent Scheduler', 'Which agents serve DHCP to which networks'),
+    'dns-integration': ('DNS Integration', 'Names of ports'),
+    'external-net': ('Neutron external network', 'Networks that lead out of the cloud'),
+    'ext-gw-mode': ('Neutron L3 Configurable external gateway mode', 'Source NAT of a router on and off'),
+    'extra_dhcp_opt': ('Neutron Extra DHCP options', 'DHCP options of single ports'),
+    'extraroute': ('Neutron Extra Route', 'Static routes of routers'),
+    'extraroute-atomic': ('Atomically add/remove extra routes', 'Routes added and removed one by one'),
+    'fip-port-details': ('Floating IP Port Details Extension', 'Details of the port behind a floating address'),
+    'floating-ip-port-forwarding': ('Floating IP Port Forwarding', 'Single ports of a floating address'),
+    'ip-substring-filtering': ('IP address substring filtering', 'Ports by a part of their address'),
+    'ip_allocation': ('IP Allocation', 'When a port gets its addresses'),
+    'l3_agent_scheduler': ('L3 Agent Scheduler', 'Which agents have which routers'),
+    'l2_adjacency': ('L2 Adjacency', 'Whether a network is one link'),
+    'metering': ('Neutron Metering', 'Labels by which traffic is counted'),
+    'multi-provider': ('Multi Provider Network', 'Segments of networks'),
+    'net-mtu': ('Network MTU', 'The largest packet of a network'),
+    'net-mtu-writable': ('Network MTU (writable)', 'A smaller largest packet'),
+    'network-ip-availability': ('Network IP Availability', 'How full networks are'),
+    'network_availability_zone': ('Network Availability Zone', 'Availability zones of networks'),
+    'pagination': ('Pagination support', 'Lists in pages'),
+    'port-security': ('Port Security', 'Ports without filters'),
+    'project-id': ('project_id field enabled', 'project_id beside tenant_id'),
+    'provider': ('Provider Network', 'What networks are made of'),
+    'qos': ('Quality of Service', 'Policies of bandwidth and marks'),
+    'quotas': ('Quota management support', 'What projects may have'),
+    'quota_details': ('Quota details management support', 'What projects have of what they may have'),
+    'rbac-policies': ('RBAC Policies', 'Sharing with single projects'),
+    'rbac-security-groups': ('Add security_group type to network RBAC', 'Sharing of security groups'),
+    'rbac-subnetpool': ('Add subnetpool type to RBAC', 'Sharing of subnet pools'),
+    'rbac-address-scope': ('Add address_scope type to RBAC', 'Sharing of address scopes'),
+    'router': ('Neutron L3 Router', 'Routers, gateways and floating addresses'),
+    'router_availability_zone': ('Router Availability Zone', 'Availability zones of routers'),
+    'revision-if-match': ('If-Match constraints based on revision_number', 'Changes only of what was seen'),
+    'security-group': ('security-group', 'Filters of ports'),
+    'security-groups-remote-address-group': ('Remote address group id field for security group rules', 'Rules by address groups'),
+    'security-groups-normalized-cidr': ('Normalized CIDR field for security group rules', 'The CIDR that a rule means'),
+    'security-groups-shared-filtering': (
+        'Security group filtering on the shared field',
+        'Security groups by whether they are shared',
+    ),
+    'segment': ('Segment', 'Segments of networks'),
+    'service-type': ('Neutron Service Type Management', 'Providers of services'),
+    'sorting': ('Sorting support', 'Lists in an order'),
+    'standard-attr-description': ('standard-attr-description', 'Descriptions'),
+    'standard-attr-revisions': ('Resource revision numbers', 'Revision numbers'),
+    'standard-attr-tag': ('Tag support for resources with standard attribute', 'Tags'),
+    'standard-attr-timestamp': ('Resource timestamps', 'Times of creation and change'),
+    'stateful-security-group': ('Stateful security group', 'Security groups without connection tracking'),
+    'subnet-dns-publish-fixed-ip': ('Subnet DNS publish fixed IP', 'Names of fixed addresses'),
+    'subnet-service-types': ('Subnet service types', 'Subnets for some kinds of ports'),
+    'subnet_allocation': ('Subnet Allocation', 'Subnets cut from pools'),
+    'subnetpool-prefix-ops': ('Subnet Pool Prefix Operations', 'Prefixes added and removed one by one'),
+}
+#: built in this or that module and listed only where it is there
+UNBUILT = {'address-group', 'auto-allocated-topology', 'availability_zone', 'binding-extended',
+           'floating-ip-port-forwarding', 'metering', 'network_availability_zone', 'qos', 'rbac-policies',
+           'rbac-security-groups', 'rbac-subnetpool', 'rbac-address-scope', 'router_availability_zone',
+           'security-groups-remote-address-group', 'service-type', 'multi-provider'}
+for alias in UNBUILT:
+    del EXTENSIONS[alias]
+
+routes = api.Routes('extensions')
+RESOURCES = ('networks', 'subnets', 'ports')
+
+
+@routes.get('/', public=True, summary='Show the resources of version 2.0')
+def show_version(req):
+    base = f'{req.base_url}/v2.0'
+    return {'resources': [{'name': one.rstrip('s'), 'collection': one, 'links': [{'rel': 'self', 'href': f'{base}/{one}'}]}
+                          for one in RESOURCES]}
+
+
+@routes.get('/openapi.json', public=True, summary='Show the OpenAPI document')
+def show_openapi(req):
+    return openapi.document(req.api)
+
+
+def view(alias):
+    """An extension as the API shows it."""
+    name, description = EXTENSIONS[alias]
+    return {'alias': alias, 'name': name, 'description': description, 'updated': UPDATED, 'links': []}
+
+
+@routes.get('/extensions', rule='get_extension', default=policy.ANYBODY, summary='List extensions')
+def list_extensions(req):
+    return {'extensions': [view(alias) for alias in EXTENSIONS]}
+
+
+@routes.get('/extensions/{alias}', rule='get_extension', default=policy.ANYBODY, summary='Show an extension')
+def show_extension(req, alias):
+    if alias not in EXTENSIONS:
+        raise faults.missing('ExtensionNotFound', f'Extension with alias {alias} does not exist')
+    return {'extension': view(alias)}
+
+
+root = api.Routes('versions')
+
+
+@root.get('/', public=True, summary='List versions')
+def list_versions(req):
+    return {'versions': [{'id': 'v2.0', 'status': 'CURRENT', 'links': [{'rel': 'self', 'href': f'{req.base_url}/v2.0/'}]}]}
+
+
+ROOT = api.Api('network-versions', [root], shape.render, title='Kodiak network: versions')
