@@ -22,7 +22,7 @@ PROCESSES = {
     'network': ['kodiak-network-api', 'kodiak-network-conductor'],
     'compute': ['kodiak-compute-api', 'kodiak-compute-conductor', 'kodiak-compute-agent'],
 }
-PORTS = {'identity': 15000, 'image': 19292, 'network': 19696, 'compute': 18774}
+PORTS = {'identity': 17000, 'image': 17292, 'network': 17696, 'compute': 17774}
 CATALOG = {'identity': ('identity', '/v3'), 'image': ('image', ''), 'network': ('network', ''), 'compute': ('compute', '/v2.1')}
 
 CONF = """\
@@ -80,6 +80,8 @@ class Cluster:
         try:
             for name in self.services:
                 self._configure(name)
+            self._admin('identity', 'keys', 'setup')
+            self._admin('identity', 'bootstrap', '--region-id', 'RegionOne', '--public-url', self.identity)
             self._start('identity')
             self._register()
             for name in self.services:
@@ -114,7 +116,6 @@ class Cluster:
                        stdout=subprocess.DEVNULL)
 
     def _register(self):
-        self._admin('identity', 'bootstrap', '--region', 'RegionOne', '--url', self.identity)
         target = measure.Target('kodiak', {'identity': self.identity}, {}, 'admin', self.password, 'admin')
         roles = {role['name']: role['id'] for role in target.call('GET', 'identity', '/roles')['roles']}
         project = target.call('POST', 'identity', '/projects', {

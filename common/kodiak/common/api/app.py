@@ -72,7 +72,8 @@ class Api:
         """The WSGI application of this API for a process's ``runtime`` (a ``kodiak.common.service.Runtime``)."""
         self.runtime = runtime
         runtime.policy.add(self.all_rules())
-        app = Lean(f'kodiak.{self.name}', static_folder=None)
+        # Neither folder is used: an API has no templates, and a namespace package has no place where Flask would look.
+        app = Lean(f'kodiak.{self.name}', static_folder=None, instance_path='/', root_path='/')
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         grouped = collections.defaultdict(list)
