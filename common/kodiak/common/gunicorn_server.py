@@ -20,6 +20,9 @@ class _Logger(gunicorn.glogging.Logger):
         self.error_log = logging.getLogger('gunicorn.error')
         self.access_log = logging.getLogger('gunicorn.access')
 
+    def access(self, resp, req, environ, request_time):
+        """Nothing: kodiak.common.wsgi logs requests, with their route and ids."""
+
     def reopen_files(self):
         """oslo.log follows its file by itself."""
 
