@@ -1,7 +1,6 @@
 """Identity through the stock client: users, projects, roles, application credentials."""
 import pytest
-
-from conftest import Client
+from cloud import Client
 
 pytestmark = pytest.mark.system
 

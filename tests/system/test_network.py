@@ -1,7 +1,6 @@
 """Networks through the stock client, seen on the guests' traffic."""
 import pytest
-
-from conftest import IMAGE, Client, Guest, ping, until
+from cloud import IMAGE, Client, Guest, ping, until
 
 pytestmark = pytest.mark.system
 

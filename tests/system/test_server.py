@@ -1,9 +1,9 @@
 """The life of a server through the stock client, seen from inside the guest."""
 import pytest
-
-from conftest import IMAGE, Guest, ping, until
+from cloud import IMAGE, Guest, ping, until
 
 pytestmark = pytest.mark.system
+BOOT = 'cat /proc/sys/kernel/random/boot_id'
 
 
 @pytest.fixture(scope='module')
@@ -48,9 +48,9 @@ def test_reboot(server, demo):
     server_id, guest = server
     guest('touch /tmp/kept; sync')
     for how in ('--soft', '--hard'):
-        before = guest('cat /proc/sys/kernel/random/boot_id')
+        before = guest(BOOT)
         demo.text('server reboot', how, '--wait', server_id)
-        until(150, 'another boot', lambda before=before: guest.run('cat /proc/sys/kernel/random/boot_id').stdout.strip() not in ('', before))
+        until(150, 'another boot', lambda before=before: guest.run(BOOT).stdout.strip() not in ('', before))
         guest('test -e /tmp/kept')
 
 
@@ -67,12 +67,12 @@ def test_stop_and_start(server, demo):
 def test_pause_and_suspend(server, demo):
     server_id, guest = server
     for there, back, between in (('pause', 'unpause', 'PAUSED'), ('suspend', 'resume', 'SUSPENDED')):
-        boot = guest('cat /proc/sys/kernel/random/boot_id')
+        boot = guest(BOOT)
         demo.text(f'server {there}', server_id)
         until(60, between, lambda between=between: status(demo, server_id) == between)
         demo.text(f'server {back}', server_id)
         until(60, 'ACTIVE', lambda: status(demo, server_id) == 'ACTIVE')
-        assert guest.wait()('cat /proc/sys/kernel/random/boot_id') == boot
+        assert guest.wait()(BOOT) == boot
 
 
 def test_resize(server, demo):
