@@ -54,7 +54,8 @@ else
         editable=()
         for d in "${distributions[@]}"; do editable+=(-e "./$d"); done
         pip_install setuptools
-        pip_install --no-build-isolation -r test-requirements.txt "${editable[@]}"
+        # "compat" puts plain paths on sys.path, as a namespace package needs it to be found by Flask and others.
+        pip_install --no-build-isolation --config-settings editable_mode=compat -r test-requirements.txt "${editable[@]}"
         echo "$stamp" > "$venv/.stamp"
     fi
 fi
