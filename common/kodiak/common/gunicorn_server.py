@@ -69,6 +69,7 @@ class Server(gunicorn.app.base.BaseApplication):
     def load(self):
         """The WSGI application."""
         self.runtime.background.clear()
+        self.runtime.on_reload.clear()
         app = self.load_app(self.runtime)
         gc.collect()
         gc.freeze()

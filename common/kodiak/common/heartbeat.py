@@ -94,10 +94,11 @@ class Heartbeat:
     :param details: a function that returns what the process says of itself, or None.
     """
 
-    def __init__(self, database, host, binary, topic=None, version=None, details=None, interval=INTERVAL):
+    def __init__(self, database, host, binary, topic=None, version=None, details=None, interval=INTERVAL,
+                 started_at=None):
         self.db, self.host, self.binary, self.topic, self.version = database, host, binary, topic, version
         self.details, self.interval = details, interval
-        self.started_at = db.utcnow()
+        self.started_at = started_at or db.utcnow()
         self._stop = threading.Event()
 
     def start(self):

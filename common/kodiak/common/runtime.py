@@ -1,7 +1,10 @@
 """What a process of a service has at hand."""
 import dataclasses
+import datetime
 import logging
 import typing
+
+from kodiak.common.db import utcnow
 
 LOG = logging.getLogger(__name__)
 
@@ -14,7 +17,7 @@ class Runtime:
     (:class:`kodiak.common.db.Database`; None in agents), ``policy`` (:class:`kodiak.common.policy.Enforcer`; APIs), ``bus``
     (:class:`kodiak.common.rpc.Bus`, or None), ``clients`` (:mod:`kodiak.common.client`), ``feed`` (a token feed that replaces
     polling identity: tests, identity itself), ``extra`` (what only this service has), ``binary`` (the process:
-    ``kodiak-compute-api``), ``host``, ``version``.
+    ``kodiak-compute-api``), ``host``, ``version``, ``started_at``.
 
     ``background``: objects with ``start()`` and ``stop()`` (saga workers, publishers, reconcilers), started once the process is
     up (in each API worker, after the fork) and stopped in reverse. ``on_reload``: functions called on SIGHUP, after the
@@ -32,6 +35,7 @@ class Runtime:
     binary: str = ''
     host: str = 'localhost'
     version: str = ''
+    started_at: datetime.datetime = dataclasses.field(default_factory=utcnow)
     background: list = dataclasses.field(default_factory=list)
     on_reload: list = dataclasses.field(default_factory=list)
 

@@ -71,10 +71,9 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None):
 
 def attach_api(app):
     """What every API worker process runs besides its requests: a heartbeat, and the carrying of wake-ups."""
-    bell = wake.Doorbell(os.path.join(app.conf.run_path, 'wake'), app.name, app.db)
+    bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
     bell.start(hear=False)
-    if app.extra.get('heartbeat', True):
-        heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version).start()
+    heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at).start()
     app.start()
 
 
@@ -92,9 +91,10 @@ def run_worker(name, build, *, opts=None, defaults=None, argv=None, binary=None,
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, args=(app,), daemon=True).start())
     build(app)
     if database:
-        bell = wake.Doorbell(os.path.join(app.conf.run_path, 'wake'), app.name, app.db)
+        bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
         app.background.append(bell)
-        app.background.append(heartbeat.Heartbeat(app.db, app.host, app.binary, topic, app.version))
+        app.background.append(heartbeat.Heartbeat(app.db, app.host, app.binary, topic, app.version,
+                                                  started_at=app.started_at))
     status = Status(app)
     status.start()
     app.start()
@@ -146,9 +146,7 @@ class Status:
             threading.Thread(target=server.serve_forever, name='status', daemon=True, args=(60,)).start()
 
     def stop(self):
-        """Answer no more."""
-        for server in self._servers:
-            server.socket.close()
+        """Take the socket away; the threads end with the process."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 

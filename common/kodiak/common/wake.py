@@ -60,14 +60,14 @@ def ring(engine, kind):
 class Doorbell:
     """Carries the wake-ups of one service between its processes on this host.
 
-    :param folder: where the sockets are (``<run_path>/wake``); made if missing, for the service's user only.
+    :param run_path: the sockets are in ``<run_path>/<service>.wake``, made if missing, for the service's user only.
     :param service: the service's short name.
     :param db: its database; a ring from another process wakes the listeners of this one.
     :param kinds: the kinds of work carried.
     """
 
-    def __init__(self, folder, service, db, kinds=('saga', 'outbox')):
-        self.folder = os.path.join(folder, service)
+    def __init__(self, run_path, service, db, kinds=('saga', 'outbox')):
+        self.folder = os.path.join(run_path, service + '.wake')
         self.db = db
         self.kinds = kinds
         self._out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

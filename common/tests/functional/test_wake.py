@@ -60,21 +60,21 @@ def test_a_doorbell_reaches_the_other_process_and_does_not_echo(databases, tmp_p
             wake.after_commit(connection, 'saga')
         assert rung.wait(20)
         assert echoed == [1]
-        assert len(os.listdir(tmp_path / 'try')) == 1
+        assert len(os.listdir(tmp_path / 'try.wake')) == 1
     finally:
         api.stop()
         conductor.stop()
-    assert os.listdir(tmp_path / 'try') == []
+    assert os.listdir(tmp_path / 'try.wake') == []
 
 
 def test_the_socket_of_a_dead_process_is_removed(databases, tmp_path):
     import socket
     bell = wake.Doorbell(str(tmp_path), 'try', databases[0])
     bell.ring('saga')      # there is no folder yet
-    os.mkdir(tmp_path / 'try')
+    os.mkdir(tmp_path / 'try.wake')
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    dead.bind(str(tmp_path / 'try' / '1.dead'))
+    dead.bind(str(tmp_path / 'try.wake' / '1.dead'))
     dead.close()
     bell.ring('saga')
-    assert os.listdir(tmp_path / 'try') == []
+    assert os.listdir(tmp_path / 'try.wake') == []
     bell.stop()

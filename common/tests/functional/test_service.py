@@ -1,0 +1,199 @@
+"""The processes: an API under gunicorn and a worker, started, asked, reloaded and ended."""
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from kodiak.common import db, heartbeat, saga
+
+PROGRAM = """
+import os, sys, time
+from kodiak.common import heartbeat, metrics, saga, service
+
+
+def load(app):
+    app.bus = None
+    level = app.conf.debug
+
+    def application(environ, start_response):
+        metrics.observe_request('try', 'GET', '/', '200', 0.01)
+        if environ['PATH_INFO'] == '/slow':
+            open(os.path.join(app.conf.state_path, 'slow'), 'w').close()
+            time.sleep(1.5)
+        if environ['PATH_INFO'] == '/start':
+            with app.db.write() as connection:
+                saga.start(connection, KIND, 'r1')
+        body = f'debug={level}'.encode()
+        start_response('200 OK', [('Content-Length', str(len(body)))])
+        return [body]
+    return application
+
+
+def leave_a_mark(work):
+    open(os.path.join(work.app.conf.state_path, 'ran'), 'w').close()
+
+
+KIND = saga.Saga('try', [saga.Step('mark', leave_a_mark)])
+
+
+def build(app):
+    app.on_reload.append(lambda: open(os.path.join(app.conf.state_path, 'reloaded'), 'w').close())
+    app.background.append(saga.Worker(app, [KIND], poll=600))
+
+
+if sys.argv.pop(1) == 'api':
+    service.run_api('try', load)
+else:
+    service.run_worker('try', build, topic='try-conductor')
+"""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__('localhost', timeout=10)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def until(function, seconds=30):
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        try:
+            found = function()
+        except (OSError, http.client.HTTPException):
+            found = None
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f'{function} never came true')
+
+
+class World:
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            self.port = free.getsockname()[1]
+        (folder / 'program.py').write_text(PROGRAM)
+        self.configure(debug=False)
+        metadata = db.metadata()
+        saga.tables(metadata)
+        heartbeat.tables(metadata)
+        self.db = db.Database(f'sqlite:///{folder}/try.sqlite')
+        metadata.create_all(self.db.engine)
+        self.processes = []
+
+    def configure(self, debug, more=''):
+        (self.folder / 'try.conf').write_text(
+            f'[DEFAULT]\nhost = host1\ndebug = {debug}\nstate_path = {self.folder}\nrun_path = {self.folder}/run\n{more}\n'
+            f'[database]\nconnection = sqlite:///{self.folder}/try.sqlite\n'
+            f'[api]\nbind_host = 127.0.0.1\nbind_port = {self.port}\nworkers = 2\n')
+
+    def run(self, kind):
+        process = subprocess.Popen(
+            [sys.executable, str(self.folder / 'program.py'), kind, '--config-file', str(self.folder / 'try.conf'),
+             '--log-file', str(self.folder / (kind + '.log'))])
+        self.processes.append(process)
+        return process
+
+    def beats(self):
+        return self.rows(heartbeat.services)
+
+    def get(self, path):
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
+        connection.request('GET', path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def status(self, path):
+        connection = UnixConnection(f'{self.folder}/run/kodiak-try-conductor.status')
+        connection.request('GET', path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def log(self, kind):
+        return (self.folder / (kind + '.log')).read_text()
+
+    def rows(self, table):
+        with self.db.read() as connection:
+            return db.all_dicts(connection, sa.select(table))
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    made.db.close()
+
+
+def test_an_api_answers_reloads_and_drains(world):
+    process = world.run('api')
+    assert until(lambda: world.get('/')) == (200, 'debug=False')
+    status, text = world.get('/metrics')
+    assert status == 200
+    assert 'kodiak_http_request_seconds_count{code="200",method="GET",route="/",service="try"}' in text
+    row = until(world.beats)[0]
+    assert (row['host'], row['binary']) == ('host1', 'kodiak-try-api')
+    world.configure(debug=True)
+    process.send_signal(signal.SIGHUP)
+    assert until(lambda: world.get('/')[1] == 'debug=True')
+    slow = []
+    thread = threading.Thread(target=lambda: slow.append(world.get('/slow')))
+    thread.start()
+    until((world.folder / 'slow').exists)
+    process.terminate()
+    thread.join(20)
+    assert slow == [(200, 'debug=True')]
+    assert process.wait(20) == 0
+    assert 'Traceback' not in world.log('api')
+    assert len(world.log('api').splitlines()) < 20
+
+
+def test_a_worker_works_on_a_hint_of_the_api_reloads_and_ends(world):
+    process = world.run('worker')
+    answer = json.loads(until(lambda: world.status('/healthcheck'))[1])
+    assert (answer['binary'], answer['host'], answer['pid'], answer['faults']) == (
+        'kodiak-try-conductor', 'host1', process.pid, [])
+    assert world.status('/nothing')[0] == 404
+    row = until(world.beats)[0]
+    assert (row['binary'], row['topic']) == ('kodiak-try-conductor', 'try-conductor')
+    api = world.run('api')
+    until(lambda: world.get('/start'))
+    # The worker itself looks every ten minutes only: the API's wake-up reached it.
+    until((world.folder / 'ran').exists)
+    until(lambda: world.rows(saga.rows)[0]['state'] == 'done')
+    status, text = world.status('/metrics')
+    assert status == 200
+    assert 'kodiak_saga_step_seconds_count{action="do",outcome="done",saga="try",step="mark"} 1.0' in text
+    process.send_signal(signal.SIGHUP)
+    until((world.folder / 'reloaded').exists)
+    process.terminate()
+    api.terminate()
+    assert process.wait(20) == 0
+    assert api.wait(20) == 0
+    assert os.listdir(world.folder / 'run' / 'try.wake') == []
+    assert 'Traceback' not in world.log('worker')
+
+
+def test_a_worker_without_its_broker_says_so(world):
+    world.configure(debug=False, more='transport_url = rabbit://127.0.0.1:1/')
+    process = world.run('worker')
+    status, text = until(lambda: world.status('/healthcheck'))
+    assert (status, json.loads(text)['faults']) == (503, ['The message broker does not answer.'])
+    process.terminate()
+    assert process.wait(20) == 0
