@@ -39,6 +39,7 @@ def setup(conf, name):
                           ('logging_context_format_string', TEXT + PREFIX + '%(message)s'),
                           ('default_log_levels', quiet), ('logging_exception_prefix', '')):
         conf.set_default(option, value)
+    conf.set_default('use_stderr', not conf.log_file)
     if conf.log_format == 'json':
         conf.set_default('use_json', True)
     oslo_log.setup(conf, name)

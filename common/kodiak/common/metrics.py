@@ -3,8 +3,11 @@
 With several processes under one port (the API workers) prometheus_client keeps its values in files of the
 folder ``PROMETHEUS_MULTIPROC_DIR``, which :mod:`kodiak.common.service` sets before the first value is counted.
 """
+import logging
 import os
 import threading
+
+LOG = logging.getLogger(__name__)
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # name -> (help, labels)
@@ -64,22 +67,29 @@ def outbox(topic, outcome, seconds):
 def collect(name, function):
     """Ask ``function()`` at each scrape: it yields ``(labels, count, age_of_the_oldest_in_seconds)``.
 
-    :param name: what is counted (``sagas``): becomes ``kodiak_<name>`` and ``kodiak_<name>_oldest_seconds``.
+    :param name: what is counted (``sagas``): becomes ``kodiak_<name>`` and ``kodiak_<name>_oldest_seconds``. Several
+        functions of one name give the same labels with different values.
     """
-    _collected[name] = function
+    _collected.setdefault(name, []).append(function)
 
 
-def forget(name):
+def forget(name, function):
     """Undo :func:`collect`."""
-    _collected.pop(name, None)
+    if function in _collected.get(name, ()):
+        _collected[name].remove(function)
 
 
 class _Looked:
     @staticmethod
     def collect():
         from prometheus_client import core
-        for name, function in list(_collected.items()):
-            rows = list(function())
+        for name, functions in list(_collected.items()):
+            rows = []
+            for function in list(functions):
+                try:
+                    rows += function()
+                except Exception as error:
+                    LOG.warning('The metrics of %s cannot be read now: %s', name, error)
             labels = list(rows[0][0]) if rows else []
             count = core.GaugeMetricFamily(f'kodiak_{name}', f'Unfinished {name}', labels=labels)
             age = core.GaugeMetricFamily(f'kodiak_{name}_oldest_seconds', f'Age of the oldest of {name}', labels=labels)

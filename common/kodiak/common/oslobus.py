@@ -3,6 +3,8 @@ import socket
 import time
 import urllib.parse
 
+from kodiak.common import noeventlet
+
 _reached = {}
 
 
@@ -44,13 +46,13 @@ def prepare(conf):
 
 def transport(conf):
     """The RPC transport of ``transport_url``."""
-    import oslo_messaging
+    messaging = noeventlet.import_messaging()
     prepare(conf)
-    return oslo_messaging.get_rpc_transport(conf)
+    return messaging.get_rpc_transport(conf)
 
 
 def notification_transport(conf):
     """The transport of notifications: the same broker, unless ``[oslo_messaging_notifications]`` names another."""
-    import oslo_messaging
+    messaging = noeventlet.import_messaging()
     prepare(conf)
-    return oslo_messaging.get_notification_transport(conf)
+    return messaging.get_notification_transport(conf)

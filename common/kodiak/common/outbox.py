@@ -12,7 +12,7 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from kodiak.common import db, metrics, wake
+from kodiak.common import db, metrics, noeventlet, wake
 from kodiak.common.context import Context, background
 
 LOG = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Publisher:
     def stop(self, timeout=10):
         """Deliver no more; wait for the message that is being delivered."""
         wake.forget(self.db, 'outbox', self._event.set)
-        metrics.forget('outbox')
+        metrics.forget('outbox', self._collect)
         self._stopping = True
         self._event.set()
         if self._thread is not None:
@@ -191,7 +191,7 @@ class Notifier:
         from kodiak.common import oslobus
         if not oslobus.reachable(self.conf):
             raise ConnectionError('the message broker cannot be reached')
-        import oslo_messaging
+        oslo_messaging = noeventlet.import_messaging()
         if self._transport is None:
             self._transport = oslobus.notification_transport(self.conf)
         context = message['context'].to_dict()

@@ -61,11 +61,11 @@ class Reconciler:
         """Begin to look."""
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
         self._thread.start()
-        metrics.collect('reconciler_' + self.name, self._collect)
+        metrics.collect('reconcilers', self._collect)
 
     def stop(self, timeout=30):
         """Look no more and wait for what is being brought about."""
-        metrics.forget('reconciler_' + self.name)
+        metrics.forget('reconcilers', self._collect)
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -207,6 +207,6 @@ class Reconciler:
 
     def _collect(self):
         with self._condition:
-            yield {'state': 'running'}, len(self._running), 0
-            yield {'state': 'waiting'}, len(self._due), 0
-            yield {'state': 'failing'}, len(self._failures), 0
+            yield {'reconciler': self.name, 'state': 'running'}, len(self._running), 0
+            yield {'reconciler': self.name, 'state': 'waiting'}, len(self._due), 0
+            yield {'reconciler': self.name, 'state': 'failing'}, len(self._failures), 0

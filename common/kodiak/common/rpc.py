@@ -22,7 +22,7 @@ import time
 
 import orjson
 
-from kodiak.common import errors, metrics
+from kodiak.common import errors, metrics, noeventlet
 from kodiak.common.context import Context, background
 
 LOG = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Bus:
     def _oslo_client(self, client):
         key = (client.table.name, client.topic)
         if key not in self._clients:
-            import oslo_messaging
+            oslo_messaging = noeventlet.import_messaging()
             target = oslo_messaging.Target(exchange=EXCHANGE, topic=client.topic, namespace=client.table.name,
                                            version=client.table.version)
             self._clients[key] = oslo_messaging.get_rpc_client(self.transport(), target, retry=1)
@@ -227,7 +227,7 @@ class Bus:
             if time.monotonic() > deadline:
                 raise Unreachable(f'The message broker cannot be reached, so {client.topic} could not be asked.')
             time.sleep(min(0.5, timeout))
-        import oslo_messaging
+        oslo_messaging = noeventlet.import_messaging()
         prepared = self._oslo_client(client).prepare(timeout=max(0.1, deadline - time.monotonic()),
                                                      **({'server': server} if server else {}))
         try:
@@ -307,10 +307,9 @@ class _Serving:
         self.thread = threading.Thread(target=self._start, name='rpc-serve', daemon=True)
 
     def _start(self):
-        import oslo_messaging
-        from oslo_messaging.rpc import RPCAccessPolicyBase
+        oslo_messaging = noeventlet.import_messaging()
 
-        class Declared(RPCAccessPolicyBase):
+        class Declared(oslo_messaging.RPCAccessPolicyBase):
             def is_allowed(self, endpoint, method):
                 return method in endpoint.names
 
@@ -319,8 +318,7 @@ class _Serving:
                 return
         target = oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, server=self.server)
         self._rpc_server = oslo_messaging.get_rpc_server(
-            self.bus.transport(), target, [_endpoint(self.table, self.handlers)], executor='threading',
-            access_policy=Declared)
+            self.bus.transport(), target, [_endpoint(self.table, self.handlers)], access_policy=Declared)
         self._rpc_server.start(override_pool_size=self.threads)
         self.ready.set()
 
@@ -335,7 +333,7 @@ class _Serving:
 
 def _endpoint(table, handlers):
     """The object that oslo.messaging dispatches to: one method for each name in the table."""
-    import oslo_messaging
+    oslo_messaging = noeventlet.import_messaging()
 
     class Endpoint:
         target = oslo_messaging.Target(namespace=table.name, version=table.version)

@@ -80,7 +80,7 @@ class Worker:
         :returns: True if all had finished within ``timeout`` seconds.
         """
         wake.forget(self.db, 'saga', self.wake)
-        metrics.forget('sagas')
+        metrics.forget('sagas', self._collect)
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
