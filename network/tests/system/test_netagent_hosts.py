@@ -457,6 +457,24 @@ def test_metadata_is_signed_and_says_who_asks(lab):
     assert not fetch(lab.one, 'outside', 'http://169.254.169.254/')
 
 
+def test_a_limit_on_bandwidth(lab):
+    one = lab.one
+    index = lab.ports[one].index(B)
+    lab.ports[one][index] = state.load(state.Port, {**state.dump(B), 'qos': {'egress_kbps': 2000, 'ingress_kbps': 4000}})
+    lab.change()
+    wait(lambda: 'tbf' in one.out(f'tc qdisc show dev {tap(B)}'), 'the limit')
+    assert 'rate 2Mbit' in one.out(f'tc qdisc show dev ifb{B.id[:11]}')
+    for device in (f'ifb{B.id[:11]}', tap(B)):
+        before = one.out(f'tc -s qdisc show dev {device} root')
+        assert ping(one, 'b', '10.0.0.10')
+        assert one.out(f'tc -s qdisc show dev {device} root') != before
+    lab.ports[one][index] = B
+    lab.change()
+    wait(lambda: one.run(f'ip link show ifb{B.id[:11]}')[0] != 0, 'no limit')
+    assert 'tbf' not in one.out(f'tc qdisc show dev {tap(B)}')
+    assert ping(one, 'b', '10.0.0.10')
+
+
 def test_a_second_look_changes_nothing(lab):
     wait(lambda: lab.generation(lab.one) == lab.one.generation, 'rest')
     before = lab.one.out('nft list ruleset; ip link; ip addr; ip netns; bridge fdb | grep dst')

@@ -16,10 +16,10 @@ from kodiak.network.agent.layout import Namespace
 from kodiak.network.agent.routers import METADATA
 
 LEASE_SECONDS = 86400
-HOSTNAME = re.compile(r'^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$')
-DOMAIN = re.compile(r'^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9-]{1,63}$')
-OPTION = re.compile(r'^[A-Za-z0-9][A-Za-z0-9-]{0,63}$')
-VALUE = re.compile(r'^[\x20-\x7e]{0,255}$')
+HOSTNAME = re.compile(r'^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z')
+DOMAIN = re.compile(r'^(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9-]{1,63}\Z')
+OPTION = re.compile(r'^[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z')
+VALUE = re.compile(r'^[\x20-\x7e]{0,255}\Z')
 FILES = ('hosts', 'options', 'names')               # what is read again on SIGHUP
 
 

@@ -8,12 +8,12 @@ import time
 from kodiak.network.agent.spaces import inside
 
 PROGRAM = 'dnsmasq'
-PID_FILE = re.compile(r'^--pid-file=(?P<folder>/.+)/(?P<name>dnsmasq-[0-9a-f]{16}\.pid)$')
+PID_FILE = re.compile(r'^--pid-file=(?P<folder>/.+)/(?P<name>dnsmasq-[0-9a-f]{16}\.pid)\Z')
 # What a main file may hold: dnsmasq can also run programs and read any file, and starts as root.
 DIRECTIVE = re.compile(
     r'^(?:no-hosts|no-resolv|no-poll|bind-dynamic|dhcp-authoritative|domain-needed|quiet-dhcp6?|quiet-ra|group=nogroup'
     r'|(?:except-interface|interface|user|dhcp-leasefile|dhcp-hostsfile|dhcp-optsfile|addn-hosts|dhcp-match|dhcp-mac'
-    r'|dhcp-option-force|server|domain|local|dhcp-range|dhcp-lease-max|log-facility)=[\x21-\x7e]+)$')
+    r'|dhcp-option-force|server|domain|local|dhcp-range|dhcp-lease-max|log-facility)=[\x21-\x7e]+)\Z')
 
 
 def _arguments(pid):

@@ -8,7 +8,7 @@ from kodiak.network.agent import root
 from kodiak.network.agent.layout import Link, Namespace
 from kodiak.network.agent.nft import parse
 
-FIELDS = ('kind', 'mtu', 'up', 'master', 'mac', 'ipv6', 'vni', 'local', 'owner')
+FIELDS = ('kind', 'mtu', 'up', 'master', 'mac', 'ipv6', 'vni', 'local', 'owner', 'mark', 'funnel')
 
 
 class Observed:

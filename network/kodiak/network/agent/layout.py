@@ -3,6 +3,7 @@
 A layout is ``{namespace name: Namespace}``; the agent's own namespace is ``''``. :func:`diff` turns two layouts into
 operations, which ``kodiak.network.agent.root`` carries out. Nothing here touches the host.
 """
+import zlib
 from dataclasses import dataclass, field
 
 from kodiak.network.agent import names
@@ -16,7 +17,7 @@ class Link:
     which has an entry of its own with ``kind='inner'``.
     """
 
-    kind: str                           # bridge, vxlan, tap, veth, inner; of other kinds it is not ours
+    kind: str                           # bridge, vxlan, tap, ifb, veth, inner; of other kinds it is not ours
     mtu: int | None = None              # None: as it is
     up: bool = True
     master: str | None = None
@@ -26,6 +27,20 @@ class Link:
     vni: int | None = None
     local: str | None = None            # the address that a vxlan device sends from
     owner: int | None = None            # uid that may open a tap
+    limit: tuple | None = None          # what it sends, at most: (kilobits a second, burst in kilobits)
+    mark: int | None = None             # tells one limit from another, see limited()
+    funnel: str | None = None           # device that what comes in is led through first
+
+
+def limited(rate, burst=None):
+    """``limit`` and ``mark`` of a :class:`Link`; both None without a rate.
+
+    :param rate: kilobits a second. :param burst: kilobits; 80 % of the rate if None or 0, which lets TCP reach the rate.
+    """
+    if not rate:
+        return {'limit': None, 'mark': None}
+    limit = (int(rate), int(burst or max(rate * 0.8, 16)))
+    return {'limit': limit, 'mark': zlib.crc32(repr(limit).encode()) % 0xfffe + 1}
 
 
 @dataclass(slots=True)
@@ -87,6 +102,10 @@ def _changes(want, have):
         value = getattr(want, name)
         if value != getattr(have, name) and (value is not None or name == 'master'):
             changes[name] = value
+    if want.mark != have.mark:
+        changes['limit'] = (*want.limit, want.mark) if want.limit else None
+    if want.funnel != have.funnel:
+        changes['funnel'] = want.funnel
     if want.ipv6 != have.ipv6:
         changes['ipv6'] = want.ipv6
     if want.up != have.up:
@@ -96,7 +115,7 @@ def _changes(want, have):
 
 def _links(ns, want, have, gone):
     """Actions for the links of one namespace; ``gone`` are names that were just removed."""
-    order = {'bridge': 0, 'vxlan': 1, 'veth': 2, 'inner': 3, 'tap': 4}
+    order = {'bridge': 0, 'vxlan': 1, 'ifb': 2, 'veth': 3, 'inner': 4, 'tap': 5}
     for name, link in sorted(want.links.items(), key=lambda item: (order[item[1].kind], item[0])):
         owner = want.owners[name]
         known = have.links.get(name) if name not in gone else None
@@ -114,10 +133,12 @@ def _links(ns, want, have, gone):
 def _spec(link):
     """A link as a plain dictionary without what is not set."""
     spec = {'kind': link.kind, 'up': link.up, 'ipv6': link.ipv6}
-    for name in ('mtu', 'master', 'mac', 'peer', 'vni', 'local', 'owner'):
+    for name in ('mtu', 'master', 'mac', 'peer', 'vni', 'local', 'owner', 'funnel'):
         value = getattr(link, name)
         if value is not None:
             spec[name] = value
+    if link.limit:
+        spec['limit'] = (*link.limit, link.mark)
     return spec
 
 

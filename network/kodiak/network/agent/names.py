@@ -8,10 +8,10 @@ import re
 _SHORT = '[0-9a-f]{8}-[0-9a-f]{2}'
 _UUID = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 
-OUR_LINK = re.compile(rf'^(?:(?:brq|tap|vd-|vr-){_SHORT}|vxlan-[0-9]{{1,8}})$')
-OUR_NAMESPACE = re.compile(rf'^q(?:dhcp|router)-{_UUID}$')
-OUR_LEG = re.compile(rf'^(?:ns-|qr-|qg-){_SHORT}$')
-UUID = re.compile(f'^{_UUID}$')
+OUR_LINK = re.compile(rf'^(?:(?:brq|tap|ifb|vd-|vr-){_SHORT}|vxlan-[0-9]{{1,8}})\Z')
+OUR_NAMESPACE = re.compile(rf'^q(?:dhcp|router)-{_UUID}\Z')
+OUR_LEG = re.compile(rf'^(?:ns-|qr-|qg-){_SHORT}\Z')
+UUID = re.compile(rf'^{_UUID}\Z')
 
 HOST = ''                               # the namespace that the agent itself lives in
 
@@ -24,6 +24,11 @@ def bridge(network_id):
 def tap(port_id):
     """The tap that a guest is plugged into; also what ``binding:vif_details`` tells compute."""
     return 'tap' + port_id[:11]
+
+
+def funnel(port_id):
+    """The device through which what a guest sends goes where its bandwidth is limited."""
+    return 'ifb' + port_id[:11]
 
 
 def vxlan(vni):

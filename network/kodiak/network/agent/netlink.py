@@ -21,7 +21,8 @@ VXLAN_PORT = 4789
 RT_MAIN, RTPROT_KERNEL, RTPROT_RA, RTPROT_STATIC, RTN_UNICAST = 254, 2, 9, 4, 1
 NUD_PERMANENT, NTF_SELF = 0x80, 0x02
 IFA_F_NODAD = 0x02
-ETH_P_ARP = 0x0806
+ETH_P_ARP, ETH_P_ALL = 0x0806, 3
+TC_ROOT, TC_INGRESS = 0xffffffff, 0xffff0000
 
 _open = threading.local()
 
@@ -146,6 +147,8 @@ def add_link(space, name, spec):
             local = 'vxlan_local6' if ':' in spec['local'] else 'vxlan_local'
             route.link('add', ifname=name, kind='vxlan', vxlan_id=spec['vni'], vxlan_port=VXLAN_PORT, vxlan_learning=0,
                        **{local: spec['local']})
+        elif kind == 'ifb':
+            route.link('add', ifname=name, kind='ifb')
         elif kind == 'tap':
             _add_tap(space, name, spec.get('owner'))
         elif kind == 'veth':
@@ -157,7 +160,7 @@ def add_link(space, name, spec):
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
-    changes = {key: spec[key] for key in ('mtu', 'mac', 'master') if key in spec}
+    changes = {key: spec[key] for key in ('mtu', 'mac', 'master', 'limit', 'funnel') if key in spec}
     set_link(space, name, {**changes, 'ipv6': spec['ipv6'], 'up': spec['up']})
 
 
@@ -175,8 +178,47 @@ def set_link(space, name, changes):
         values['master'] = _index(space, changes['master']) if changes['master'] else 0
     if values:
         route.link('set', index=index, **values)
+    if 'limit' in changes:
+        _limit(route, index, changes['limit'])
+    if 'funnel' in changes:
+        _funnel(route, index, _index(space, changes['funnel']) if changes['funnel'] else None)
     if 'up' in changes:
         route.link('set', index=index, state='up' if changes['up'] else 'down')
+
+
+def _limit(route, index, limit):
+    """Limit what a device sends, or no longer.
+
+    :param limit: [kilobits a second, burst in kilobits, mark], or None. The mark is the number of the queue.
+    """
+    if limit is None:
+        _tolerate(lambda: route.tc('del', index=index, parent=TC_ROOT), errno.ENOENT, errno.EINVAL)
+        return
+    rate, burst, mark = limit
+    route.tc('replace', 'tbf', index, mark << 16, parent=TC_ROOT, rate=f'{rate}kbit', latency='50ms', burst=burst * 125)
+
+
+def _funnel(route, index, target):
+    """Lead what comes in by a device through another one first (None: no longer)."""
+    _tolerate(lambda: route.tc('del', 'ingress', index, TC_INGRESS), errno.ENOENT, errno.EINVAL)
+    if target is not None:
+        route.tc('add', 'ingress', index, TC_INGRESS)
+        route.tc('add-filter', 'u32', index, parent=TC_INGRESS, prio=1, protocol=ETH_P_ALL, target=0x10000,
+                 keys=['0x0/0x0+0'],
+                 action={'kind': 'mirred', 'direction': 'egress', 'action': 'redirect', 'ifindex': target})
+
+
+def _funnel_of(route, index, by_index):
+    """The device that what comes in is led through; '' where it is led nowhere."""
+    for message in route.get_filters(index=index, parent=TC_INGRESS):
+        options = message.get_attr('TCA_OPTIONS')
+        actions = options.get_attr('TCA_U32_ACT') if options else None
+        for _, action in actions['attrs'] if actions else ():
+            details = action.get_attr('TCA_ACT_OPTIONS')
+            parameters = details.get_attr('TCA_MIRRED_PARMS') if details else None
+            if parameters:
+                return by_index.get(parameters['ifindex'], '')
+    return ''
 
 
 def delete_link(space, name):
@@ -256,6 +298,18 @@ def _describe(message, by_index, host):
     return found
 
 
+def _queues(route, links, by_index):
+    """Note the limits and funnels of links."""
+    for message in route.get_qdiscs():
+        link = links.get(by_index.get(message['index']))
+        if link is None:
+            continue
+        if message.get_attr('TCA_KIND') == 'tbf' and message['parent'] == TC_ROOT:
+            link['mark'] = message['handle'] >> 16
+        elif message.get_attr('TCA_KIND') == 'ingress':
+            link['funnel'] = _funnel_of(route, message['index'], by_index)
+
+
 def look(space):
     """Links, addresses, routes and forwarding entries of a namespace that the thread is in.
 
@@ -275,6 +329,8 @@ def look(space):
                 tunnels[message['index']] = name
         else:
             others.append(name)
+    if not space:
+        _queues(route, links, by_index)
     found = {'links': links, 'others': others, 'addresses': {}, 'routes': [],
              'fdb': {name: [] for name in tunnels.values()}, 'inode': os.stat('/proc/thread-self/ns/net').st_ino}
     if space:

@@ -4,13 +4,14 @@ The agent plans without rights and sends operations here; this module knows how 
 reach beyond what the agent may touch: interfaces, namespaces and tables that bear its names.
 """
 import array
+import functools
 import os
 import re
 import socket
 import subprocess
 
 from kodiak.common import privileged
-from kodiak.network.agent import conntrack, dnsmasq, names, netlink
+from kodiak.network.agent import dnsmasq, names
 from kodiak.network.agent.spaces import inside
 
 context = privileged.context(__name__, capabilities=[
@@ -18,12 +19,13 @@ context = privileged.context(__name__, capabilities=[
     'CAP_SETUID', 'CAP_SETGID', 'CAP_CHOWN', 'CAP_KILL'])
 
 SYSCTL = re.compile(r'^net/(?:bridge/bridge-nf-call-ip6?tables|ipv4/ip_forward|ipv4/conf/all/arp_(?:ignore|announce)'
-                    r'|ipv6/conf/(?:all/forwarding|default/accept_ra))$')
+                    r'|ipv6/conf/(?:all/forwarding|default/accept_ra))\Z')
 SYSCTLS = ('net/ipv4/ip_forward', 'net/ipv4/conf/all/arp_ignore', 'net/ipv4/conf/all/arp_announce',
            'net/ipv6/conf/all/forwarding', 'net/ipv6/conf/default/accept_ra')
 BRIDGE_SYSCTLS = ('net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables')
 COMMAND = re.compile(r'^(?:add|delete|flush) (?:table|chain|rule|set|map|element) '
                      r'(?:bridge kodiak-guard|inet kodiak-groups|inet kodiak-router)(?: |$)')
+BRACES = re.compile(r'\{[^{}]*\}')             # what stands in braces is part of its command
 
 
 class Refused(ValueError):
@@ -59,7 +61,7 @@ def _sysctl(space, key, value):
 
 def _nft(space, script):
     for line in script.splitlines():
-        if not COMMAND.match(line):
+        if not COMMAND.match(line) or ';' in BRACES.sub('', line):
             raise Refused(f'{line[:80]!r} touches no table of this agent')
     with inside(_space(space)):
         done = subprocess.run(['nft', '-f', '-'], input=script, text=True, capture_output=True, check=False, timeout=120)
@@ -67,28 +69,32 @@ def _nft(space, script):
         raise RuntimeError('nft: ' + ' '.join(done.stderr.split())[:500])
 
 
-OPERATIONS = {
-    'namespace.add': lambda name: netlink.add_namespace(_space(name)),
-    'namespace.delete': lambda name: netlink.delete_namespace(_space(name)),
-    'sysctl': _sysctl,
-    'nft': _nft,
-    'link.add': lambda space, name, spec: netlink.add_link(_space(space), _link(name), spec),
-    'link.set': lambda space, name, changes: netlink.set_link(_space(space), _link(name), changes),
-    'link.delete': lambda space, name: netlink.delete_link(_space(space), _link(name)),
-    'address.add': lambda space, name, cidr: netlink.address('add', _space(space), _leg(name), cidr),
-    'address.delete': lambda space, name, cidr: netlink.address('del', _space(space), _leg(name), cidr),
-    'route.add': lambda space, destination, gateway, device, onlink:
-        netlink.route('add', _space(space), destination, gateway, device, onlink),
-    'route.delete': lambda space, destination, gateway, device:
-        netlink.route('del', _space(space), destination, gateway, device, False),
-    'fdb.add': lambda space, name, mac, remote: netlink.fdb('append', _space(space), _link(name), mac, remote),
-    'fdb.delete': lambda space, name, mac, remote: netlink.fdb('del', _space(space), _link(name), mac, remote),
-    'announce': lambda space, name, addresses: netlink.announce(_space(space), _link(name), addresses),
-    'conntrack.cut': lambda space, cuts: conntrack.cut(_space(space), cuts),
-    'dnsmasq.start': lambda space, folder, main: dnsmasq.start(_space(space), folder, main),
-    'dnsmasq.reload': dnsmasq.reload,
-    'dnsmasq.stop': dnsmasq.stop,
-}
+@functools.cache
+def _operations():
+    """What may be asked for: {name: function}. The libraries are loaded by the daemon only, not by the agent."""
+    from kodiak.network.agent import conntrack, netlink
+    return {
+        'namespace.add': lambda name: netlink.add_namespace(_space(name)),
+        'namespace.delete': lambda name: netlink.delete_namespace(_space(name)),
+        'sysctl': _sysctl,
+        'nft': _nft,
+        'link.add': lambda space, name, spec: netlink.add_link(_space(space), _link(name), spec),
+        'link.set': lambda space, name, changes: netlink.set_link(_space(space), _link(name), changes),
+        'link.delete': lambda space, name: netlink.delete_link(_space(space), _link(name)),
+        'address.add': lambda space, name, cidr: netlink.address('add', _space(space), _leg(name), cidr),
+        'address.delete': lambda space, name, cidr: netlink.address('del', _space(space), _leg(name), cidr),
+        'route.add': lambda space, destination, gateway, device, onlink:
+            netlink.route('add', _space(space), destination, gateway, device, onlink),
+        'route.delete': lambda space, destination, gateway, device:
+            netlink.route('del', _space(space), destination, gateway, device, False),
+        'fdb.add': lambda space, name, mac, remote: netlink.fdb('append', _space(space), _link(name), mac, remote),
+        'fdb.delete': lambda space, name, mac, remote: netlink.fdb('del', _space(space), _link(name), mac, remote),
+        'announce': lambda space, name, addresses: netlink.announce(_space(space), _link(name), addresses),
+        'conntrack.cut': lambda space, cuts: conntrack.cut(_space(space), cuts),
+        'dnsmasq.start': lambda space, folder, main: dnsmasq.start(_space(space), folder, main),
+        'dnsmasq.reload': dnsmasq.reload,
+        'dnsmasq.stop': dnsmasq.stop,
+    }
 
 
 @context.entrypoint
@@ -98,11 +104,13 @@ def perform(operations):
     :param operations: a list of [name, argument...].
     :returns: for each, None or a sentence that says what went wrong.
     """
+    from kodiak.network.agent import netlink
     results = []
+    known = _operations()
     with netlink.sockets():
         for name, *args in operations:
             try:
-                OPERATIONS[name](*args)
+                known[name](*args)
                 results.append(None)
             except Exception as error:
                 what = ' '.join(str(arg) for arg in args if isinstance(arg, str) and len(arg) < 64)
@@ -131,6 +139,7 @@ def look():
     :returns: {'spaces': {namespace: what ``netlink.look`` returns, with 'sysctls' and 'tables' (texts)},
         'dnsmasq': what ``dnsmasq.look`` returns}.
     """
+    from kodiak.network.agent import netlink
     spaces = {}
     ours = [name for name in netlink.namespaces() if names.OUR_NAMESPACE.match(name)]
     with netlink.sockets():
@@ -162,6 +171,7 @@ def open_listener(space, kind, path, address='', port=0, device=''):
     :param kind: ``tcp`` (a listening socket on address and port) or ``icmp6`` (a raw socket for router advertisements
         on ``device``).
     """
+    from kodiak.network.agent import netlink
     if kind not in ('tcp', 'icmp6'):
         raise Refused(f'{kind!r} is no kind of socket')
     with inside(_space(space)):

@@ -1,6 +1,7 @@
 """Bridges, tunnels and taps: what a host's networks and ports are as links."""
 from kodiak.network.agent import names
-from kodiak.network.agent.layout import Link, Namespace
+from kodiak.network.agent.layout import Link, Namespace, limited
+from kodiak.network.agent.state import Qos
 
 FLOOD = '00:00:00:00:00:00'
 
@@ -68,12 +69,23 @@ def plan(wanted, facts, owner, present):
             host.add(name, Link('bridge', mtu=network.mtu, up=network.admin_state_up), ('networks', key))
         if network.type == 'vxlan':
             _tunnel(host, network, by_network.get(key, ()), facts, problems)
-    for key, port in wanted.ports.items():
+    for port in wanted.ports.values():
         if port.network_id in found:
-            host.add(names.tap(key), Link(
-                'tap', mtu=wanted.networks[port.network_id].mtu, up=port.admin_state_up,
-                master=found[port.network_id], owner=owner), ('ports', key))
+            _tap(host, port, wanted.networks[port.network_id], found[port.network_id], owner)
     return host, found, problems
+
+
+def _tap(host, port, network, bridge, owner):
+    """A port's tap; with a limit on what the guest sends, a funnel too, since only what a device sends can be limited."""
+    limits = port.qos or Qos()
+    funnel = None
+    if limits.egress_kbps:
+        funnel = names.funnel(port.id)
+        host.add(funnel, Link('ifb', mtu=network.mtu, **limited(limits.egress_kbps, limits.egress_burst_kbits)),
+                 ('ports', port.id))
+    host.add(names.tap(port.id), Link(
+        'tap', mtu=network.mtu, up=port.admin_state_up, master=bridge, owner=owner, funnel=funnel,
+        **limited(limits.ingress_kbps, limits.ingress_burst_kbits)), ('ports', port.id))
 
 
 def plug(host, namespace, outer, inner, mac, network, bridge, owner, up=True):
