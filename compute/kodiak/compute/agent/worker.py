@@ -51,7 +51,7 @@ class Worker:
             step = plan.next_step(instance, record, found, boot_id)
             if step is None:
                 return
-            LOG.info('%s: %s', uuid, ' '.join([step.name, *(getattr(arg, 'kind', '') for arg in step.args)]))
+            LOG.info('%s: %s', uuid, step.args[0].kind if step.name == 'operate' else step.name)
             if step.name == 'remove':
                 self.driver.remove(uuid)
                 return
@@ -71,10 +71,14 @@ class Worker:
         return record
 
     def _started(self, instance, record, found, boot_id):
-        """Note that a guest runs which should: from now on, its going down is its own doing."""
-        started = {'asked': instance.desired_generation, 'boot': boot_id}
-        if (found is not None and found.power == 'running' and instance.desired in ('running', 'paused')
-                and record.started != started):
+        """Note that a guest runs which should: from now on, its going down is its own doing. A guest that should be
+        down has not been started for whatever is wished next."""
+        started = record.started
+        if instance.desired not in ('running', 'paused'):
+            started = None
+        elif found is not None and found.power == 'running':
+            started = {'asked': instance.desired_generation, 'boot': boot_id}
+        if started != record.started:
             record = dataclasses.replace(record, started=started)
             self.driver.save(record)
         return record

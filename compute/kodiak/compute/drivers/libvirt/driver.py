@@ -18,7 +18,7 @@ from kodiak.compute.drivers.libvirt.folder import MODE, Folder, used_bases
 
 LOG = logging.getLogger(__name__)
 
-GROUP = 'kodiak-guests'     # the agent's user and QEMU's are its members
+GROUP = 'kvm'       # QEMU's user runs in it, and the agent's user is a member
 SOFT_REBOOT_SECONDS = 60
 
 
@@ -61,9 +61,8 @@ class LibvirtDriver(base.Driver):
         try:
             connection = self.connection.get()
             if self.platform is None:
-                self.platform = probe.platform(connection, self.conf.agent.virt_type,
-                                               self.cache.path,
-                                               self.conf.agent.console_bind)
+                self.platform = probe.platform(connection, self.conf.agent.virt_type, self.cache.path,
+                                               self.conf.agent.console_bind, self.boot_id())
             return None
         except libvirt.libvirtError as error:
             return f'libvirt does not answer at {self.conf.agent.libvirt_uri}: {error}'
@@ -364,8 +363,10 @@ def _quietly(function, *codes):
 
 
 def _shared_folder(path):
-    """A folder whose files QEMU's user may use by their group."""
-    os.makedirs(path, exist_ok=True)
+    """A folder whose files QEMU's user may use by their group. One that is there keeps its group and mode."""
+    if os.path.isdir(path):
+        return
+    os.makedirs(path)
     try:
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
     except (KeyError, PermissionError):

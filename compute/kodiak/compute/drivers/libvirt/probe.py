@@ -4,6 +4,7 @@
 hypervisor cannot nest. So a domain of 32 MiB boots a sector of machine code that writes "power off" to the ACPI
 port; KVM is used if that guest went down as told within seconds.
 """
+import json
 import logging
 import os
 import threading
@@ -14,13 +15,14 @@ import libvirt
 from kodiak.compute.drivers.libvirt import domain
 
 LOG = logging.getLogger(__name__)
+MEMORY = 'hypervisor.probe'
 
 # mov dx, 0x604; mov ax, 0x2000; out dx, ax; hlt; jmp -1: ACPI S5 on QEMU's "pc" machine.
 CODE = bytes.fromhex('ba0406 b80020 ef f4 ebfd')
 SECTOR = CODE + bytes(510 - len(CODE)) + b'\x55\xaa'
 
 
-def starts(connection, kind, folder, seconds=15):
+def starts(connection, kind, folder, seconds=8):
     """True if a guest of ``kind`` (``kvm`` or ``qemu``) really runs here.
 
     :param folder: where the boot sector may be put; QEMU's user must be able to read there.
@@ -68,19 +70,45 @@ def starts(connection, kind, folder, seconds=15):
         os.unlink(path)
 
 
-def platform(connection, wanted, folder, vnc_listen):
+def platform(connection, wanted, folder, vnc_listen, boot_id):
     """The :class:`domain.Platform` of this host.
 
-    :param wanted: ``kvm``, ``qemu``, or ``auto``, which takes KVM where a guest starts under it.
+    :param wanted: ``kvm``, ``qemu``, or ``auto``, which takes KVM where a guest starts under it. What was found out is
+        kept in ``folder`` until the host is booted again.
     """
     kind = wanted
     if wanted == 'auto':
-        kind = 'kvm' if starts(connection, 'kvm', folder) else 'qemu'
-        LOG.info('Guests run under %s', 'KVM' if kind == 'kvm' else "QEMU's emulation, for KVM starts none here")
+        kind = _remembered(folder, boot_id) or _find_out(connection, folder, boot_id)
     found = domain.Platform(kind=kind, vnc_listen=vnc_listen, direct_io=direct_io(folder))
     if kind == 'kvm':
         found.cpu_mode, found.cpu_model = 'host-model', None
     return found
+
+
+def _find_out(connection, folder, boot_id):
+    kind = 'kvm' if starts(connection, 'kvm', folder) else 'qemu'
+    LOG.info('Guests run under %s', 'KVM' if kind == 'kvm' else "QEMU's emulation, for KVM starts none here")
+    with open(os.path.join(folder, MEMORY), 'w', encoding='utf-8') as file:
+        json.dump({'boot_id': boot_id, 'access': _access(), 'kind': kind}, file)
+    return kind
+
+
+def _remembered(folder, boot_id):
+    try:
+        with open(os.path.join(folder, MEMORY), encoding='utf-8') as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found.get('kind') if found.get('boot_id') == boot_id and found.get('access') == _access() else None
+
+
+def _access():
+    """Who may use /dev/kvm: somebody may have set that right since the last try."""
+    try:
+        found = os.stat('/dev/kvm')
+    except OSError:
+        return None
+    return [found.st_uid, found.st_gid, found.st_mode]
 
 
 def direct_io(folder):

@@ -1,0 +1,50 @@
+"""Fixtures of the agent's unit tests."""
+import importlib.util
+import pathlib
+import sys
+
+import pytest
+from oslo_config import cfg
+
+from kodiak.compute.agent.conf import OPTS
+
+
+def _shapes():
+    path = pathlib.Path(__file__).with_name('shapes.py')
+    found = importlib.util.spec_from_file_location('agent_shapes', path)
+    module = importlib.util.module_from_spec(found)
+    sys.modules['agent_shapes'] = module
+    found.loader.exec_module(module)
+
+
+_shapes()
+
+
+@pytest.fixture
+def conf(tmp_path):
+    conf = cfg.ConfigOpts()
+    conf.register_opts(OPTS['agent'], group='agent')
+    conf.register_opts([cfg.StrOpt('state_path', default=str(tmp_path)), cfg.StrOpt('host', default='one')])
+    conf([])
+    return conf
+
+
+class Images:
+    """An image service that has ``data`` and takes everything."""
+
+    def __init__(self):
+        self.data = {}
+        self.uploaded = {}
+        self.downloads = []
+
+    def download(self, image_id):
+        self.downloads.append(image_id)
+        yield self.data[image_id]
+
+    def upload(self, image_id, file, size, disk_format):
+        self.uploaded[image_id] = (file.read(), disk_format)
+
+
+@pytest.fixture
+def images():
+    return Images()
