@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent import futures
 
-from kodiak.common import metrics
+from kodiak.common import events, metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Reconciler:
         self._wanted = {}           # key -> what should be, as last heard
         self._due = {}              # key -> when it is to be brought about
         self._failures = {}         # key -> (how often in a row, the last error)
+        self._changed = set()       # what was heard since it was last brought about: worth an event
         self._running = set()
         self._again = set()         # keys that were changed while they were worked on
         self._condition = threading.Condition()
@@ -156,8 +157,11 @@ class Reconciler:
                 items.update((key, None) for key in self._wanted if key not in items)
             for key, value in items.items():
                 # A full look goes over everything, so what drifted on the host is put right.
-                if wanted.full or key not in self._wanted or self._wanted[key] != value:
+                changed = key not in self._wanted or self._wanted[key] != value
+                if changed:
+                    self._changed.add(key)
                     self._wanted[key] = value
+                if changed or wanted.full:
                     self._schedule(key, 0.0)
             self.generation = wanted.generation
 
@@ -185,7 +189,11 @@ class Reconciler:
             self.bring(key, wanted)
         except Exception as error:
             problem = error
-        metrics.reconciled(self.name, 'failed' if problem else 'done', time.monotonic() - began)
+        outcome, seconds = 'failed' if problem else 'done', time.monotonic() - began
+        metrics.reconciled(self.name, outcome, seconds)
+        if problem or key in self._changed:
+            events.emit('reconcile', wanted.get('request_id') if isinstance(wanted, dict) else None, name=self.name,
+                        key=str(key), outcome=outcome, ms=round(seconds * 1000, 1), error=problem and str(problem))
         with self._condition:
             self._running.discard(key)
             if problem is not None:
@@ -198,6 +206,8 @@ class Reconciler:
                     exc_info=LOG.isEnabledFor(logging.DEBUG))
             else:
                 self._failures.pop(key, None)
+                if self._wanted.get(key) == wanted:
+                    self._changed.discard(key)
                 if wanted is None and self._wanted.get(key) is None:
                     self._wanted.pop(key, None)
             if key in self._again:

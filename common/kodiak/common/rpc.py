@@ -22,7 +22,7 @@ import time
 
 import orjson
 
-from kodiak.common import errors, metrics, noeventlet
+from kodiak.common import errors, events, metrics, noeventlet
 from kodiak.common.context import Context, background
 
 LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Client:
             outcome = 'ok'
             return answer.get('result')
         finally:
-            metrics.rpc('call', self.table.name, name, outcome, time.monotonic() - began)
+            _note('call', self.table, name, context, outcome, time.monotonic() - began, self.topic, server)
 
     def cast(self, name, context=None, *, server=None, fanout=False, **args):
         """Send a hint to ``server``, to all (``fanout``), or to any one of the topic. Returns at once."""
@@ -117,19 +117,28 @@ def _wire(context):
     return values
 
 
+def _note(side, table, name, context, outcome, seconds, topic=None, server=None):
+    """Count an RPC, and note it where it was made for a request."""
+    metrics.rpc(side, table.name, name, outcome, seconds)
+    if context is not None:
+        events.emit('rpc', context.request_id, context.global_request_id, side=side, name=f'{table.name}.{name}',
+                    to=' on '.join(filter(None, (topic, server))) or None, outcome=outcome, ms=round(seconds * 1000, 1))
+
+
 def _answer(table, handlers, name, wire, args):
     """Run a handler: ``{'result': ...}`` or ``{'error': ...}``."""
     began = time.monotonic()
-    outcome = 'error'
+    outcome, context = 'error', None
     try:
         kind = 'calls' if name in table.calls else 'casts'
         try:
             table.entry(kind, name, args)
         except TypeError as error:
             raise Mismatch(f'{error}. Do all processes run the same release?')
-        context = Context.from_dict(wire) if wire else background()
-        context.update_store()
-        result = getattr(handlers, name)(context, **args)
+        context = Context.from_dict(wire) if wire else None
+        present = context or background()
+        present.update_store()
+        result = getattr(handlers, name)(present, **args)
         outcome = 'ok'
         return {'result': result}
     except errors.Error as error:
@@ -139,7 +148,7 @@ def _answer(table, handlers, name, wire, args):
         LOG.exception('%s.%s failed', table.name, name)
         return {'error': errors.to_dict(error)}
     finally:
-        metrics.rpc('serve', table.name, name, outcome, time.monotonic() - began)
+        _note('serve', table, name, context, outcome, time.monotonic() - began)
 
 
 class Bus:

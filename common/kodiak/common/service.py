@@ -20,7 +20,7 @@ import threading
 
 import orjson
 
-from kodiak.common import client, config, heartbeat, log, metrics, rpc, wake
+from kodiak.common import client, config, events, heartbeat, log, metrics, rpc, wake
 from kodiak.common.db import Database
 from kodiak.common.runtime import Runtime
 
@@ -49,6 +49,7 @@ def _prepare(name, binary, opts, defaults, argv, database):
     log.setup(conf, binary)
     app = make_runtime(name, binary, conf, database)
     os.makedirs(conf.run_path, exist_ok=True)
+    events.setup(os.path.join(conf.state_path, name, 'events'), binary)
     return app
 
 

@@ -11,7 +11,7 @@ import time
 
 from paste import deploy
 
-from . import context, metrics
+from . import context, events, metrics
 
 LOG = logging.getLogger('kodiak.access')
 ROUTELESS = re.compile(r'[0-9a-fA-F]{8}-?[0-9a-fA-F-]{24,}')
@@ -56,6 +56,11 @@ class Front:
             code = seen[0].split(' ', 1)[0] if seen else '500'
             route = environ.get('kodiak.route') or '-'
             metrics.observe_request(self.service, environ['REQUEST_METHOD'], route, code, elapsed)
+            if environ['kodiak.global_request_id'] or code[0] > '3' or environ['REQUEST_METHOD'] not in ('GET', 'HEAD'):
+                # Reads that went well and were made for nobody else's request are not worth their room.
+                events.emit('http', request_id, environ['kodiak.global_request_id'], method=environ['REQUEST_METHOD'],
+                            path=environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''), code=code,
+                            ms=round(elapsed * 1000, 1))
             if LOG.isEnabledFor(logging.INFO):
                 LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), environ['REQUEST_METHOD'],
                          environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''), code, elapsed * 1000,
