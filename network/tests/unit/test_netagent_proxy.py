@@ -176,6 +176,15 @@ def test_a_lease_ends_with_its_holder(tmp_path):
     assert not tmp_path.exists()
 
 
+def test_another_user_can_reach_the_files(tmp_path):
+    closed = tmp_path / 'closed'
+    closed.mkdir(mode=0o700)
+    leases.Folder(str(closed / 'dhcp' / 'n')).write(_service(closed / 'dhcp' / 'n'))
+    assert closed.stat().st_mode & 0o777 == 0o711
+    assert (closed / 'dhcp' / 'n').stat().st_mode & 0o777 == 0o755
+    assert (closed / 'dhcp' / 'n' / 'hosts').stat().st_mode & 0o777 == 0o644
+
+
 class Conductor:
     def __init__(self):
         self.answer = state.dump(state.Answer(1, True, {'networks': [state.dump(state.Network('n', 5))]}))

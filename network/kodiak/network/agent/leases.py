@@ -34,6 +34,14 @@ def _write(path, text):
         raise
 
 
+def _passable(path):
+    """Let other users pass through the folders of ours that lead to a path: dnsmasq reads its files as another user."""
+    while (path := os.path.dirname(path)) != '/':
+        found = os.stat(path)
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o001:
+            os.chmod(path, found.st_mode & 0o7777 | 0o011)
+
+
 class Folder:
     """The files of one network's service."""
 
@@ -54,6 +62,8 @@ class Folder:
     def write(self, service):
         """Write the files that dnsmasq reads again on SIGHUP."""
         os.makedirs(self.path, mode=0o755, exist_ok=True)
+        os.chmod(self.path, 0o755)
+        _passable(self.path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._file('applied'))
         for name in FILES:
