@@ -6,6 +6,7 @@ deleted ports come back soon, so a lease whose holder changed is taken out of th
 import contextlib
 import json
 import os
+import stat
 import tempfile
 
 from kodiak.network.agent.dhcp import FILES
@@ -35,11 +36,11 @@ def _write(path, text):
 
 
 def _passable(path):
-    """Let other users pass through the folders of ours that lead to a path: dnsmasq reads its files as another user."""
-    while (path := os.path.dirname(path)) != '/':
-        found = os.stat(path)
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o001:
-            os.chmod(path, found.st_mode & 0o7777 | 0o011)
+    """Let other users pass through the folders of the agent that lead to a path: dnsmasq reads its files as another user."""
+    for folder in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+        found = os.stat(folder)
+        if found.st_uid == os.geteuid() and not found.st_mode & stat.S_IXOTH:
+            os.chmod(folder, stat.S_IMODE(found.st_mode) | stat.S_IXGRP | stat.S_IXOTH)    # noqa: S103
 
 
 class Folder:
@@ -62,12 +63,12 @@ class Folder:
     def write(self, service):
         """Write the files that dnsmasq reads again on SIGHUP."""
         os.makedirs(self.path, mode=0o755, exist_ok=True)
-        os.chmod(self.path, 0o755)
+        os.chmod(self.path, 0o755)      # noqa: S103
         _passable(self.path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._file('applied'))
         for name in FILES:
-            if _read(self._file(name)) != service.files[name]:
+            if not os.path.exists(self._file(name)) or _read(self._file(name)) != service.files[name]:
                 _write(self._file(name), service.files[name])
 
     def _holders(self):
