@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from .models import blobs, image_members, image_properties, image_tags, images
+from .models import image_members, image_properties, image_tags, images
 
 #: What an image is born with.
 NEW = {'name': None, 'disk_format': None, 'container_format': None, 'status': 'queued', 'visibility': 'shared', 'size': None,
@@ -135,19 +135,12 @@ def locked(connection, image_id):
     return row
 
 
-def delete(connection, image_id, remove_after):
-    """Delete an image; what stores hold of it is doomed, to be removed from ``remove_after`` on.
-
-    :returns: ids of the doomed blobs. :raises NotFound: somebody else was faster.
-    """
+def delete(connection, image_id):
+    """Delete an image's rows; ``NotFound`` if somebody else was faster. What stores hold of it is the caller's to doom."""
     if not connection.execute(sa.delete(images).where(images.c.id == image_id)).rowcount:
         raise not_found(image_id)
     for table in (image_members, image_properties, image_tags):
         connection.execute(sa.delete(table).where(table.c.image_id == image_id))
-    doomed = connection.execute(sa.select(blobs.c.id).where(blobs.c.image_id == image_id)).scalars().all()
-    if doomed:
-        connection.execute(sa.update(blobs).where(blobs.c.id.in_(doomed)).values(state='doomed', lease_until=remove_after))
-    return doomed
 
 
 def project_bytes(connection, project_id, besides=None):

@@ -1,8 +1,8 @@
 """Entry points: the API process and the admin command."""
-from kodiak.common import cli, config, policy, service, wake, wsgi
+from kodiak.common import cli, config, policy, saga, service, wake, wsgi
 
+from . import blobs, imports, stores
 from . import conf as options
-from . import stores, uploads
 
 NAME = 'image'
 
@@ -20,9 +20,9 @@ def prepare(runtime):
         runtime.policy = policy.Enforcer(runtime.conf)
     runtime.extra['stores'] = stores.Stores(runtime.conf)
     runtime.extra['stores'].prepare()
-    keeper = uploads.Keeper(runtime.db, runtime.extra['stores'])
-    wake.listen(runtime.db, uploads.WAKE, keeper.nudge)
-    runtime.background.append(keeper)
+    keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
+    wake.listen(runtime.db, blobs.WAKE, keeper.nudge)
+    runtime.background += [keeper, saga.Worker(runtime, imports.SAGAS, threads=runtime.conf.imports.threads)]
     return runtime
 
 

@@ -22,6 +22,15 @@ OPTS = {
         cfg.IntOpt('stalled_upload', default=60, min=1, max=100,
                    help='Seconds without a byte after which an upload is given up.'),
     ],
+    'imports': [
+        cfg.ListOpt('methods', default=['glance-direct', 'web-download', 'copy-image', 'glance-download'],
+                    help='Ways to import that are offered.'),
+        cfg.ListOpt('web_ports', default=['80', '443'], help='Ports that a web-download may go to.'),
+        cfg.ListOpt('web_hosts', default=[], help='Hosts that a web-download may go to; any if empty.'),
+        cfg.ListOpt('web_networks', default=[],
+                    help='Networks (CIDR) that a web-download may go to although their addresses are not public.'),
+        cfg.IntOpt('threads', default=4, min=1, help='Imports that one API process runs at the same time.'),
+    ],
     'formats': [
         cfg.ListOpt('disk', default=['ami', 'ari', 'aki', 'vhd', 'vhdx', 'vmdk', 'raw', 'qcow2', 'vdi', 'iso', 'ploop'],
                     help='Disk formats that images may have.'),

@@ -27,10 +27,12 @@ class Inspector:
     """Is fed an image's data and judges it.
 
     :param declared: the image's ``disk_format``; :param container: its ``container_format``. :param enforce: refuse data that
-        is not of the declared format; unsafe data is refused in any case.
+        is not of the declared format; unsafe data is refused in any case. :param strict: False where a refusal is only to be
+        noted: the data is staged, and an import may yet unpack it.
     """
 
-    def __init__(self, declared, container='bare', enforce=True):
+    def __init__(self, declared, container='bare', enforce=True, strict=True):
+        self.strict = strict
         self.declared = declared
         self.enforce = enforce
         self.size = 0

@@ -10,10 +10,11 @@ first byte is written and goes after the last one is removed, so nothing in a st
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from kodiak.common import db, heartbeat
+from kodiak.common import db, heartbeat, saga
 
 metadata = db.metadata()
 services = heartbeat.tables(metadata)
+sagas, saga_steps = saga.tables(metadata)
 
 
 def _time(name, **more):
@@ -39,9 +40,9 @@ images = sa.Table(
     sa.Column('os_hash_algo', sa.String(64)),
     sa.Column('os_hash_value', sa.String(128), index=True),
     sa.Column('properties', db.JSON(2 ** 24 - 1), nullable=False),
-    sa.Column('tags', db.JSON, nullable=False),
+    sa.Column('tags', db.JSON(2 ** 24 - 1), nullable=False),
     # [{'url', 'metadata', 'store' (its id, or None), 'blob' (its id, or None)}], in the order of preference.
-    sa.Column('locations', db.JSON, nullable=False),
+    sa.Column('locations', db.JSON(2 ** 24 - 1), nullable=False),
     _time('created_at', nullable=False),
     _time('updated_at', nullable=False),
     sa.Index('ix_images_created_at_id', 'created_at', 'id'),
@@ -78,10 +79,30 @@ blobs = sa.Table(
     # No foreign key: what a deleted image leaves in a store is still to be removed.
     sa.Column('image_id', sa.String(36), nullable=False, index=True),
     sa.Column('store', sa.String(64), nullable=False),
-    # writing: the holder of the lease is filling it; live: an image refers to it; doomed: to be removed.
+    # writing: the holder of the lease is filling it; staged: an import will use it; live: an image refers to it; doomed: to be
+    # removed from lease_until on.
     sa.Column('state', sa.String(10), nullable=False),
     # Until when the state's worker (the upload, the removal) has it to itself.
     _time('lease_until', nullable=False),
+    # What was found out about staged data (kodiak.image.transfer.Outcome.facts).
+    sa.Column('facts', db.JSON),
     _time('created_at', nullable=False),
     sa.Index('ix_blobs_state_lease_until', 'state', 'lease_until'),
+)
+
+tasks = sa.Table(
+    'tasks', metadata,
+    sa.Column('id', sa.String(36), primary_key=True),
+    sa.Column('type', sa.String(30), nullable=False),
+    sa.Column('status', sa.String(30), nullable=False),
+    sa.Column('owner', sa.String(255), index=True),
+    sa.Column('user_id', sa.String(64)),
+    sa.Column('request_id', sa.String(64)),
+    sa.Column('image_id', sa.String(36), index=True),
+    sa.Column('input', db.JSON(2 ** 24 - 1)),
+    sa.Column('result', db.JSON),
+    sa.Column('message', sa.Text, nullable=False),
+    _time('expires_at', index=True),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
 )

@@ -6,11 +6,12 @@ import threading
 from kodiak.common import errors
 
 from . import formats
-from .drivers import base
 
 CHUNK = 1 << 20
 #: Pieces that wait for a slower hash: what an upload may hold in memory, times CHUNK.
 AHEAD = 4
+#: How many of the first bytes are kept, to tell archives by.
+BEGINS = 64
 
 
 class Hash:
@@ -53,14 +54,22 @@ class Hash:
 
 
 class Outcome:
-    """What a transfer found out: ``size``, ``checksum`` (md5), ``os_hash_value`` (sha512), ``disk_format``, ``virtual_size``."""
+    """What a transfer found out.
 
-    __slots__ = ('checksum', 'disk_format', 'os_hash_value', 'size', 'virtual_size')
+    Attributes: ``size``, ``checksum`` (md5), ``os_hash_value`` (sha512), ``disk_format``, ``virtual_size``; ``refused``: why
+    the data cannot be an image's (only where that was to be found out, not enforced); ``begins``: its first bytes.
+    """
+
+    __slots__ = ('begins', 'checksum', 'disk_format', 'os_hash_value', 'refused', 'size', 'virtual_size')
 
     def columns(self):
         """The columns of the image that follow."""
         return {'size': self.size, 'checksum': self.checksum, 'os_hash_algo': 'sha512', 'os_hash_value': self.os_hash_value,
                 'virtual_size': self.virtual_size}
+
+    def facts(self):
+        """All of it as JSON, to be kept with a staged blob."""
+        return {**self.columns(), 'disk_format': self.disk_format, 'refused': self.refused, 'begins': self.begins.hex()}
 
 
 class Broken(errors.BadRequest):
@@ -71,33 +80,39 @@ def copy(read, writer, inspector=None, limit=None, expected=None, alive=None):
     """Copy everything from ``read(size)`` to a store's writer.
 
     :param limit: most bytes that are taken; :param expected: bytes that there must be, or None.
-    :param alive: called for every piece; raises to stop (the image is gone, the lease is lost).
+    :param alive: ``alive(size)``, called after every piece; raises to stop (the image is gone, the lease is lost).
     :returns: :class:`Outcome`. The caller commits or aborts the writer.
-    :raises RequestTooLarge: more than ``limit``, or no room; :raises BadRequest: from ``inspector``, or a wrong size.
+    :raises RequestTooLarge: more than ``limit``; :raises BadRequest: from ``inspector``, or a wrong size.
     """
     md5, sha512 = Hash('md5'), Hash('sha512')
     inspector = inspector or formats.Inspector('raw', container='docker')
+    outcome = Outcome()
+    outcome.begins, outcome.refused = b'', None
     size = 0
     try:
         while data := _read(read):
             size += len(data)
             if limit is not None and size > limit:
                 raise errors.RequestTooLarge(f'The image data is larger than the {limit} bytes that are allowed.')
+            if len(outcome.begins) < BEGINS:
+                outcome.begins = (outcome.begins + data[:BEGINS])[:BEGINS]
             md5.update(data)
             sha512.update(data)
             inspector.feed(data)
             writer.write(data)
             if alive is not None:
-                alive()
+                alive(size)
         if expected is not None and size != expected:
             raise Broken(f'The image data has {size} bytes where {expected} were announced.')
-        outcome = Outcome()
         outcome.size = size
-        outcome.disk_format, outcome.virtual_size = inspector.finish()
+        try:
+            outcome.disk_format, outcome.virtual_size = inspector.finish()
+        except errors.BadRequest as error:
+            if inspector.strict:
+                raise
+            outcome.disk_format, outcome.virtual_size, outcome.refused = None, None, error.message
         outcome.checksum, outcome.os_hash_value = md5.hexdigest(), sha512.hexdigest()
         return outcome
-    except base.StoreFull:
-        raise errors.RequestTooLarge('There is not enough disk space on the image storage media.') from None
     finally:
         md5.close()
         sha512.close()

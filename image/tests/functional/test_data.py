@@ -10,6 +10,7 @@ import sqlalchemy as sa
 import werkzeug.test
 
 from kodiak.common import db, errors, testing
+from kodiak.image import blobs as blob_rows
 from kodiak.image import models, uploads
 from kodiak.image.drivers import base
 
@@ -133,7 +134,7 @@ def test_deleted_during_the_upload(cloud, member, image, monkeypatch):
     assert send(cloud, image['id'], stream)[0] == 410
     assert stored(cloud) == [] and blobs(cloud) == []
     # With a lease that is looked at for every piece, the upload ends before its data does.
-    monkeypatch.setattr(uploads, 'RENEW', 0)
+    monkeypatch.setattr(blob_rows, 'RENEW', 0)
     image = member.post('/v2/images', {'disk_format': 'raw', 'container_format': 'bare'}).json
     stream = Stream(30 << 20, {1 << 20: lambda: member.delete('/v2/images/' + image['id']).expect(204)})
     assert send(cloud, image['id'], stream)[0] == 410
@@ -168,8 +169,8 @@ def test_sizes_and_quotas(make_cloud, helpers):
 def test_an_upload_that_died_with_its_process_is_undone(cloud, member, image):
     store, keeper = cloud.runtime.extra['stores'].default, cloud.runtime.background[0]
     upload = uploads.Upload(cloud.runtime, {'id': image['id'], 'status': 'queued', 'owner': 'x'}, store)
-    cloud.runtime.db.transact(upload._claim, ('queued',), 'saving')
-    store.create(upload.blob).write(b'half of it')
+    cloud.runtime.db.transact(upload.claim)
+    store.create(upload.filling.id).write(b'half of it')
     assert keeper.look() == 0 and status(member, image) == 'saving' and len(stored(cloud)) == 1
     _age(cloud)
     assert keeper.look() == 1
@@ -295,8 +296,8 @@ def test_an_unknown_store_does_not_stop_the_keeper(cloud):
 
 
 def test_a_server_that_drops_its_work_is_no_client_error(cloud, image, monkeypatch):
-    def broken(connection, outcome, during):
+    def broken(self, connection, outcome):
         raise errors.Unavailable
-    monkeypatch.setattr(uploads.Upload, '_finish', lambda self, connection, outcome, during: broken(connection, outcome, during))
+    monkeypatch.setattr(uploads.Upload, '_finish', broken)
     assert send(cloud, image['id'], Stream(10))[0] == 503
     assert stored(cloud) == [] and blobs(cloud) == []

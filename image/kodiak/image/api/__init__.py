@@ -3,11 +3,11 @@ import re
 
 from kodiak.common import api, wsgi
 
-from . import data, discovery, images, members, rules, schemas
+from . import data, discovery, images, imports, members, rules, schemas, stores
 from .faults import fault
 
-API = api.Api('image', [discovery.routes, schemas.routes, images.routes, data.routes, members.routes], fault,
-              title='Image API', base_rules=rules.FURTHER)
+MODULES = (discovery, schemas, images, data, imports, stores, members)
+API = api.Api('image', [module.routes for module in MODULES], fault, title='Image API', base_rules=rules.FURTHER)
 _MINOR = re.compile(r'^/v2\.\d+(?=/|$)')
 
 

@@ -1,5 +1,5 @@
 """Which attributes of an image a request may set, to what, and when. Creating and changing images both ask here."""
-from kodiak.common import errors
+from kodiak.common import db, errors
 from kodiak.common.api import schema as schemas
 
 from .. import catalog
@@ -73,3 +73,34 @@ def clean_tags(tags):
         if not isinstance(tag, str) or len(tag) > 255 or '\x00' in tag:
             raise errors.BadRequest(f'Invalid tag {str(tag)[:80]!r}: a tag is text of at most 255 characters.')
     return list(dict.fromkeys(tags))
+
+
+def new_image(req, body):
+    """The columns of a new image as a request describes it; asks the policy.
+
+    :param body: what :data:`kodiak.image.api.schemas.CREATE` lets pass, or may be checked here.
+    """
+    conf = req.app.conf
+    values = {**catalog.NEW, 'id': db.new_id(), 'owner': req.ctx.project_id}
+    properties = {}
+    for name, value in body.items():
+        check_name(name)
+        if name == 'locations':
+            if value:
+                raise errors.Forbidden("It's not allowed to add locations if locations are invisible.")
+        elif name in BASE:
+            check_value(name, value)
+            values[name] = value
+        else:
+            check_property(name, value)
+            properties[name] = value
+    target = {'project_id': req.ctx.project_id, 'owner': values['owner'], 'visibility': values['visibility'], 'member_id': None}
+    req.authorize(target, 'add_image')
+    check_formats(conf, values)
+    check_visibility(req, values['visibility'], target)
+    limits = catalog.Limits.of(conf)
+    limits.check('properties', len(properties))
+    values['tags'] = clean_tags(body.get('tags', ()))
+    limits.check('tags', len(values['tags']))
+    now = db.utcnow()
+    return {**values, 'id': values['id'].lower(), 'properties': properties, 'locations': [], 'created_at': now, 'updated_at': now}

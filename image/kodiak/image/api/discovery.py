@@ -9,7 +9,7 @@ from . import rules
 
 routes = api.Routes('Versions and discovery')
 #: The newest first.
-VERSIONS = ('2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3', '2.2', '2.1', '2.0')
+VERSIONS = ('2.13', '2.12', '2.11', '2.10', '2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3', '2.2', '2.1', '2.0')
 
 
 def versions(base_url):
@@ -41,7 +41,8 @@ def show_openapi(req):
 @routes.get('/v2/info/import', rule='get_import_info', default='@', summary='Show how data can be imported',
             response=schemas.obj({'import-methods': {'type': 'object'}}))
 def show_import_methods(req):
-    return {'import-methods': {'description': 'Import methods available.', 'type': 'array', 'value': []}}
+    return {'import-methods': {'description': 'Import methods available.', 'type': 'array',
+                               'value': list(req.app.conf.imports.methods)}}
 
 
 @routes.get('/v2/info/stores', rule='get_stores_info', default='@', summary='List the stores',

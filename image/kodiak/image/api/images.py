@@ -1,12 +1,11 @@
 """Images: list, create, show, change, delete, deactivate and reactivate."""
-import datetime
 import urllib.parse
 
-from kodiak.common import api, db, errors, wake
+from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import catalog, uploads
+from .. import catalog, imports
 from ..models import images
 from . import attributes, filters, patch, rules
 from . import schemas as published
@@ -52,34 +51,11 @@ def list_images(req):
 @routes.post('/images', rule='add_image', default=rules.CREATE, late=True, status=201, body=published.CREATE,
              response=published.IMAGE, summary='Create an image')
 def create_image(req):
-    conf, body = req.app.conf, req.body
-    values = {**catalog.NEW, 'id': db.new_id(), 'owner': req.ctx.project_id}
-    properties = {}
-    for name, value in body.items():
-        attributes.check_name(name)
-        if name == 'locations':
-            if value:
-                raise errors.Forbidden("It's not allowed to add locations if locations are invisible.")
-        elif name in attributes.BASE:
-            attributes.check_value(name, value)
-            values[name] = value
-        else:
-            attributes.check_property(name, value)
-            properties[name] = value
-    target = {'project_id': req.ctx.project_id, 'owner': values['owner'], 'visibility': values['visibility'], 'member_id': None}
-    req.authorize(target)
-    attributes.check_formats(conf, values)
-    attributes.check_visibility(req, values['visibility'], target)
-    limits = catalog.Limits.of(conf)
-    limits.check('properties', len(properties))
-    values['tags'] = attributes.clean_tags(body.get('tags', ()))
-    limits.check('tags', len(values['tags']))
-    values['id'] = values['id'].lower()
-    values['created_at'] = values['updated_at'] = db.utcnow()
-    values.update(properties=properties, locations=[])
+    values = attributes.new_image(req, req.body)
     req.db.transact(catalog.insert, values)
     stores = req.app.extra['stores']
-    req.headers += [('Location', f'{req.base_url}/v2/images/{values["id"]}'), ('OpenStack-image-store-ids', ','.join(stores.ids))]
+    req.headers += [('Location', f'{req.base_url}/v2/images/{values["id"]}'), ('OpenStack-image-store-ids', ','.join(stores.ids)),
+                    ('OpenStack-image-import-methods', ','.join(req.app.conf.imports.methods))]
     return View(req).image(values)
 
 
@@ -112,8 +88,7 @@ def delete_image(req, image_id):
     def remove(connection):
         if catalog.locked(connection, image_id)['protected']:
             raise errors.Forbidden(f'Image {image_id} is protected and cannot be deleted.')
-        if catalog.delete(connection, image_id, db.utcnow() + datetime.timedelta(seconds=delay)) and not delay:
-            wake.after_commit(connection, uploads.WAKE)
+        imports.delete(connection, image_id, delay)
     req.db.transact(remove)
 
 

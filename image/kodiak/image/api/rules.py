@@ -9,6 +9,8 @@ PROJECT_READER = f'role:admin or (role:reader and {_OWNER})'
 CREATE = f'role:admin or (role:member and {_OWNER} and project_id:%(owner)s)'
 SHOW = f'role:admin or (role:reader and ({_SEEN}))'
 DOWNLOAD = f'role:admin or (role:member and ({_SEEN}))'
+#: The method decides further: copy_image or modify_image.
+IMPORT = 'role:admin or role:member'
 SHARED_MEMBER = f'role:admin or (role:member and {_MEMBER})'
 READER_OR_SHARED_MEMBER = f'role:admin or (role:reader and ({_OWNER} or {_MEMBER}))'
 
@@ -22,5 +24,6 @@ FURTHER = [
     ('get_image_location', PROJECT_READER, 'Read where the data of an image lies'),
     ('set_image_location', PROJECT_MEMBER, 'Set where the data of an image lies'),
     ('delete_image_location', ADMIN, 'Take a location from an image'),
+    ('copy_image', ADMIN, 'Copy the data of an image to further stores'),
     ('download_from_store', DOWNLOAD, 'Choose the stores that a download tries first'),
 ]

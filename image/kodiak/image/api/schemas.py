@@ -125,6 +125,28 @@ MEMBER_DOCUMENT = {
 }
 
 
+TASK_DOCUMENT = {
+    'name': 'task',
+    'properties': {
+        'id': _text('An identifier for the task', pattern=UUID_PATTERN),
+        'type': _text('The type of task represented by this content', enum=['import', 'api_image_import', 'location_import']),
+        'status': _text('The current status of this task', enum=['pending', 'processing', 'success', 'failure']),
+        'input': {'type': ['null', 'object'], 'description': 'The parameters required by task, JSON blob'},
+        'result': {'type': ['null', 'object'], 'description': 'The result of current task, JSON blob'},
+        'owner': _text('An identifier for the owner of this task'),
+        'message': _text('Human-readable informative message only included when appropriate (usually on failure)'),
+        'image_id': _text('Image associated with the task', null=True),
+        'request_id': _text('Human-readable request-id', null=True),
+        'user_id': _text('User associated with the task', null=True),
+        'expires_at': _text('Datetime when this resource would be subject to removal', null=True),
+        'created_at': _text('Datetime when this resource was created'),
+        'updated_at': _text('Datetime when this resource was updated'),
+        'self': _read_only({'type': 'string'}),
+        'schema': _read_only({'type': 'string'}),
+    },
+}
+
+
 def _open(properties):
     """Response properties without what only describes requests: enums and patterns may change with the configuration."""
     return {name: {key: value for key, value in declared.items() if key == 'type'} for name, declared in properties.items()}
@@ -163,4 +185,6 @@ def _publish(path, document):
 _publish('/image', image_document)
 _publish('/images', lambda conf: collection_document('images', image_document(conf)))
 _publish('/member', lambda conf: MEMBER_DOCUMENT)
+_publish('/task', lambda conf: TASK_DOCUMENT)
+_publish('/tasks', lambda conf: collection_document('tasks', TASK_DOCUMENT))
 _publish('/members', lambda conf: collection_document('members', MEMBER_DOCUMENT))

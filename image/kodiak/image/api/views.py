@@ -44,9 +44,9 @@ class View:
             'created_at': created_at.isoformat(timespec='seconds') + 'Z',
             'updated_at': updated_at.isoformat(timespec='seconds') + 'Z', 'tags': tags, 'self': path,
             'file': path + '/file', 'schema': '/v2/schemas/image'}
-        stores = [location['store'] for location in locations if location['store']]
+        stores = {location['store'] for location in locations if location['store']}
         if stores:
-            shown['stores'] = ','.join(stores)
+            shown['stores'] = ','.join(sorted(stores))
         if self.locations:
             self._locate(shown, locations)
         return shown

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision = 'bf7edec9a2c9'
+revision = '0001'
 down_revision = None
 branch_labels = ('expand',)
 depends_on = None
@@ -16,6 +16,7 @@ def upgrade():
     sa.Column('store', sa.String(length=64), nullable=False),
     sa.Column('state', sa.String(length=10), nullable=False),
     sa.Column('lease_until', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('facts', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_blobs'))
     )
@@ -40,9 +41,9 @@ def upgrade():
     sa.Column('checksum', sa.String(length=32), nullable=True),
     sa.Column('os_hash_algo', sa.String(length=64), nullable=True),
     sa.Column('os_hash_value', sa.String(length=128), nullable=True),
-    sa.Column('properties', sa.Text(), nullable=False),
-    sa.Column('tags', sa.Text(), nullable=False),
-    sa.Column('locations', sa.Text(), nullable=False),
+    sa.Column('properties', sa.Text(length=16777215), nullable=False),
+    sa.Column('tags', sa.Text(length=16777215), nullable=False),
+    sa.Column('locations', sa.Text(length=16777215), nullable=False),
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_images'))
@@ -52,6 +53,54 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_images_os_hash_value'), ['os_hash_value'], unique=False)
         batch_op.create_index(batch_op.f('ix_images_owner'), ['owner'], unique=False)
         batch_op.create_index(batch_op.f('ix_images_status'), ['status'], unique=False)
+
+    op.create_table('saga_steps',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
+    sa.Column('saga_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('step', sa.String(length=64), nullable=False),
+    sa.Column('action', sa.String(length=16), nullable=False),
+    sa.Column('outcome', sa.String(length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('started_at', sa.Double(), nullable=False),
+    sa.Column('ended_at', sa.Double(), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_saga_steps')),
+    sqlite_autoincrement=True
+    )
+    with op.batch_alter_table('saga_steps', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_saga_steps_saga_id'), ['saga_id'], unique=False)
+
+    op.create_table('sagas',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('resource_id', sa.String(length=255), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('step', sa.Integer(), nullable=False),
+    sa.Column('data', sa.Text(length=16777215), nullable=True),
+    sa.Column('context', sa.Text(), nullable=True),
+    sa.Column('request_id', sa.String(length=64), nullable=True),
+    sa.Column('global_request_id', sa.String(length=64), nullable=True),
+    sa.Column('lease_owner', sa.String(length=128), nullable=True),
+    sa.Column('lease_until', sa.Double(), nullable=False),
+    sa.Column('next_run_at', sa.Double(), nullable=True),
+    sa.Column('deadline_at', sa.Double(), nullable=False),
+    sa.Column('began_at', sa.Double(), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('nudges', sa.Integer(), nullable=False),
+    sa.Column('waiting', sa.Text(), nullable=True),
+    sa.Column('abort', sa.Text(), nullable=True),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('created_at', sa.DateTime(), nullable=False),
+    sa.Column('updated_at', sa.DateTime(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sagas')),
+    sqlite_autoincrement=True
+    )
+    with op.batch_alter_table('sagas', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_sagas_global_request_id'), ['global_request_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_sagas_next_run_at'), ['next_run_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_sagas_request_id'), ['request_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_sagas_resource_id'), ['resource_id'], unique=False)
 
     op.create_table('services',
     sa.Column('id', sa.String(length=36), nullable=False),
@@ -71,6 +120,27 @@ def upgrade():
     sa.PrimaryKeyConstraint('id', name=op.f('pk_services')),
     sa.UniqueConstraint('host', 'binary', name=op.f('uq_services_host_binary'))
     )
+    op.create_table('tasks',
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('type', sa.String(length=30), nullable=False),
+    sa.Column('status', sa.String(length=30), nullable=False),
+    sa.Column('owner', sa.String(length=255), nullable=True),
+    sa.Column('user_id', sa.String(length=64), nullable=True),
+    sa.Column('request_id', sa.String(length=64), nullable=True),
+    sa.Column('image_id', sa.String(length=36), nullable=True),
+    sa.Column('input', sa.Text(length=16777215), nullable=True),
+    sa.Column('result', sa.Text(), nullable=True),
+    sa.Column('message', sa.Text(), nullable=False),
+    sa.Column('expires_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=True),
+    sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_tasks'))
+    )
+    with op.batch_alter_table('tasks', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_tasks_expires_at'), ['expires_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_tasks_image_id'), ['image_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_tasks_owner'), ['owner'], unique=False)
+
     op.create_table('image_members',
     sa.Column('image_id', sa.String(length=36), nullable=False),
     sa.Column('member_id', sa.String(length=255), nullable=False),
