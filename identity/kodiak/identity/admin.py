@@ -6,7 +6,7 @@ import sys
 
 from kodiak.common import cli, db
 
-from . import bootstrap, core, housekeeping, keys
+from . import bootstrap, core, crypt, housekeeping, keys
 
 
 def _core(conf):
@@ -32,13 +32,14 @@ def _keys(conf, options):
     found = _core(conf)
     ring = found.ring
     if options.action == 'setup':
-        made = ring.setup()
-        print(f'Made {len(made)} keys in {ring.path}.' if made else f'{ring.path} has its keys.')
-        _give(ring.path, conf)
+        made = len(ring.setup()) + found.crypt.setup()
+        print(f'Made {made} keys in {ring.path} and {found.crypt.path}.' if made else f'{ring.path} has its keys.')
+        _give(ring.path)
+        _give(found.crypt.path)
     elif options.action == 'rotate':
         current, coming = ring.rotate()
         print(f'Key {current} signs now, key {coming} is published and signs after the next rotation.')
-        _give(ring.path, conf)
+        _give(ring.path)
     elif options.action == 'list':
         for name, key_id in ring.listing():
             print(f'{key_id}  {name}')
@@ -51,19 +52,32 @@ def _keys(conf, options):
         except KeyError:
             print(f'There is no key {options.key} in {ring.path}.', file=sys.stderr)
             return 1
-        _give(ring.path, conf)
+        _give(ring.path)
         found.db.transact(found.revoke, {'key_id': options.key, 'issued_before': 1e12})
         print(f'Key {options.key} is revoked: no service accepts its tokens any more.')
     return 0
 
 
-def _give(path, conf):
+def _give(path):
     # Run by root, the files still belong to the user that identity runs as: the owner of the folder above.
     if os.geteuid() != 0:
         return
     owner = os.stat(os.path.dirname(path))
     for name in ('', *os.listdir(path)):
         os.chown(os.path.join(path, name), owner.st_uid, owner.st_gid)
+
+
+def _credential_keys(conf, options):
+    found = _core(conf)
+    found.crypt.setup()
+    if options.action == 'rotate':
+        found.crypt.add()
+        _give(found.crypt.path)
+        count = found.db.transact(crypt.encrypt_again, found.crypt)
+        found.crypt.retire()
+        print(f'{count} credentials are encrypted with a new key.')
+    _give(found.crypt.path)
+    return 0
 
 
 def _clear(conf, options):
@@ -106,9 +120,11 @@ def build(load_conf, apis):
                      (['--username'], {'default': 'admin'}), (['--project-name'], {'default': 'admin'}),
                      (['--region-id'], {'default': 'RegionOne'}), (['--service-name'], {'default': 'keystone'}),
                      (['--public-url'], {'required': True}), (['--internal-url'], {}), (['--admin-url'], {})])
-    commands.add('keys', _keys, 'Manage the keys that sign tokens.', [
+    commands.add('keys', _keys, 'Manage the keys that sign tokens; setup makes the key of stored credentials too.', [
         (['action'], {'choices': ['setup', 'rotate', 'list', 'revoke']}),
         (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'})])
+    commands.add('credential-keys', _credential_keys, 'Manage the keys that encrypt stored credentials.', [
+        (['action'], {'choices': ['setup', 'rotate']})])
     commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
     commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
     return commands

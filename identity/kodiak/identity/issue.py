@@ -9,29 +9,49 @@ import sqlalchemy as sa
 
 from kodiak.common import authtoken, errors, tokens
 
-from . import catalog, login, people, roles, times
+from . import catalog, login, people, roles, times, trusts
 from .models import NO_DOMAIN, access_rules, app_credential_rules
 
 SCOPES = ('project', 'domain', 'system', 'unscoped', 'OS-TRUST:trust')
 
 
-def issue(core, auth):
+def issue(core, auth, http=None):
     """Authenticate, scope, sign.
 
-    :param auth: ``auth`` of the request. :returns: ``(text, claims)``.
+    :param auth: ``auth`` of the request. :param http: the request, for methods that sign it. :returns: ``(text, claims)``.
     """
     core.state.look()
     # Taken before anything is read: a revocation that comes while this runs covers the token.
     issued = time.time()
     scope = scope_of(auth)
-    attempt = login.authenticate(core, auth['identity'], scope)
+    attempt = login.authenticate(core, auth['identity'], scope, http)
     with core.db.read() as connection:
         claims = claim(core, connection, attempt, scope, issued)
-    key_id, private = core.ring.signing()
-    text = tokens.sign(claims, key_id, private)
+    if attempt.uses_trust:
+        core.db.transact(trusts.use, attempt.uses_trust)
+    text = tokens.sign(claims, *core.ring.signing())
     if len(text) > tokens.MAX_LENGTH:
         raise errors.Forbidden('The token would be too long: the user has too many roles there.')
     return text, claims
+
+
+def issue_for_credential(core, user_id, project_id, content):
+    """A token for who has proved to hold an EC2 credential; ``content`` may name what it was delegated by."""
+    core.state.look()
+    issued = time.time()
+    attempt = login.Attempt(None)
+    with core.db.read() as connection:
+        user = people.by_id(connection, user_id)
+        if user is None or not people.enabled(core.conf, user):
+            raise errors.Unauthorized()
+        attempt.user, attempt.methods = user, ['ec2credential']
+        scope = {'project': {'id': project_id}}
+        if content.get('app_cred_id'):
+            attempt.app_cred, scope = login.application_credential.valid(connection, content['app_cred_id'], attempt), None
+        elif content.get('trust_id'):
+            scope = {'OS-TRUST:trust': {'id': content['trust_id']}}
+        claims = claim(core, connection, attempt, scope, issued)
+    return tokens.sign(claims, *core.ring.signing()), claims
 
 
 def scope_of(auth):
@@ -57,8 +77,8 @@ def new_audit_id():
 
 def claim(core, connection, attempt, scope, issued):
     """The :class:`~kodiak.common.tokens.Claims` of the token that ``attempt`` has earned."""
-    user = attempt.user
     where, held = _place(core, connection, attempt, scope)
+    user = attempt.user
     end = issued + core.conf.token.expiration
     if attempt.expires is not None:
         end = min(end, attempt.expires)
@@ -76,6 +96,8 @@ def claim(core, connection, attempt, scope, issued):
 def _place(core, connection, attempt, scope):
     if attempt.app_cred is not None:
         return _of_app_cred(core, connection, attempt)
+    if attempt.oauth is not None:
+        return _of_oauth(core, connection, attempt)
     if attempt.parent is not None and attempt.parent.extra.get('app_cred'):
         attempt.extra['app_cred'] = attempt.parent.extra['app_cred']
         return attempt.parent.scope, attempt.parent.roles
@@ -90,11 +112,22 @@ def _place(core, connection, attempt, scope):
         where = _domain(core, connection, scope['domain'])
         held = roles.in_domain(core, connection, user_id, where.row['id'])
         return ['d', where.row['id'], where.row['name']], _some(held, user_id, 'domain', where.row['id'])
+    if 'OS-TRUST:trust' in scope:
+        return _of_trust(core, connection, attempt, scope['OS-TRUST:trust'])
     if 'system' in scope:
         if scope['system'].get('all') is not True:
             raise errors.BadRequest('Invalid input for field/attribute scope.system.all: it must be true.')
         return ['s'], _some(roles.in_system(core, connection, user_id), user_id, 'system', 'all')
     return None, []
+
+
+def _of_trust(core, connection, attempt, asked):
+    if not isinstance(asked.get('id'), str):
+        raise errors.BadRequest('Invalid input for field/attribute scope.OS-TRUST:trust.id: it must be a string.')
+    trust, where, held = trusts.scope(core, connection, attempt, asked['id'])
+    if trust['remaining_uses'] is not None:
+        attempt.uses_trust = trust['id']
+    return (project_scope(where) if where is not None else None), held
 
 
 def _some(held, user_id, kind, target):
@@ -151,6 +184,17 @@ def _domain(core, connection, asked):
     if where is None or not where.row['is_domain'] or not where.enabled:
         raise errors.Unauthorized(f"Could not find domain: {asked.get('id') or asked.get('name')}.")
     return where
+
+
+def _of_oauth(core, connection, attempt):
+    access = attempt.oauth
+    where = roles.place(core, connection, access.project_id)
+    if where is None or not where.enabled:
+        raise errors.Unauthorized()
+    has = {role_id for role_id, _ in roles.in_project(core, connection, access.user_id, where)}
+    if any(role_id not in has for role_id in access.role_ids):
+        raise errors.Unauthorized()
+    return project_scope(where), roles.graph(core, connection).in_token(access.role_ids)
 
 
 def _of_app_cred(core, connection, attempt):

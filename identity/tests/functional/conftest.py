@@ -74,6 +74,7 @@ def _template(tmp_path_factory):
     migrate.sync(cloud.db, 'identity')
     bootstrap.run(cloud.core, PASSWORD, dict.fromkeys(bootstrap.INTERFACES, URL))
     cloud.core.ring.setup()
+    cloud.core.crypt.setup()
     with cloud.db.engine.connect() as connection:
         connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
     cloud.db.close()

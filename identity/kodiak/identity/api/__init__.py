@@ -2,7 +2,28 @@
 from kodiak.common import api, wsgi
 from kodiak.common.api import openapi
 
-from . import catalog, domains, faults, grants, groups, projects, role_assignments, roles, rules, tokens, users, versions
+from . import (
+    app_credentials,
+    catalog,
+    credentials,
+    domain_config,
+    domains,
+    endpoint_filter,
+    faults,
+    grants,
+    groups,
+    limits,
+    oauth1,
+    policies,
+    projects,
+    role_assignments,
+    roles,
+    rules,
+    tokens,
+    trusts,
+    users,
+    versions,
+)
 
 documents = api.Routes('documents')
 
@@ -13,10 +34,11 @@ def document(req):
     return openapi.document(req.api)
 
 
-MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog)
+MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
+           credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
-              base_rules=rules.BASE)
+              base_rules=rules.BASE, rules=domain_config.RULES)
 
 
 def app_factory(global_conf, **local):

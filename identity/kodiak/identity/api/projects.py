@@ -78,7 +78,8 @@ def load(req, project_id):
         raise errors.NotFound(f'Could not find project: {project_id}.')
     req.row = row
     return {'target.project.id': row.id, 'project_id': row.id,
-            'target.project.domain_id': row.id if row.is_domain else row.domain_id}
+            # A domain is no project of its own domain: managing one takes the rules of domains.
+            'target.project.domain_id': kit.domain_or_none(row.domain_id)}
 
 
 def _shown(req, connection, project_id):

@@ -36,8 +36,13 @@ def load(req, role_id):
     return {'target.role.id': row.id, 'target.role.name': row.name, 'target.role.domain_id': kit.domain_or_none(row.domain_id)}
 
 
-@routes.get('/roles', rule='identity:list_roles', default=rules.READ + ' or role:manager', query=kit.parameters(HOW),
-            response=kit.many_of('roles', SHOWN), summary='List roles')
+def load_domain(req):
+    """The domain of the token as a policy target."""
+    return {'target.domain_id': req.ctx.domain_id}
+
+
+@routes.get('/roles', rule='identity:list_roles', default=rules.READ + ' or (role:manager and domain_id:%(target.domain_id)s)',
+            load=load_domain, query=kit.parameters(HOW), response=kit.many_of('roles', SHOWN), summary='List roles')
 def list_roles(req):
     """List roles: those of all domains, or with ``domain_id`` those of one."""
     select, prefix = sa.select(roles), req.base_url + '/v3/roles/'
@@ -75,7 +80,8 @@ def _stored(core, store, name):
         raise
 
 
-@routes.get('/roles/{role_id}', rule='identity:get_role', default=rules.READ + ' or role:manager', load=load,
+@routes.get('/roles/{role_id}', rule='identity:get_role', load=load,
+            default=rules.READ + ' or (role:manager and rule:domain_managed_role)',
             response=kit.one_of('role', SHOWN), summary='Show a role')
 def show(req, role_id):
     """Show a role."""
@@ -155,8 +161,8 @@ def list_implied(req, prior_role_id):
 def imply(req, prior_role_id, implied_role_id):
     """Whoever has the prior role gets the implied one too."""
     core = cores.of(req)
-    if req.implied.domain_id and req.implied.domain_id != req.prior.domain_id:
-        raise errors.Forbidden('A role of all domains, or of another domain, cannot imply a role of one domain.')
+    if req.implied.domain_id and not req.prior.domain_id:
+        raise errors.Forbidden('A role of all domains cannot imply a role of one domain.')
     if req.implied.name == 'admin' and not req.implied.domain_id:
         raise errors.Forbidden('The role admin cannot be implied.')
 

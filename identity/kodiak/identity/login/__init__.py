@@ -1,9 +1,9 @@
 """The ways to authenticate. Each module's ``check(core, payload, attempt)`` adds to an :class:`Attempt` or raises."""
-import importlib
-
 from kodiak.common import errors
 
-METHODS = {'password', 'token', 'application_credential'}
+from . import application_credential, oauth1, password, token
+
+METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1}
 
 
 class Attempt:
@@ -12,10 +12,11 @@ class Attempt:
     Attributes: ``user`` (row with ``domain_name``, ``domain_enabled``), ``methods``, ``expires`` (seconds since the epoch that
     the token may not outlive, or None), ``chain`` (audit id of the first token of the chain, or None), ``parent`` (claims
     of the token that is exchanged, or None), ``app_cred`` (row, or None), ``extra`` (rare parts of the token), ``scope`` (the
-    scope of the request).
+    scope of the request), ``uses_trust`` (id of a trust of which one use is to be counted, or None),
+    ``oauth`` (row of an access token, or None), ``http`` (the request: ``method``, ``url``, ``headers``; or None).
     """
 
-    def __init__(self, scope):
+    def __init__(self, scope, http=None):
         self.user = None
         self.methods = []
         self.expires = None
@@ -24,6 +25,9 @@ class Attempt:
         self.app_cred = None
         self.extra = {}
         self.scope = scope
+        self.uses_trust = None
+        self.oauth = None
+        self.http = http
 
     def found(self, user):
         """Take the user that a method has found; all methods must find the same one."""
@@ -32,21 +36,21 @@ class Attempt:
         self.user = user
 
 
-def authenticate(core, identity, scope):
+def authenticate(core, identity, scope, http=None):
     """Check all methods that ``identity`` (of the request) names; returns the :class:`Attempt`.
 
     :raises Unauthorized: any of them fails. :raises BadRequest: a method's payload is missing.
     """
-    attempt = Attempt(scope)
+    attempt = Attempt(scope, http)
     methods = list(dict.fromkeys(identity['methods']))
-    offered = METHODS & set(core.conf.auth.methods)
+    offered = METHODS.keys() & set(core.conf.auth.methods)
     for method in methods:
         if method not in offered:
             raise errors.Unauthorized('Attempted to authenticate with an unsupported method.')
         if not isinstance(identity.get(method), dict):
             raise errors.BadRequest(f'Invalid input for field/attribute identity.{method}: it must be an object.')
     for method in methods:
-        importlib.import_module(f'{__name__}.{method}').check(core, identity[method], attempt)
+        METHODS[method].check(core, identity[method], attempt)
         attempt.methods.append(method)
     if attempt.user is None:
         raise errors.Unauthorized()

@@ -31,9 +31,22 @@ def check(core, payload, attempt):
         raise errors.Unauthorized()
     if not core.hasher.verify(secret, row['secret_hash']) or not people.enabled(core.conf, user):
         raise errors.Unauthorized()
+    _end(row, attempt)
+    attempt.found(user)
+    attempt.app_cred = row
+
+
+def _end(row, attempt):
     if row['expires_at'] is not None:
         if row['expires_at'] <= db.utcnow():
             raise errors.Unauthorized()
         attempt.expires = times.seconds(row['expires_at'])
-    attempt.found(user)
-    attempt.app_cred = row
+
+
+def valid(connection, credential_id, attempt):
+    """The row of an application credential that another credential was made with; 401 if it is gone or over."""
+    row = db.one(connection, sa.select(app_credentials).where(app_credentials.c.id == credential_id))
+    if row is None:
+        raise errors.Unauthorized()
+    _end(row, attempt)
+    return row

@@ -6,13 +6,14 @@ from kodiak.common import db
 from .base import TIME, extra, key, metadata, ref
 
 #: ``blob`` is encrypted with the credential keys (``kodiak.identity.crypt``). EC2 credentials are of type ``ec2``, and
-#: their id is the SHA-256 of the access key.
+#: their id is the SHA-256 of the first access key; ``access_hash`` is that of the present one, by which they are found.
 credentials = sa.Table(
     'credentials', metadata, key(),
     sa.Column('user_id', sa.String(64), nullable=False, index=True),
     sa.Column('project_id', sa.String(64), index=True),
     sa.Column('type', sa.String(255), nullable=False),
-    sa.Column('blob', sa.Text, nullable=False), extra())
+    sa.Column('blob', sa.Text, nullable=False),
+    sa.Column('access_hash', sa.String(64), unique=True), extra())
 
 app_credentials = sa.Table(
     'application_credentials', metadata, key(),

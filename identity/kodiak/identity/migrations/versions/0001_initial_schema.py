@@ -29,8 +29,10 @@ def upgrade():
     sa.Column('project_id', sa.String(length=64), nullable=True),
     sa.Column('type', sa.String(length=255), nullable=False),
     sa.Column('blob', sa.Text(), nullable=False),
+    sa.Column('access_hash', sa.String(length=64), nullable=True),
     sa.Column('extra', sa.Text(), nullable=False),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_credentials'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_credentials')),
+    sa.UniqueConstraint('access_hash', name=op.f('uq_credentials_access_hash'))
     )
     with op.batch_alter_table('credentials', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_credentials_project_id'), ['project_id'], unique=False)

@@ -1,0 +1,89 @@
+"""Encryption of stored credentials: Fernet keys in a folder, the newest encrypts, all decrypt.
+
+Files are numbered; the highest number is the newest. Rotation adds a key and encrypts everything anew, after which only the
+newest and the one before it (for a server that hasn't looked yet) are kept.
+"""
+import os
+import threading
+
+import sqlalchemy as sa
+from cryptography import fernet
+
+from .models import credentials, domain_options
+
+
+class CredentialKeys:
+    """The keys in a folder, read again when the folder changes."""
+
+    def __init__(self, path):
+        self.path = path
+        self._lock = threading.Lock()
+        self._stamp = None
+        self._fernet = None
+
+    def _numbers(self):
+        try:
+            return sorted(int(name) for name in os.listdir(self.path) if name.isdigit())
+        except FileNotFoundError:
+            return []
+
+    def _look(self):
+        try:
+            stamp = os.stat(self.path).st_mtime_ns
+        except FileNotFoundError:
+            stamp = None
+        if self._fernet is None or stamp != self._stamp:
+            with self._lock:
+                found = []
+                for number in reversed(self._numbers()):
+                    with open(os.path.join(self.path, str(number)), 'rb') as file:
+                        found.append(fernet.Fernet(file.read()))
+                if not found:
+                    raise RuntimeError(f'There is no credential key in {self.path}: run "kodiak-identity keys setup".')
+                self._fernet, self._stamp = fernet.MultiFernet(found), stamp
+        return self._fernet
+
+    def encrypt(self, text):
+        """The encrypted text."""
+        return self._look().encrypt(text.encode()).decode()
+
+    def decrypt(self, text):
+        """The text that was encrypted; ``cryptography.fernet.InvalidToken`` if its key is gone."""
+        return self._look().decrypt(text.encode()).decode()
+
+    def setup(self):
+        """Make the folder and a first key; True if one was made."""
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        if self._numbers():
+            return False
+        self.add()
+        return True
+
+    def add(self):
+        """Make a key that is newer than all others."""
+        numbers = self._numbers()
+        path = os.path.join(self.path, str(numbers[-1] + 1 if numbers else 0))
+        with open(os.open(path + '.tmp', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as file:
+            file.write(fernet.Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path + '.tmp', path)
+
+    def retire(self):
+        """Remove all keys but the two newest."""
+        for number in self._numbers()[:-2]:
+            os.unlink(os.path.join(self.path, str(number)))
+
+
+def encrypt_again(connection, keys):
+    """Encrypt all that is stored with the newest key. Returns how many credentials."""
+    rows = connection.execute(sa.select(credentials.c.id, credentials.c.blob)).all()
+    for row in rows:
+        connection.execute(sa.update(credentials).where(credentials.c.id == row.id).values(
+            blob=keys.encrypt(keys.decrypt(row.blob))))
+    table = domain_options
+    for row in connection.execute(sa.select(table).where(table.c.sensitive.is_(True))).all():
+        connection.execute(sa.update(table).where(
+            table.c.domain_id == row.domain_id, table.c.group == row.group, table.c.option == row.option)
+            .values(value=keys.encrypt(keys.decrypt(row.value))))
+    return len(rows)
