@@ -157,8 +157,8 @@ class Revocations:
 
     An event is a dictionary; every condition that it names must match: ``user_id``, ``project_id``, ``domain_id``
     (of the scope), ``user_domain_id``, ``project_domain_id``, ``audit_id``, ``audit_chain_id``, ``role_id``, ``app_cred_id``,
-    ``trust_id``, ``access_token_id``, ``key_id``; and the token must have been issued at or before ``issued_before`` (seconds since the
-    epoch).
+    ``trust_id``, ``access_token_id``, ``key_id``; and the token must have been issued at or before ``issued_before``
+    (seconds since the epoch).
     """
 
     INDEXED = ('audit_id', 'audit_chain_id', 'user_id', 'project_id', 'domain_id', 'app_cred_id', 'trust_id')
