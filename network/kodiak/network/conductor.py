@@ -211,8 +211,7 @@ class Housekeeper:
                 _ports.c.device_id == _routers.c.id, _ports.c.device_owner.in_(ports.ROUTER_OWNERS))).limit(BATCH)).all()
             subnets = models.subnets.c
             networks = conn.scalars(sa.select(_ports.c.network_id).distinct().where(
-                _ports.c.vif_type == 'tap', _ports.c.device_owner.not_like('network:%'),
-                ~sa.exists().where(_dhcp.c.network_id == _ports.c.network_id),
+                _ports.c.device_owner.not_like('network:%'), ~sa.exists().where(_dhcp.c.network_id == _ports.c.network_id),
                 sa.exists().where(subnets.network_id == _ports.c.network_id, subnets.enable_dhcp)).limit(BATCH)).all()
         for router_id in routers:
             self._run(_place_router, router_id)

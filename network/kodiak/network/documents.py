@@ -42,7 +42,7 @@ def of_scopes(conn, host, scopes, active):
     by = split(scopes)
     found = {}
     if 'host' in by:
-        found['ports'] = _port_documents(conn, sa.and_(_ports.c.host == host, _real()))
+        found['ports'] = _port_documents(conn, _here(host))
     if 'network' in by:
         found['networks'] = _networks(conn, host, by['network'])
     if 'members' in by:
@@ -61,7 +61,7 @@ def of_items(conn, host, kind, ids, active):
     """The documents of one kind with those ids, as far as there are any and the host is to have them."""
     by = split(active)
     if kind == 'ports':
-        return _port_documents(conn, sa.and_(_ports.c.id.in_(ids), _ports.c.host == host, _real()))
+        return _port_documents(conn, sa.and_(_ports.c.id.in_(ids), _here(host)))
     if kind == 'networks':
         return _networks(conn, host, ids & by.get('network', set()))
     if kind == 'members':
@@ -95,11 +95,6 @@ def ids_of_scope(conn, scope):
     return {}
 
 
-def _real():
-    """Ports that guests are plugged into."""
-    return sa.and_(_ports.c.vif_type == 'tap', _ports.c.device_owner.not_like('network:%'))
-
-
 def _networks(conn, host, ids):
     if not ids:
         return []
@@ -131,6 +126,14 @@ def _networks(conn, host, ids):
 
 def _addresses(fixed_ips):
     return [{'subnet_id': ip['subnet_id'], 'address': ip['ip_address']} for ip in fixed_ips]
+
+
+def _here(host):
+    """Ports of guests that are plugged in on a host, or are about to be (an inactive binding)."""
+    bindings = models.port_bindings.c
+    return sa.and_(_ports.c.device_owner.not_like('network:%'), sa.or_(
+        sa.and_(_ports.c.host == host, _ports.c.vif_type == 'tap'),
+        _ports.c.id.in_(sa.select(bindings.port_id).where(bindings.host == host))))
 
 
 def _port_documents(conn, condition):

@@ -1,6 +1,8 @@
 """Rows that the caller can see, and the conditions that say which those are."""
 import sqlalchemy as sa
 
+from kodiak.common import db
+
 from . import faults, models
 
 _rbac = models.rbac_policies.c
@@ -10,6 +12,21 @@ def shared_with(object_type, project_id, actions=('access_as_shared',)):
     """The ids of what others share with a project, as a sub-select."""
     return sa.select(_rbac.object_id).where(_rbac.object_type == object_type, _rbac.target_tenant.in_(('*', project_id)),
                                             _rbac.action.in_(actions))
+
+
+def share(unit, object_type, object_id, project_id, action='access_as_shared', target='*'):
+    """Let others use something, as an RBAC policy of its owner, unless there is one already."""
+    if unit.conn.execute(sa.select(_rbac.id).where(
+            _rbac.object_type == object_type, _rbac.object_id == object_id, _rbac.action == action,
+            _rbac.target_tenant == target)).first() is None:
+        unit.insert(models.rbac_policies, {'id': db.new_id(), 'project_id': project_id, 'object_type': object_type,
+                                           'object_id': object_id, 'action': action, 'target_tenant': target})
+
+
+def unshare(unit, object_type, object_id, project_id, action='access_as_shared', target='*'):
+    """Take that back."""
+    unit.delete(models.rbac_policies, _rbac.object_type == object_type, _rbac.object_id == object_id, _rbac.action == action,
+                _rbac.target_tenant == target)
 
 
 def networks_of(project_id):

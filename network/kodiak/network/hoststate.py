@@ -34,16 +34,18 @@ def scopes(conn, host):
     """The scopes that a host should be subscribed to, as a set."""
     found = {f'host:{host}'}
     owners = {}
-    for row in conn.execute(sa.select(_ports.network_id, _ports.device_owner).distinct().where(
-            _ports.host == host, _ports.vif_type == 'tap')):
+    bindings = models.port_bindings.c
+    here = sa.or_(sa.and_(_ports.host == host, _ports.vif_type == 'tap'),
+                  _ports.id.in_(sa.select(bindings.port_id).where(bindings.host == host)))
+    for row in conn.execute(sa.select(_ports.network_id, _ports.device_owner).distinct().where(here)):
         owners.setdefault(row.network_id, set()).add(row.device_owner)
     for network_id, kinds in owners.items():
         found.add(f'network:{network_id}')
         if kinds != {ports.ROUTER_GATEWAY}:
             found.add(f'members:{network_id}')
     bound = models.port_groups.c
-    groups = conn.scalars(sa.select(bound.security_group_id).distinct().join(models.ports, _ports.id == bound.port_id).where(
-        _ports.host == host, _ports.vif_type == 'tap')).all()
+    groups = conn.scalars(sa.select(bound.security_group_id).distinct().join(models.ports, _ports.id == bound.port_id)
+                          .where(here)).all()
     found.update(f'group:{group}' for group in groups)
     if groups:
         for row in conn.execute(sa.select(_rules.remote_group_id, _rules.remote_address_group_id).distinct().where(

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import faults, models, ports, quotas
+from . import faults, find, floatingips, models, ports, quotas
 
 TUNNEL_OVERHEAD = 50        # bytes that VXLAN over IPv4 adds to a packet
 MIN_MTU = 68
@@ -114,17 +114,19 @@ def _only_default(unit, network_id):
 
 def share(unit, row, action, target='*'):
     """Let other projects use a network, as an RBAC policy of its owner."""
-    if unit.conn.execute(sa.select(_rbac.id).where(
-            _rbac.object_type == 'network', _rbac.object_id == row['id'], _rbac.action == action,
-            _rbac.target_tenant == target)).first() is None:
-        unit.insert(models.rbac_policies, {'id': db.new_id(), 'project_id': row['project_id'], 'object_type': 'network',
-                                           'object_id': row['id'], 'action': action, 'target_tenant': target})
+    find.share(unit, 'network', row['id'], row['project_id'], action, target)
 
 
 def unshare(unit, row, action, target='*'):
-    """Take that back.
+    """Take that back."""
+    check_unshare(unit, row, action, target)
+    find.unshare(unit, 'network', row['id'], row['project_id'], action, target)
 
-    :raises Conflict: InvalidSharedSetting: others have ports or subnets on it.
+
+def check_unshare(unit, row, action, target):
+    """Make sure that nobody whom a network is shared with needs it.
+
+    :raises Conflict: InvalidSharedSetting, ExternalNetworkInUse.
     """
     if action == 'access_as_shared':
         others = unit.conn.execute(sa.select(_ports.project_id).where(
@@ -138,8 +140,6 @@ def unshare(unit, row, action, target='*'):
             sa.true() if target == '*' else _routers.project_id == target)).first():
         raise faults.conflict('ExternalNetworkInUse', f"External network {row['id']} cannot be updated to be made non-external, "
                                                       'since it has existing gateway ports.')
-    unit.delete(models.rbac_policies, _rbac.object_type == 'network', _rbac.object_id == row['id'], _rbac.action == action,
-                _rbac.target_tenant == target)
 
 
 def update(unit, row, values):
@@ -173,6 +173,9 @@ def delete(unit, row):
     """
     network_id = row['id']
     unit.conn.execute(sa.select(_networks.c.id).where(_networks.c.id == network_id).with_for_update())
+    for floating in unit.all(sa.select(models.floatingips).where(
+            models.floatingips.c.floating_network_id == network_id, models.floatingips.c.port_id.is_(None))):
+        floatingips.delete(unit, floating)
     found = unit.all(sa.select(models.ports).where(_ports.network_id == network_id))
     if any(port['device_owner'] not in ports.AUTO_DELETED for port in found):
         raise faults.conflict('NetworkInUse', f'Unable to complete operation on network {network_id}. There are one or more ports '

@@ -1,6 +1,6 @@
 """Placing the DHCP service of networks, and routers, on hosts; the least loaded one that is up gets the next.
 
-DHCP of a network is placed when the first guest's port of it is bound to a host, a router when it gets its first leg.
+DHCP of a network is placed when its first port is made, a router when it gets its first leg.
 What cannot be placed then, or what a dead host served, is placed by the conductor's periodic look.
 """
 import datetime
@@ -54,18 +54,9 @@ def candidates(unit, agent_type, load, network=None):
 def create_port(unit, values):
     """A port as a user of the API makes it."""
     row = ports.create(unit, values)
-    _bound(unit, row)
-    return row
-
-
-def update_port(unit, row, values):
-    """Change a port as a user of the API does."""
-    _bound(unit, ports.update(unit, row, values))
-
-
-def _bound(unit, row):
-    if row['host'] and row['vif_type'] == 'tap' and not ports.is_trusted(row['device_owner']):
+    if row['fixed_ips'] and not ports.is_trusted(row['device_owner']):
         schedule_dhcp(unit, row['network_id'])
+    return row
 
 
 def schedule_dhcp(unit, network_id):
@@ -84,9 +75,9 @@ def schedule_dhcp(unit, network_id):
         place_dhcp(unit, network, host)
 
 
-def schedule_dhcp_of_bound(unit, network_id):
-    """The same for a network whose subnets changed: if guests are plugged into it."""
-    if unit.conn.execute(sa.select(_ports.c.id).where(_ports.c.network_id == network_id, _ports.c.vif_type == 'tap',
+def schedule_dhcp_of_used(unit, network_id):
+    """The same for a network whose subnets changed: if there are ports on it."""
+    if unit.conn.execute(sa.select(_ports.c.id).where(_ports.c.network_id == network_id,
                                                       _ports.c.device_owner.not_like('network:%')).limit(1)).first():
         unit.memo.pop(('subnets', network_id), None)
         unit.memo.pop(('network', network_id), None)

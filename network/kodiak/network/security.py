@@ -23,11 +23,9 @@ ONLY_IPV6 = {'icmpv6', 'ipv6-icmp', 'ipv6-encap', 'ipv6-frag', 'ipv6-nonxt', 'ip
 ICMPV6 = ('icmpv6', 'ipv6-icmp')
 ETHERTYPES = {'ipv4': 'IPv4', 'ipv6': 'IPv6'}
 
-#: what the groups of a cloud begin with where its operator said nothing else: all may leave, the group's own may come in
-TEMPLATES = [
-    {'direction': 'egress', 'ethertype': 'IPv4', 'always': True}, {'direction': 'egress', 'ethertype': 'IPv6', 'always': True},
-    {'direction': 'ingress', 'ethertype': 'IPv4', 'always': False}, {'direction': 'ingress', 'ethertype': 'IPv6', 'always': False},
-]
+RULE = ('direction', 'ethertype', 'protocol', 'port_range_min', 'port_range_max', 'remote_ip_prefix', 'remote_group_id',
+        'remote_address_group_id')
+PARENT = 'PARENT'         # in a template: the group that the rule is put into
 
 
 def default_group(unit, project_id):
@@ -59,12 +57,12 @@ def _make(unit, values, default):
     group_id, now = db.new_id(), db.utcnow()
     unit.insert(_groups, {'id': group_id, **values, 'created_at': now, 'updated_at': now})
     made = []
-    for template in TEMPLATES:
-        if not template['always'] and not default:
-            continue
-        rule = {'direction': template['direction'], 'ethertype': template['ethertype'], 'protocol': None, 'port_range_min': None,
-                'port_range_max': None, 'remote_ip_prefix': None, 'remote_address_group_id': None, 'normalized_cidr': None,
-                'remote_group_id': None if template['direction'] == 'egress' else group_id}
+    templates = models.default_rules
+    for row in unit.all(
+        sa.select(templates).where(templates.c.used_in_default_sg if default else templates.c.used_in_non_default_sg)
+    ):
+        rule = checked({name: row[name] for name in RULE})
+        rule['remote_group_id'] = group_id if rule['remote_group_id'] == PARENT else rule['remote_group_id']
         made.append({'id': db.new_id(), 'project_id': values['project_id'], 'security_group_id': group_id, **rule,
                      'belongs_to_default_sg': default, 'fingerprint': fingerprint(rule), 'created_at': now, 'updated_at': now})
     unit.insert(_rules, made)
@@ -205,12 +203,11 @@ def _check_range(rule):
             'UDPLITE, SCTP and DCCP.',
             kind='SecurityGroupInvalidProtocolForPort',
         )
-    if low is None or high is None or not 1 <= low <= high <= 65535:
-        raise faults.bad(
-            'Invalid range for TCP/UDP ports: port_range_min and port_range_max must both be given, and lie between 1 and '
-            '65535 in this order.',
-            kind='SecurityGroupInvalidPortRange',
-        )
+    for value in (low, high):
+        if value is not None and not 1 <= value <= 65535:
+            raise faults.bad(f'Invalid value for port {value}', kind='SecurityGroupInvalidPortValue')
+    if low is None or high is None or low > high:
+        raise faults.bad('For TCP/UDP protocols, port_range_min must be <= port_range_max', kind='SecurityGroupInvalidPortRange')
 
 
 def create_rule(unit, values):
@@ -244,3 +241,50 @@ def delete_rule(unit, row):
     """Take a rule out of its group."""
     unit.delete(_rules, _rules.c.id == row['id'])
     _changed(unit, row['security_group_id'])
+
+
+def create_template(unit, values):
+    """Add a rule to those that new groups begin with."""
+    rule = checked({name: value for name, value in values.items() if name in RULE})
+    rule.pop('normalized_cidr')
+    template_id, now = db.new_id(), db.utcnow()
+    unit.insert(models.default_rules, {**values, **rule, 'id': template_id, 'created_at': now, 'updated_at': now})
+    return template_id
+
+
+def delete_template(unit, row):
+    """Take one away; groups that there are keep their rules."""
+    unit.delete(models.default_rules, models.default_rules.c.id == row['id'])
+
+
+def create_address_group(unit, values):
+    """Make a group of addresses. :returns: its id."""
+    group_id, now = db.new_id(), db.utcnow()
+    unit.insert(models.address_groups, {**values, 'id': group_id, 'created_at': now, 'updated_at': now})
+    return group_id
+
+
+def update_address_group(unit, row, values):
+    """Rename or describe one."""
+    unit.update(models.address_groups, row['id'], {name: value for name, value in values.items() if value != row[name]})
+
+
+def change_addresses(unit, row, add=(), remove=()):
+    """Put addresses into a group and take some out. :returns: the addresses that it has then."""
+    table = models.address_groups
+    row = find.row(unit, table, row['id'], lock=True)
+    addresses = list(dict.fromkeys([one for one in row['addresses'] if one not in remove] + list(add)))
+    unit.update(table, row['id'], {'addresses': addresses, 'generation': table.c.generation + 1})
+    unit.touch('set_members', row['id'], f"set:{row['id']}")
+    return addresses
+
+
+def delete_address_group(unit, row):
+    """Delete a group of addresses that no rule names.
+
+    :raises Conflict: AddressGroupInUse.
+    """
+    if unit.conn.execute(sa.select(_rules.c.id).where(_rules.c.remote_address_group_id == row['id']).limit(1)).first():
+        raise faults.conflict('AddressGroupInUse', f"Address group {row['id']} is in use on one or more security group rules")
+    unit.delete(models.rbac_policies, models.rbac_policies.c.object_id == row['id'])
+    unit.delete(models.address_groups, models.address_groups.c.id == row['id'])

@@ -25,6 +25,8 @@ def create(unit, values):
         _only_default(unit, row)
     _check_scope(unit, row)
     unit.insert(_pools, row)
+    if row.get('shared'):
+        find.share(unit, 'subnetpool', pool_id, row['project_id'])
     return pool_id
 
 
@@ -249,6 +251,8 @@ def create_scope(unit, values):
     """Make an address scope. :returns: its id."""
     scope_id, now = db.new_id(), db.utcnow()
     unit.insert(_scopes, {**values, 'id': scope_id, 'created_at': now, 'updated_at': now})
+    if values.get('shared'):
+        find.share(unit, 'address_scope', scope_id, values['project_id'])
     return scope_id
 
 
@@ -257,6 +261,8 @@ def update_scope(unit, row, values):
     if row['shared'] and values.get('shared') is False:
         raise faults.bad(f"Unable to update address scope {row['id']} : Shared address scope can't be unshared.",
                          kind='AddressScopeUpdateError')
+    if values.get('shared') and not row['shared']:
+        find.share(unit, 'address_scope', row['id'], row['project_id'])
     unit.update(_scopes, row['id'], {name: value for name, value in values.items() if value != row[name]})
 
 

@@ -54,7 +54,7 @@ def create(unit, values):
     if row.get('enable_dhcp', True) and others:
         placement.extend_dhcp(unit, network['id'], row)
     elif row.get('enable_dhcp', True):
-        placement.schedule_dhcp_of_bound(unit, network['id'])
+        placement.schedule_dhcp_of_used(unit, network['id'])
     return subnet_id
 
 
@@ -204,7 +204,7 @@ def update(unit, row, values):
         ports.network_changed(unit, row['network_id'])
     if changes.get('enable_dhcp'):
         placement.extend_dhcp(unit, row['network_id'], {**row, **changes})
-        placement.schedule_dhcp_of_bound(unit, row['network_id'])
+        placement.schedule_dhcp_of_used(unit, row['network_id'])
     elif 'enable_dhcp' in changes:
         placement.shrink_dhcp(unit, row['network_id'], row['id'])
 

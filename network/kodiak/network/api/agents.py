@@ -48,18 +48,26 @@ def select():
                      _hosts.last_seen_at, _hosts.created_at).join(models.hosts, _hosts.host == _agents.host)
 
 
-FILTERS = {'host': _agents.host, 'agent_type': _agents.agent_type, 'id': _agents.id, 'admin_state_up': _agents.admin_state_up,
+FILTERS = {'host': _agents.host, 'id': _agents.id, 'admin_state_up': _agents.admin_state_up,
            'description': _agents.description}
 
 
-@routes.get('/agents', rule='get_agent', default=policy.ADMIN, summary='List agents')
+RULES = [('get_agent', policy.ADMIN, 'Show an agent, and see it in lists')]
+
+
+@routes.get('/agents', rule='get_agents', default=policy.READER, summary='List agents')
 def list_agents(req):
+    if not req.allows('get_agent'):
+        return {'agents': []}
     query, horizon = select().order_by(_agents.host, _agents.agent_type), placement.horizon(req.app.conf.network)
     after = {}
     for name, value in req.query.items():
         values = value if isinstance(value, list) else [value]
         if name == 'admin_state_up':
             query = query.where(_agents.admin_state_up.is_(schema.boolean(values[0], name)))
+        elif name == 'agent_type':
+            # Clients ask for 'DHCP Agent' and for 'DHCP agent'.
+            query = query.where(sa.func.lower(_agents.agent_type).in_([one.lower() for one in values]))
         elif name in FILTERS:
             query = query.where(FILTERS[name].in_(values))
         elif name == 'alive':

@@ -27,12 +27,12 @@ EXTENSIONS = {
     'extraroute-atomic': ('Atomically add/remove extra routes', 'Routes added and removed one by one'),
     'fip-port-details': ('Floating IP Port Details Extension', 'Details of the port behind a floating address'),
     'floating-ip-port-forwarding': ('Floating IP Port Forwarding', 'Single ports of a floating address'),
+    'filter-validation': ('Filter parameters validation', 'Unknown filters are refused'),
     'ip-substring-filtering': ('IP address substring filtering', 'Ports by a part of their address'),
     'ip_allocation': ('IP Allocation', 'When a port gets its addresses'),
     'l3_agent_scheduler': ('L3 Agent Scheduler', 'Which agents have which routers'),
     'l2_adjacency': ('L2 Adjacency', 'Whether a network is one link'),
     'metering': ('Neutron Metering', 'Labels by which traffic is counted'),
-    'multi-provider': ('Multi Provider Network', 'Segments of networks'),
     'net-mtu': ('Network MTU', 'The largest packet of a network'),
     'net-mtu-writable': ('Network MTU (writable)', 'A smaller largest packet'),
     'network-ip-availability': ('Network IP Availability', 'How full networks are'),
@@ -65,20 +65,18 @@ EXTENSIONS = {
     'standard-attr-revisions': ('Resource revision numbers', 'Revision numbers'),
     'standard-attr-tag': ('Tag support for resources with standard attribute', 'Tags'),
     'standard-attr-timestamp': ('Resource timestamps', 'Times of creation and change'),
+    'security-groups-default-rules': ('Default rules for security groups', 'What new security groups begin with'),
     'stateful-security-group': ('Stateful security group', 'Security groups without connection tracking'),
     'subnet-dns-publish-fixed-ip': ('Subnet DNS publish fixed IP', 'Names of fixed addresses'),
     'subnet-service-types': ('Subnet service types', 'Subnets for some kinds of ports'),
+    'qos-bw-limit-direction': ('Direction for QoS bandwidth limit rule', 'Limits of both directions'),
+    'qos-default': ('QoS default policy', 'The policy that a project uses by default'),
+    'qos-rule-type-details': ('Details of QoS rule types', 'What rules of a type can say'),
     'subnet_allocation': ('Subnet Allocation', 'Subnets cut from pools'),
+    'tag': ('Tag support', 'Tags of networks'),
+    'tag-ext': ('Tag support for resources: subnet, subnetpool, port, router', 'Tags of other resources'),
     'subnetpool-prefix-ops': ('Subnet Pool Prefix Operations', 'Prefixes added and removed one by one'),
 }
-#: built in this or that module and listed only where it is there
-UNBUILT = {'address-group', 'auto-allocated-topology', 'availability_zone', 'binding-extended',
-           'floating-ip-port-forwarding', 'metering', 'network_availability_zone', 'qos', 'rbac-policies',
-           'rbac-security-groups', 'rbac-subnetpool', 'rbac-address-scope', 'router_availability_zone',
-           'security-groups-remote-address-group', 'service-type', 'multi-provider'}
-for alias in UNBUILT:
-    del EXTENSIONS[alias]
-
 routes = api.Routes('extensions')
 RESOURCES = ('networks', 'subnets', 'ports')
 

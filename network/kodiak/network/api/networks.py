@@ -13,6 +13,12 @@ _networks = models.networks.c
 _segments = models.segments.c
 _rbac = models.rbac_policies.c
 ADMIN = 'role:admin'
+ZONE = 'nova'           # the one availability zone of networks and routers
+
+
+def zones(placed):
+    """``availability_zones`` of what is placed on a host, or not."""
+    return [ZONE] if placed else []
 
 
 def shared_expression(object_type, table):
@@ -67,7 +73,8 @@ ATTRIBUTES = [
     ),
     Field('dns_domain', fields.STRING, _networks.dns_domain, default=''),
     Field('availability_zone_hints', fields.STRINGS, _networks.availability_zone_hints, put=False, default=list),
-    Field('availability_zones', fields.STRINGS, None, post=False, put=False),
+    Field('availability_zones', fields.STRINGS, None, post=False, put=False, view=zones,
+          expression=sa.exists().where(models.dhcp_placements.c.network_id == _networks.id)),
     Field('subnets', fields.IDS, _networks.subnets, post=False, put=False),
     Field('qos_policy_id', fields.ID_OR_NONE, _networks.qos_policy_id, default=None),
     Field('ipv4_address_scope', fields.ID_OR_NONE, _networks.ipv4_address_scope, post=False, put=False),
@@ -77,19 +84,17 @@ ATTRIBUTES = [
 ]
 
 
-def _complete(conn, items, names, req):
-    if 'availability_zones' not in names:
-        return
-    for item in items:
-        item['availability_zones'] = []
+def check_hints(values):
+    """404 where a request names a zone that there is not."""
+    for hint in values.get('availability_zone_hints') or ():
+        if hint != ZONE:
+            raise faults.missing('AvailabilityZoneNotFound', f'AvailabilityZone {hint} could not be found.')
 
 
 def _check(req, values, row):
     if values.get('qos_policy_id'):
         check_qos(req, values['qos_policy_id'])
-    hints = values.get('availability_zone_hints')
-    if hints and set(hints) - {'nova'}:
-        raise faults.missing('AvailabilityZoneNotFound', f'AvailabilityZone {hints[0]} could not be found.')
+    check_hints(values)
 
 
 def check_qos(req, policy_id):
@@ -103,12 +108,8 @@ def check_qos(req, policy_id):
             raise faults.not_found('QoS policy', policy_id, 'QosPolicyNotFound')
 
 
-def _shared(values):
-    return _networks.shared.is_(schema.boolean(values[0], 'shared'))
-
-
 NETWORK = Resource('network', 'networks', models.networks, ATTRIBUTES, find.usable_networks, networks.create, networks.update,
-                   networks.delete, finish=_complete, check=_check, missing=('Network', None))
+                   networks.delete, check=_check, missing=('Network', None))
 
 SEGMENT = Resource(
     'segment', 'segments', models.segments, [

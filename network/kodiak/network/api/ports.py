@@ -108,7 +108,7 @@ RULES = [(f'{action}_port:{name}', NETWORK_OWNER, f'{action} a port with {name},
     ('create_port:mac_address', NETWORK_OWNER, 'create a port with a MAC address of its own')]
 
 PORT = Resource('port', 'ports', models.ports, ATTRIBUTES, find.usable_ports,
-                lambda one, values: placement.create_port(one, values)['id'], placement.update_port, ports.delete, check=_check,
+                lambda one, values: placement.create_port(one, values)['id'], ports.update, ports.delete, check=_check,
                 missing=('Port', None),
                 policies={'create': policy.PROJECT_MEMBER + ' or role:service', 'get': policy.READER + ' or role:service',
                           'update': MEMBER, 'delete': MEMBER},

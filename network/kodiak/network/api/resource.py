@@ -39,13 +39,12 @@ class Resource:
              'delete': policy.PROJECT_MEMBER}
 
     def __init__(self, name, plural, table, attributes, visible, create=None, update=None, delete=None, policies=None, finish=None,
-                 check=None, joined=None, more=(), filters=None, path=None, missing=None, computed=(), before=None, order='id'):
+                 check=None, joined=None, more=(), filters=None, path=None, missing=None, before=None, order='id'):
         self.name, self.plural, self.table, self.visible = name, plural, table, visible
         self.fields = {field.name: field for field in attributes}
         self.domain = {'create': create, 'update': update, 'delete': delete}
         self.policies = {**self.USUAL, **(policies or {})}
         self.finish, self.check, self.joined, self.more, self.before = finish, check, joined, more, before
-        self.computed = computed
         self.missing = missing or (plural, None)
         self.path = path or '/' + plural.replace('_', '-')
         self.taggable = 'tags' in self.fields
@@ -75,8 +74,7 @@ class Resource:
     def _declare(self):
         routes, name, one = self.routes, self.name, self.path + '/{id}'
         what = name.replace('_', ' ')
-        item = schema.obj({field.name: field.kind.shown or field.kind.schema for field in self.fields.values() if not field.hidden}
-                          | {name: {} for name in self.computed})
+        item = schema.obj({field.name: field.kind.shown or field.kind.schema for field in self.fields.values() if not field.hidden})
         links = {f'{self.plural}_links': schema.array(schema.obj({'rel': schema.STRING, 'href': schema.STRING}))}
         routes.get(self.path, rule=f'get_{name}', default=self.policies['get'], strict_query=True, summary=f'List {what}s',
                    query=self.listing.parameters(fields=FOR_ALL),
@@ -373,6 +371,6 @@ def check_revision(req, row):
     match = re.fullmatch(r'\s*revision_number=(\d+)\s*', header)
     if not match:
         raise errors.BadRequest(f'Invalid value for If-Match header: {header[:80]}', kind='HTTPBadRequest')
-    if int(match[1]) != row['revision_number']:
-        raise errors.PreconditionFailed(f'Constrained to {match[1]}, but current revision is {row["revision_number"]}',
+    if int(match[1]) != row.get('revision_number'):
+        raise errors.PreconditionFailed(f"Constrained to {match[1]}, but current revision is {row.get('revision_number')}",
                                         kind='RevisionNumberConstraintFailed')

@@ -1,13 +1,13 @@
 """Routers, floating addresses and port forwardings of the API."""
 import sqlalchemy as sa
 
-from kodiak.common import api, policy
+from kodiak.common import api, errors, policy
 from kodiak.common.api import schema
 from kodiak.network import find, floatingips, models, routers, unit
 
 from . import fields
 from .fields import Field
-from .networks import check_qos
+from .networks import check_hints, check_qos, zones
 from .resource import Resource
 
 _routers = models.routers.c
@@ -40,22 +40,20 @@ ROUTER_ATTRIBUTES = [
     Field('status', fields.STRING, _routers.status, post=False, put=False),
     Field('external_gateway_info', GATEWAY, _routers.external_gateway_info, view=fields.json_or_null),
     Field('routes', fields.ROUTES, _routers.routes, post=False),
-    Field('distributed', fields.BOOLEAN, None, post=False, put=False, expression=sa.false(), get_rule=ADMIN),
-    Field('ha', fields.BOOLEAN, None, post=False, put=False, expression=sa.false(), get_rule=ADMIN),
+    Field('distributed', fields.BOOLEAN, None, expression=sa.false(), create_rule=ADMIN, update_rule=ADMIN, get_rule=ADMIN),
+    Field('ha', fields.BOOLEAN, None, expression=sa.false(), create_rule=ADMIN, update_rule=ADMIN, get_rule=ADMIN),
     Field('availability_zone_hints', fields.STRINGS, _routers.availability_zone_hints, put=False, default=list),
-    Field('availability_zones', fields.STRINGS, None, post=False, put=False),
+    Field('availability_zones', fields.STRINGS, None, post=False, put=False, view=zones, expression=_routers.host != ''),
     Field('flavor_id', fields.ID_OR_NONE, _routers.flavor_id, post=False, put=False),
     Field('gw_port_id', fields.ID_OR_NONE, _routers.gateway_port_id, post=False, put=False, hidden=True),
 ]
 
 
-def _zones(conn, items, names, req):
-    if 'availability_zones' in names:
-        for item in items:
-            item['availability_zones'] = []
-
-
 def _check_router(req, values, row):
+    check_hints(values)
+    for name in ('distributed', 'ha'):
+        if values.pop(name, False):
+            raise errors.BadRequest(f'Routers cannot be {name} in this cloud.', kind='HTTPBadRequest')
     info = values.get('external_gateway_info') or {}
     action = 'create' if row is None else 'update'
     for name in ('enable_snat', 'external_fixed_ips'):
@@ -70,7 +68,7 @@ RULES = [(f'{action}_router:external_gateway_info:{name}', ADMIN, f"{action} a r
 
 
 ROUTER = Resource('router', 'routers', models.routers, ROUTER_ATTRIBUTES, find.own(models.routers), routers.create, routers.update,
-                  routers.delete, finish=_zones, check=_check_router, missing=('Router', None))
+                  routers.delete, check=_check_router, missing=('Router', None))
 
 interfaces = api.Routes('routers')
 INTERFACE = schema.obj({'subnet_id': schema.STRING, 'port_id': schema.STRING})

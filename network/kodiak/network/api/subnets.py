@@ -91,7 +91,7 @@ POOL = Resource('subnetpool', 'subnetpools', models.subnetpools, [
     Field('is_default', fields.BOOLEAN, _pools.is_default, default=False, create_rule=ADMIN, update_rule=ADMIN),
     Field('shared', fields.BOOLEAN, _pools.shared, put=False, default=False, create_rule=ADMIN,
           expression=shared_expression('subnetpool', models.subnetpools)),
-], lambda project_id: sa.or_(find.usable('subnetpool', models.subnetpools)(project_id), _pools.shared), subnetpools.create,
+], find.usable('subnetpool', models.subnetpools), subnetpools.create,
     subnetpools.update, subnetpools.delete, missing=('Subnet pool', 'SubnetPoolNotFound'))
 
 SCOPE = Resource('address_scope', 'address_scopes', models.address_scopes, [
@@ -100,7 +100,7 @@ SCOPE = Resource('address_scope', 'address_scopes', models.address_scopes, [
           _scopes.ip_version, put=False, default=fields.REQUIRED),
     Field('shared', fields.BOOLEAN, _scopes.shared, default=False, create_rule=ADMIN, update_rule=ADMIN,
           expression=shared_expression('address_scope', models.address_scopes)),
-], lambda project_id: sa.or_(find.usable('address_scope', models.address_scopes)(project_id), _scopes.shared),
+], find.usable('address_scope', models.address_scopes),
     subnetpools.create_scope, subnetpools.update_scope, subnetpools.delete_scope, missing=('Address scope', 'AddressScopeNotFound'))
 
 prefixes = api.Routes('subnetpools')
