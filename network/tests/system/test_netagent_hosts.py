@@ -300,6 +300,23 @@ def test_no_packet_is_flooded_to_where_the_receiver_is_not(lab):
     assert '00:00:00:00:00:00 dst 192.168.77.2' in entries
 
 
+def test_a_tunnelled_packet_of_a_stranger_is_dropped(lab):
+    """VXLAN from an address that is no host's, as a guest could send it through its router."""
+    lab.one.out('ip netns add stranger; ip link add str0 type veth peer name eth0 netns stranger; ip link set str0 up;'
+                'ip addr add 198.51.100.1/24 dev str0; ip -n stranger addr add 198.51.100.2/24 dev eth0;'
+                'ip -n stranger link set eth0 up; ip -n stranger route add default via 198.51.100.1')
+    before = lab.one.out('ip -s link show vxlan-1001 | grep -A1 RX')
+    code = ("import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+            "s.sendto(bytes.fromhex('08000000'+'0003e900'+'ffffffffffff'+'020000000001'+'0806')+bytes(50),('192.168.77.1',4789))\n")
+    pathlib.Path(lab.one.folder, 'stranger.py').write_text(code)
+    lab.one.out(f'{sys.executable} {lab.one.folder}/stranger.py', 'stranger')
+    assert lab.one.out('ip -s link show vxlan-1001 | grep -A1 RX') == before
+    lab.one.out('nft add element inet kodiak-tunnel peers4 { 198.51.100.2 }')
+    lab.one.out(f'{sys.executable} {lab.one.folder}/stranger.py', 'stranger')
+    assert lab.one.out('ip -s link show vxlan-1001 | grep -A1 RX') != before
+    lab.one.out('nft delete element inet kodiak-tunnel peers4 { 198.51.100.2 }; ip netns del stranger')
+
+
 def test_networks_are_apart(lab):
     assert not ping(lab.one, 'a', '10.9.0.13')
 

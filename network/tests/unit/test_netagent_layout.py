@@ -7,7 +7,7 @@ import pytest
 from kodiak.network.agent import dhcp, layout, names, nft, routers, state
 from kodiak.network.agent.layout import Link, Namespace
 from kodiak.network.drivers import namespaces
-from kodiak.network.drivers.linuxbridge import Shape, l2
+from kodiak.network.drivers.linuxbridge import Shape, l2, tunnel
 
 NET, PUBLIC = '11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'
 ROUTER = '44444444-4444-4444-8444-444444444444'
@@ -104,7 +104,7 @@ def test_nothing_is_wanted_so_nothing_stays():
     assert {link for _, link in (op for op in gone if len(op) == 2)} == set(host.spaces[''].links)
     assert {op[0] for op in gone if len(op) == 1} == {names.router_namespace(ROUTER), names.dhcp_namespace(NET)}
     assert [action.op[2] for action in todo.first if action.op[0] == 'nft'] == [
-        'delete table bridge kodiak-guard\ndelete table inet kodiak-groups\n']
+        'delete table inet kodiak-tunnel\ndelete table bridge kodiak-guard\ndelete table inet kodiak-groups\n']
 
 
 def test_links_of_others_are_left_alone():
@@ -265,6 +265,35 @@ def test_dhcp_of_ipv6():
     slaac = dataclasses.replace(six, ipv6_address_mode='slaac', ipv6_ra_mode='slaac')
     made.networks[NET] = dataclasses.replace(made.networks[NET], subnets=(*wanted().networks[NET].subnets, slaac))
     assert '[fd00::5]' not in plan(made).services[NET].files['hosts']
+
+
+def test_only_hosts_that_share_a_network_may_send_tunnelled_packets():
+    table = plan(wanted()).tables[''][tunnel.TUNNEL]
+    assert table.sets['peers4'].elements == {'192.0.2.1': '', '192.0.2.2': ''}
+    assert plan(state.Wanted()).tables[''] == {}
+
+
+def test_a_document_that_makes_no_sense_harms_nothing_else():
+    made = wanted()
+    made.routers['broken'] = state.Router('broken', legs=(
+        state.RouterLeg('leg-of-broken', NET, 'fa:16:3e:00:00:33', (state.FixedIP('s', '10.0.0.1'),)),),
+        routes=({'destination': 'nowhere', 'nexthop': '10.0.0.9'},))
+    made.ports[uuid('a')] = dataclasses.replace(made.ports[uuid('a')], mac='fa:16}; flush ruleset', fixed_ips=(
+        state.FixedIP('s', 'ten'),))
+    made.set_members['x'] = state.SetMember('x', 'set', addresses=('nonsense', '10.0.0.1'))
+    planned = plan(made)
+    assert 'makes no sense' in planned.problems['routers', 'broken']
+    assert 'make no sense' in planned.problems['ports', uuid('a')]
+    assert ('ports', uuid('b')) not in planned.problems
+    assert not any('leg-of-brok' in name for name in planned.spaces[''].links)
+    scripts = [nft.diff(table, None) for table in planned.tables[''].values()]
+    assert 'flush ruleset' not in ''.join(scripts)
+
+
+def test_ports_wait_for_their_filters():
+    made = plan(wanted())
+    assert made.filtered == {uuid('a'), uuid('b')}
+    assert made.spaces[''].owner == ('filters', '')
 
 
 def test_a_network_without_dhcp_has_no_service():

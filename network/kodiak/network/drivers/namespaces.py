@@ -66,7 +66,11 @@ def plan(shape, wanted, settings, observed):
     addresses = routers.floating(wanted)
     for key, router in wanted.routers.items():
         name = names.router_namespace(key)
-        space, table, sentence = routers.plan(wanted, router, addresses.get(key, []), bridges, host, shape.plug)
+        try:
+            space, table, sentence = routers.plan(wanted, router, addresses.get(key, []), bridges, host, shape.plug)
+        except (ValueError, KeyError) as error:
+            _malformed(made, ('routers', key), error)
+            continue
         made.spaces[name], made.tables[name] = space, {routers.TABLE: table}
         made.cuts[name] = routers.cuts(observed.tables.get(name, {}).get(routers.TABLE), table)
         if sentence:
@@ -84,6 +88,15 @@ def plan(shape, wanted, settings, observed):
     return made
 
 
+def _malformed(made, owner, error):
+    """A document that makes no sense is a fault of its own and of nothing else; what it has on the host is taken away."""
+    LOG.error('The document of %s %s makes no sense: %r', *owner, error)
+    host = made.spaces[names.HOST]
+    for name in [name for name, known in host.owners.items() if known == owner and host.links[name].kind == 'veth']:
+        del host.links[name], host.owners[name]
+    made.problems[owner] = f'its document makes no sense: {error}'
+
+
 def _plan_dhcp(made, shape, wanted, settings, bridges):
     members = {}
     for member in wanted.members.values():
@@ -93,9 +106,14 @@ def _plan_dhcp(made, shape, wanted, settings, bridges):
             continue
         mine = members.get(key, [])
         name = names.dhcp_namespace(key)
-        made.spaces[name] = dhcp.plan(network, mine, bridges[key], made.spaces[names.HOST], shape.plug)
-        made.services[key] = dhcp.render(network, mine, os.path.join(settings.dhcp_folder, key), settings.dhcp_user,
-                                         settings.dns_servers)
+        try:
+            service = dhcp.render(network, mine, os.path.join(settings.dhcp_folder, key), settings.dhcp_user,
+                                  settings.dns_servers)
+            made.spaces[name] = dhcp.plan(network, mine, bridges[key], made.spaces[names.HOST], shape.plug)
+        except (ValueError, KeyError) as error:
+            _malformed(made, ('networks', key), error)
+            continue
+        made.services[key] = service
         if dhcp.isolated_subnets(network, mine):
             made.listeners[name] = ('networks', key)
 

@@ -1,5 +1,6 @@
-"""Linux bridges and VXLAN: see ``l2`` for links, ``firewall`` for filters, ``cuts`` for what ends with a filter."""
-from kodiak.network.drivers.linuxbridge import cuts, firewall, l2
+"""Linux bridges and VXLAN: see ``l2`` for links, ``firewall`` for filters,
+``cuts`` for what ends with a filter, ``tunnel`` for who may send VXLAN here."""
+from kodiak.network.drivers.linuxbridge import cuts, firewall, l2, tunnel
 from kodiak.network.drivers.namespaces import NamespaceDriver
 
 
@@ -17,7 +18,8 @@ class Shape:
     @staticmethod
     def filters(wanted, bridges, observed):
         """({title: Table}, ids of the ports that need them, {port id: sentence})."""
-        return firewall.plan(wanted, bridges, observed)
+        tables, filtered, problems = firewall.plan(wanted, bridges, observed)
+        return {**tunnel.plan(wanted, bridges), **tables}, filtered, problems
 
 
 class Driver(NamespaceDriver):

@@ -41,7 +41,7 @@ def plan(before, after):
     """
     if GUARD not in before or GROUPS not in before:
         return []
-    if not after:
+    if GUARD not in after:
         after = {GUARD: Table('bridge', 'kodiak-guard'), GROUPS: Table('inet', 'kodiak-groups')}
     cuts = set()
     groups, later = before[GROUPS].chains, after[GROUPS].chains

@@ -19,9 +19,14 @@ the one tells the other by the packet's mark:
 A mark is ours if its upper 12 bits are 0x4b0; the lower 20 are the number of the port on this host.
 """
 import ipaddress
+import logging
+import re
 
 from kodiak.network.agent import names
 from kodiak.network.agent.nft import Chain, Set, Table
+
+MAC = re.compile(r'^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z')
+LOG = logging.getLogger(__name__)
 
 GUARD = 'bridge kodiak-guard'
 GROUPS = 'inet kodiak-groups'
@@ -117,6 +122,17 @@ def _networks(texts, version):
     return singles, [str(network) for network in ipaddress.collapse_addresses(wide)]
 
 
+def _sane(texts):
+    """Those of some addresses and CIDRs that are any."""
+    for text in texts:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            LOG.error('%r is no address', text)
+        else:
+            yield text
+
+
 def _everything(network):
     return ipaddress.ip_network(network, strict=False).prefixlen == 0
 
@@ -167,7 +183,7 @@ def _member_sets(wanted, used):
     texts = {key: [] for key in used}
     for member in wanted.set_members.values():
         if member.set_id in texts:
-            texts[member.set_id].extend(member.addresses)
+            texts[member.set_id].extend(_sane(member.addresses))
     sets = {}
     for key, addresses in texts.items():
         for version in (4, 6):
@@ -196,10 +212,13 @@ def _guard_port(sets, tap, port):
     """Add what a guest may send as: its own MAC and addresses, and its allowed pairs."""
     pairs = [(port.mac, fixed.address) for fixed in port.fixed_ips]
     pairs += [(pair.mac_address or port.mac, pair.ip_address) for pair in port.allowed_address_pairs]
-    pairs += [(mac, link_local(mac)) for mac in {port.mac, *(mac for mac, _ in pairs)}]
-    by_mac = {}
+    by_mac = {mac: [] for mac in {port.mac, *(mac for mac, _ in pairs)} if MAC.match(mac)}
+    for mac, addresses in by_mac.items():
+        addresses.append(link_local(mac))
     for mac, address in pairs:
-        by_mac.setdefault(mac, []).append(address)
+        if not MAC.match(mac):
+            raise ValueError(f'{mac!r} is no MAC address')
+        by_mac[mac].append(address)
     advertised, wide6 = set(), False
     for mac, addresses in by_mac.items():
         sets['macs'].elements[f'{tap} . {mac}'] = ''
@@ -240,8 +259,8 @@ def plan(wanted, bridges, observed):
     :param bridges: {network id: name of its bridge here}.
     :param observed: {title: Table}; ports and bridges keep the numbers that they have there.
     :returns: ({title: Table}, ids of filtered ports, {port id: sentence}): no tables where there is nothing to filter; the
-        last are ports that can't be filtered as
-        they should. Such a port has the rules that are understood: it lets less through than it should, never more.
+        last are ports that can't be filtered as they should. Such a port has the rules that are understood: it lets less
+        through than it should, never more.
     """
     ports = {key: port for key, port in sorted(wanted.ports.items())
              if port.port_security_enabled and port.network_id in bridges}
@@ -290,13 +309,17 @@ def plan(wanted, bridges, observed):
         guard.sets['sources'].elements[tap] = guard.sets['targets'].elements[tap] = mark
         guard.sets['homes'].elements[tap] = str(zones.get(bridges[port.network_id], 0))
         guard.sets['guarded'].elements[tap] = ''
-        _guard_port(guard.sets, tap, port)
+        try:
+            _guard_port(guard.sets, tap, port)
+        except ValueError as error:
+            # It may send nothing that is not in the sets yet.
+            problems[key] = f'its addresses make no sense: {error}'
         _port_chains(groups, port, tap, wanted)
         groups.sets['egress-ports'].elements[mark] = f'jump egress-{tap}'
         groups.sets['ingress-ports'].elements[mark] = f'jump ingress-{tap}'
         told = [faults[group] for group in port.security_groups if group in faults]
         if told:
-            problems[key] = '; '.join(told)
+            problems.setdefault(key, '; '.join(told))
     return {GUARD: guard, GROUPS: groups}, set(ports), problems
 
 

@@ -58,7 +58,8 @@ def plan(wanted, facts, owner, present):
     :param present: names of the host's links.
     :returns: (Namespace, {network id: bridge}, {network id: sentence}).
     """
-    host = Namespace(sysctls=dict(SYSCTLS))
+    # Without these settings no port has its filters, so they are for the filters.
+    host = Namespace(sysctls=dict(SYSCTLS), owner=('filters', ''))
     found, problems = bridges(wanted, facts.bridge_mappings, present)
     by_network = {}
     for member in wanted.members.values():
