@@ -70,7 +70,7 @@ def test_a_router_with_a_floating_address(member, admin, make, net, agent):
     member.put(f"/routers/{router['id']}/remove_router_interface", {'subnet_id': subnet['id']}).expect(200)
     member.delete('/routers/' + router['id']).expect(204)
     host.look()
-    assert not host.wanted.routers and not host.wanted.floating_ips and not host.wanted.networks
+    assert not host.wanted.routers and not host.wanted.floating_ips and set(host.wanted.networks) == {network['id']}
 
 
 def test_security_groups(member, make):
