@@ -11,7 +11,7 @@ import urllib.parse
 
 import orjson
 import requests
-import requests.adapters
+from oslo_context import context as oslo_context
 
 from kodiak.common import errors
 
@@ -122,8 +122,9 @@ class Client:
         if json is not None:
             data = orjson.dumps(json)
             headers.setdefault('Content-Type', 'application/json')
-        if context is not None:
-            headers['X-OpenStack-Request-ID'] = context.global_request_id or context.request_id
+        asker = context or oslo_context.get_current()      # of a saga's step, say: its id goes along in any case
+        if asker is not None:
+            headers['X-OpenStack-Request-ID'] = asker.global_request_id or asker.request_id
         for attempt in range(retries + 1):
             try:
                 self._authenticate(headers, context, as_service)

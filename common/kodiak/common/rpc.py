@@ -118,9 +118,9 @@ def _wire(context):
 
 
 def _note(side, table, name, context, outcome, seconds, topic=None, server=None):
-    """Count an RPC, and note it where it was made for a request."""
+    """Count an RPC, and note it where it was made for somebody's request or went wrong."""
     metrics.rpc(side, table.name, name, outcome, seconds)
-    if context is not None:
+    if context is not None and (context.user_id or context.global_request_id or outcome != 'ok'):
         events.emit('rpc', context.request_id, context.global_request_id, side=side, name=f'{table.name}.{name}',
                     to=' on '.join(filter(None, (topic, server))) or None, outcome=outcome, ms=round(seconds * 1000, 1))
 

@@ -63,7 +63,8 @@ def test_rpcs_made_for_a_request_are_events_and_others_are_not(path):
     bus = rpc.Bus.in_memory()
     bus.serve(table, Handlers(), 'topic')
     bus.client(table, 'topic').call('ask')
-    bus.client(table, 'topic').call('ask', context.Context(request_id='req-12345678'))
+    bus.client(table, 'topic').call('ask', context.background())
+    bus.client(table, 'topic').call('ask', context.Context(request_id='req-12345678', user_id='u'))
     bus.close()
     assert [(event['side'], event['name'], event['outcome'], event['request_id']) for event in read(path)] == [
         ('serve', 'try.ask', 'ok', 'req-12345678'), ('call', 'try.ask', 'ok', 'req-12345678')]
