@@ -123,7 +123,8 @@ def _event(event):
         failed = True
         text = f'{event.get("level")} {event.get("logger")}: {event.get("message")}'
     # Events are noted when they end; a timeline reads better by when they began.
-    return {'at': event['at'] - event.get('ms', 0) / 1000, 'where': event['binary'], 'what': kind.upper(), 'text': text, 'failed': failed}
+    return {'at': event['at'] - event.get('ms', 0) / 1000, 'where': event['binary'], 'what': kind.upper(), 'text': text,
+            'failed': failed}
 
 
 def show(entries):
