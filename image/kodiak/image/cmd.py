@@ -1,7 +1,9 @@
 """Entry points: the API process and the admin command."""
-from kodiak.common import cli, config, policy, saga, service, wake, wsgi
+import pathlib
 
-from . import blobs, imports, stores
+from kodiak.common import cli, config, db, policy, saga, service, wake, wsgi
+
+from . import blobs, imports, metadefs, stores
 from . import conf as options
 
 NAME = 'image'
@@ -41,4 +43,15 @@ def api():
 def admin():
     """``kodiak-image``."""
     from .api import API
-    cli.main(cli.Commands(NAME, load_conf, lambda: [API]))
+    commands = cli.Commands(NAME, load_conf, lambda: [API])
+    commands.add('metadefs', _load_metadefs, 'Load metadata definitions: those that come with the service, or those of files.', [
+        (['action'], {'choices': ['load']}), (['file'], {'nargs': '*', 'help': 'YAML: one namespace a document'})])
+    cli.main(commands)
+
+
+def _load_metadefs(conf, options):
+    database = db.Database(conf.database.connection)
+    files = [pathlib.Path(name) for name in options.file] or None
+    added, skipped = database.transact(metadefs.load, files)
+    print('\n'.join([*(f'added {name}' for name in added), *(f'kept {name}' for name in skipped)]))
+    database.close()

@@ -106,3 +106,35 @@ tasks = sa.Table(
     _time('created_at', nullable=False),
     _time('updated_at', nullable=False),
 )
+
+metadef_namespaces = sa.Table(
+    'metadef_namespaces', metadata,
+    sa.Column('id', sa.String(36), primary_key=True),
+    sa.Column('namespace', sa.String(80), nullable=False, unique=True),
+    sa.Column('display_name', sa.String(80)),
+    sa.Column('description', sa.Text),
+    sa.Column('visibility', sa.String(20), nullable=False),
+    sa.Column('protected', sa.Boolean, nullable=False),
+    sa.Column('owner', sa.String(255), index=True),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
+)
+
+# What a namespace holds: objects, properties, tags, and its associations with resource types.
+metadef_parts = sa.Table(
+    'metadef_parts', metadata,
+    sa.Column('namespace_id', sa.String(36), sa.ForeignKey('metadef_namespaces.id', ondelete='CASCADE'), primary_key=True),
+    sa.Column('kind', sa.String(20), primary_key=True),
+    sa.Column('name', sa.String(255), primary_key=True),
+    sa.Column('body', db.JSON(2 ** 24 - 1), nullable=False),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
+    sa.Index('ix_metadef_parts_kind_name', 'kind', 'name'),
+)
+
+metadef_resource_types = sa.Table(
+    'metadef_resource_types', metadata,
+    sa.Column('name', sa.String(80), primary_key=True),
+    _time('created_at', nullable=False),
+    _time('updated_at', nullable=False),
+)

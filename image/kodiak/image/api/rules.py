@@ -9,6 +9,8 @@ PROJECT_READER = f'role:admin or (role:reader and {_OWNER})'
 CREATE = f'role:admin or (role:member and {_OWNER} and project_id:%(owner)s)'
 SHOW = f'role:admin or (role:reader and ({_SEEN}))'
 DOWNLOAD = f'role:admin or (role:member and ({_SEEN}))'
+READER = 'role:admin or role:reader'
+NAMESPACE = f"role:admin or (role:reader and ({_OWNER} or 'public':%(visibility)s))"
 #: The method decides further: copy_image or modify_image.
 IMPORT = 'role:admin or role:member'
 SHARED_MEMBER = f'role:admin or (role:member and {_MEMBER})'

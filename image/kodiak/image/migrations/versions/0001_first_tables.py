@@ -54,6 +54,28 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_images_owner'), ['owner'], unique=False)
         batch_op.create_index(batch_op.f('ix_images_status'), ['status'], unique=False)
 
+    op.create_table('metadef_namespaces',
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('namespace', sa.String(length=80), nullable=False),
+    sa.Column('display_name', sa.String(length=80), nullable=True),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.Column('visibility', sa.String(length=20), nullable=False),
+    sa.Column('protected', sa.Boolean(), nullable=False),
+    sa.Column('owner', sa.String(length=255), nullable=True),
+    sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_metadef_namespaces')),
+    sa.UniqueConstraint('namespace', name=op.f('uq_metadef_namespaces_namespace'))
+    )
+    with op.batch_alter_table('metadef_namespaces', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_metadef_namespaces_owner'), ['owner'], unique=False)
+
+    op.create_table('metadef_resource_types',
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_metadef_resource_types'))
+    )
     op.create_table('saga_steps',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('saga_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
@@ -171,4 +193,17 @@ def upgrade():
     )
     with op.batch_alter_table('image_tags', schema=None) as batch_op:
         batch_op.create_index('ix_image_tags_value', ['value'], unique=False)
+
+    op.create_table('metadef_parts',
+    sa.Column('namespace_id', sa.String(length=36), nullable=False),
+    sa.Column('kind', sa.String(length=20), nullable=False),
+    sa.Column('name', sa.String(length=255), nullable=False),
+    sa.Column('body', sa.Text(length=16777215), nullable=False),
+    sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.ForeignKeyConstraint(['namespace_id'], ['metadef_namespaces.id'], name=op.f('fk_metadef_parts_namespace_id_metadef_namespaces'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('namespace_id', 'kind', 'name', name=op.f('pk_metadef_parts'))
+    )
+    with op.batch_alter_table('metadef_parts', schema=None) as batch_op:
+        batch_op.create_index('ix_metadef_parts_kind_name', ['kind', 'name'], unique=False)
 
