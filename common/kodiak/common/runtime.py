@@ -4,9 +4,12 @@ import datetime
 import logging
 import typing
 
-from kodiak.common.db import utcnow
-
 LOG = logging.getLogger(__name__)
+
+
+def _now():
+    """As ``db.utcnow``, for processes that carry no database library."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 @dataclasses.dataclass
@@ -35,7 +38,7 @@ class Runtime:
     binary: str = ''
     host: str = 'localhost'
     version: str = ''
-    started_at: datetime.datetime = dataclasses.field(default_factory=utcnow)
+    started_at: datetime.datetime = dataclasses.field(default_factory=_now)
     background: list = dataclasses.field(default_factory=list)
     on_reload: list = dataclasses.field(default_factory=list)
 

@@ -20,8 +20,7 @@ import threading
 
 import orjson
 
-from kodiak.common import client, config, events, heartbeat, log, metrics, rpc, wake
-from kodiak.common.db import Database
+from kodiak.common import client, config, events, log, metrics, rpc
 from kodiak.common.runtime import Runtime
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +37,7 @@ def make_runtime(name, binary, conf, database=True):
         version = ''
     db = None
     if database:
+        from kodiak.common.db import Database  # agents have no database, and need not carry SQLAlchemy
         url = conf.database.connection or f'sqlite:///{conf.state_path}/{name}/{name}.sqlite'
         db = Database(url, pool_size=conf.database.pool_size)
     return Runtime(name=name, binary=binary, conf=conf, host=conf.host, db=db, bus=rpc.Bus(conf),
@@ -72,6 +72,7 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None):
 
 def attach_api(app):
     """What every API worker process runs besides its requests: a heartbeat, and the carrying of wake-ups."""
+    from kodiak.common import heartbeat, wake
     bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
     bell.start(hear=False)
     heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at).start()
@@ -92,6 +93,7 @@ def run_worker(name, build, *, opts=None, defaults=None, argv=None, binary=None,
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, args=(app,), daemon=True).start())
     build(app)
     if database:
+        from kodiak.common import heartbeat, wake
         bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
         app.background.append(bell)
         app.background.append(heartbeat.Heartbeat(app.db, app.host, app.binary, topic, app.version,
