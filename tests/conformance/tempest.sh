@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs Tempest (the newest release from PyPI, unmodified) against the running cloud of devstack/stack.sh.
+#
+#   tests/conformance/tempest.sh                      everything
+#   tests/conformance/tempest.sh -l FILE              the tests that an include list names
+#   tests/conformance/tempest.sh REGEX...             the tests that match one of the expressions
+#
+# TEMPEST_WORK        where its virtual environment and workspace go (default: .tempest in the top folder)
+# TEMPEST_JOBS        tests at the same time (default 2)
+# TEMPEST_VERSION     a version other than the newest
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=${TEMPEST_WORK:-$top/.tempest}
+jobs=${TEMPEST_JOBS:-2}
+. "$top/devstack/venv.sh"
+
+selection=()
+while getopts 'l:h' option; do
+    case $option in
+        l) selection=(--include-list "$(realpath "$OPTARG")") ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+if [ $# -gt 0 ]; then selection=(--regex "$(IFS='|'; echo "$*")"); fi
+
+mkdir -p "$work"
+make_venv "$work/venv"
+if [ ! -x "$work/venv/bin/tempest" ] || [ -n "${TEMPEST_VERSION:-}" ]; then
+    echo "installing tempest${TEMPEST_VERSION:+ $TEMPEST_VERSION}"
+    "$work/venv/bin/pip" install -q --disable-pip-version-check "tempest${TEMPEST_VERSION:+==$TEMPEST_VERSION}" openstacksdk \
+        > "$work/install.log" 2>&1 || { tail -n 5 "$work/install.log"; exit 1; }
+fi
+"$work/venv/bin/tempest" --version
+[ -d "$work/cloud" ] || "$work/venv/bin/tempest" init "$work/cloud" > /dev/null
+"$work/venv/bin/python" "$top/tests/conformance/tempest_conf.py" "$work/cloud/etc/tempest.conf"
+cd "$work/cloud"
+status=0
+"$work/venv/bin/tempest" run --concurrency "$jobs" "${selection[@]}" || status=$?
+"$work/venv/bin/stestr" last --subunit > "$work/last.subunit" 2> /dev/null || true
+exit $status

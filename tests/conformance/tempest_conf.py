@@ -1,0 +1,103 @@
+"""Writes tempest.conf from the running cloud: tempest_conf.py FILE. Credentials are those of `kodiak-admin` in clouds.yaml.
+
+What the cloud offers is switched on, what it does not offer is switched off; both are asked of the cloud where it says so
+(versions, extensions, import methods, hosts), and stand in FEATURES where no API tells.
+"""
+import configparser
+import os
+import pathlib
+import sys
+
+import openstack
+
+FEATURES = {
+    'compute-feature-enabled': {
+        'disk_config': True, 'change_password': False, 'console_output': True, 'resize': True, 'pause': True, 'shelve': True,
+        'suspend': True, 'interface_attach': True, 'snapshot': True, 'personality': True, 'rescue': True, 'stable_rescue': True,
+        'config_drive': True, 'metadata_service': True, 'vnc_console': True, 'serial_console': False, 'spice_console': False,
+        'unified_limits': False, 'swap_volume': False, 'volume_multiattach': False, 'attach_encrypted_volume': False,
+        'hostname_fqdn_sanitization': True, 'ide_bus': True, 'vtpm_live_migration': False,
+    },
+    'identity-feature-enabled': {
+        'trust': True, 'application_credentials': True, 'access_rules': True, 'project_tags': True,
+        'security_compliance': False, 'external_idp': False,
+    },
+    'network-feature-enabled': {
+        'ipv6': True, 'ipv6_subnet_attributes': True, 'floating_ips': True, 'port_admin_state_change': True,
+        'port_security': True, 'qos_min_bw_and_pps': False,
+    },
+    'service_available': {
+        'horizon': False, 'barbican': False,
+    },
+}
+# Seconds. Guests run under emulation, several at a time on two cores.
+BUILD_TIMEOUT, SSH_TIMEOUT = 300, 240
+
+
+def settings(cloud):
+    """``{section: {option: value}}`` for the cloud behind an openstacksdk connection."""
+    auth = cloud.config.config['auth']
+    types = {service.type for service in cloud.identity.services()}
+    images = {image.name: image.id for image in cloud.image.images()}
+    flavors = {flavor.name: flavor.id for flavor in cloud.compute.flavors()}
+    public = next(iter(cloud.network.networks(is_router_external=True)))
+    microversions = cloud.compute.get_endpoint_data()
+    placement = cloud.placement.get_endpoint_data()
+    imports = cloud.image.get('/info/import').json().get('import-methods', {}).get('value', []) \
+        if cloud.image.get('/info/import').status_code == 200 else []
+    hosts = [service.host for service in cloud.compute.services() if service.binary == 'nova-compute']
+    made = {section: dict(options) for section, options in FEATURES.items()}
+
+    def put(section, **options):
+        made.setdefault(section, {}).update(options)
+
+    put('DEFAULT', log_file='tempest.log', debug=True)
+    put('oslo_concurrency', lock_path='locks')
+    put('auth', use_dynamic_credentials=True, admin_username=auth['username'], admin_password=auth['password'],
+        admin_project_name=auth['project_name'], admin_domain_name='Default', create_isolated_networks=True)
+    put('identity', uri_v3=auth['auth_url'], auth_version='v3', region=cloud.config.region_name, v3_endpoint_type='public',
+        default_domain_id='default')
+    put('compute', image_ref=images['kodiak-guest'], image_ref_alt=images['kodiak-guest-alt'], flavor_ref=flavors['m1.nano'],
+        flavor_ref_alt=flavors['m1.micro'], min_compute_nodes=max(1, len(hosts)), min_microversion='2.1',
+        max_microversion='.'.join(map(str, microversions.max_microversion)), build_timeout=BUILD_TIMEOUT, build_interval=1,
+        ready_wait=0)
+    put('compute-feature-enabled', live_migration=len(hosts) > 1, cold_migration=len(hosts) > 1,
+        block_migration_for_live_migration=len(hosts) > 1)
+    put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
+    put('image', build_timeout=BUILD_TIMEOUT, build_interval=1)
+    put('image-feature-enabled', import_image=bool(imports), os_glance_reserved=True, manage_locations=False)
+    put('network', public_network_id=public.id, floating_network_name=public.name, project_network_cidr='10.100.0.0/16',
+        project_network_mask_bits=28, build_timeout=BUILD_TIMEOUT, build_interval=1)
+    put('network-feature-enabled', api_extensions=','.join(sorted(item.alias for item in cloud.network.extensions())))
+    put('validation', run_validation=True, auth_method='keypair', connect_method='floating', image_ssh_user='cirros',
+        image_alt_ssh_user='cirros', ssh_timeout=SSH_TIMEOUT, connect_timeout=30, ping_timeout=SSH_TIMEOUT,
+        network_for_ssh='private')
+    put('scenario', dhcp_client='udhcpc', img_file=guest_image(), img_disk_format='qcow2', img_container_format='bare')
+    put('service_available', neutron='network' in types, nova='compute' in types, glance='image' in types,
+        cinder=bool(types & {'block-storage', 'volumev3'}), swift='object-store' in types)
+    return made
+
+
+def guest_image():
+    """The guest image as devstack built it."""
+    cache = os.environ.get('KODIAK_CACHE') or pathlib.Path.home() / '.cache' / 'kodiak'
+    return pathlib.Path(cache) / 'guest.qcow2'
+
+
+def main():
+    path = pathlib.Path(sys.argv[1])
+    with openstack.connect(cloud='kodiak-admin') as cloud:
+        made = settings(cloud)
+    (path.parent.parent / 'locks').mkdir(exist_ok=True)
+    made['oslo_concurrency']['lock_path'] = path.parent.parent / 'locks'
+    parser = configparser.RawConfigParser()
+    for section, options in made.items():
+        parser[section] = {name: str(value) for name, value in options.items()}
+    path.touch(mode=0o600)
+    with path.open('w') as file:
+        parser.write(file)
+    print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
