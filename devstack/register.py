@@ -93,10 +93,9 @@ def register_cloud(admin):
         return admin.ensure('identity', '/projects', 'project',
                             {'name': name, 'domain_id': domain, 'description': description}, name=name)['id']
 
-    def user(name, password, project_id, granted):
+    def user(name, password, project_id):
         found = admin.ensure('identity', '/users', 'user', {
             'name': name, 'domain_id': domain, 'password': password, 'default_project_id': project_id}, name=name)
-        grant(found['id'], project_id, granted)
         return found['id']
 
     def grant(user_id, project_id, granted):
@@ -105,13 +104,14 @@ def register_cloud(admin):
 
     services = project('service', 'The services among themselves.')
     demo = project('demo', 'A project to try things in.')
-    user('demo', ENV['DEMO_PASSWORD'], demo, ['member'])
+    grant(user('demo', ENV['DEMO_PASSWORD'], demo), demo, ['member'])
     grant(admin.session.get_user_id(), demo, ['admin'])
     for name in ENV['ENABLED'].split():
         if name not in SERVICES:
             continue
         if name != 'identity':
-            user(name, ENV['SERVICE_PASSWORD'], services, ['service'])
+            # As in every OpenStack: services act on what belongs to any project, so they are administrators too.
+            grant(user(name, ENV['SERVICE_PASSWORD'], services), services, ['admin', 'service'])
         for service_name, service_type, where in SERVICES[name]:
             service = admin.ensure('identity', '/services', 'service',
                                    {'name': service_name, 'type': service_type}, type=service_type)
