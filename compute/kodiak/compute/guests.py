@@ -129,7 +129,7 @@ def instance(guest, row, spec, conf):
             'uuid': row['uuid'], 'name': row['name'], 'domain_name': view.instance_name(row), 'flavor': guest['flavor'],
             'image': row['image'], 'rescue': guest['rescue'], 'hostname': hostname, 'project_id': row['project_id'],
             'project_name': spec.get('project_name') or '', 'user_id': row['user_id'], 'user_name': spec.get('user_name') or '',
-            'ports': [port for port in row['networks'] if port.get('tap')], 'volumes': row['volumes'],
+            'ports': [port for port in row['networks'] if not port.get('pending')], 'volumes': row['volumes'],
             'ephemerals': spec.get('ephemerals'), 'config_drive': row['config_drive'], 'user_data': row['user_data'],
             'metadata': row['metadata'], 'files': spec.get('files') or [], 'key_name': row['key_name'],
             'key_type': spec.get('key_type') or 'ssh', 'public_key': spec.get('public_key'),
@@ -217,28 +217,47 @@ def _follow(connection, row, guest, report):
     elif task is None and row['vm_state'] == states.STOPPED and guest['desired'] == 'running' and settled(guest) \
             and power == states.RUNNING:
         changes['vm_state'] = states.ACTIVE
+    if task is None and guest['outcomes']:
+        _read(connection, guest)
     if changes:
         store.save(connection, row, **changes)
 
 
+# Operations that no saga waits for: their outcome is read here.
+_OWN = frozenset(['reboot', 'rebuild', 'nmi', 'reset_network', 'set_password'])
+
+
+def _read(connection, guest):
+    """Take note of outcomes that no saga waits for; the sentence of the first that failed, and its kind."""
+    kinds = {operation['number']: operation['kind'] for operation in guest['operations']}
+    read = [outcome for outcome in guest['outcomes'] if kinds.get(outcome['number']) in _OWN]
+    if not read:
+        return None, None
+    numbers = {outcome['number'] for outcome in read}
+    # The agent forgets them when they are listed no more; nothing on the host changes by that.
+    connection.execute(_update(guest['server_uuid'], guest['host']).values(
+        operations=[operation for operation in guest['operations'] if operation['number'] not in numbers],
+        outcomes=[outcome for outcome in guest['outcomes'] if outcome['number'] not in numbers]))
+    failed = next((outcome for outcome in read if outcome.get('fault')), None)
+    return (failed['fault']['message'], kinds[failed['number']]) if failed else (None, None)
+
+
 def _finish(connection, row, guest, vm_state):
-    failed = [outcome for outcome in guest['outcomes'] if outcome.get('fault')]
-    done = [outcome['number'] for outcome in guest['outcomes']]
-    if done:
-        # Read now; the agent forgets them when they are listed no more. Nothing on the host changes by this.
-        left = [operation for operation in guest['operations'] if operation['number'] not in done]
-        connection.execute(_update(guest['server_uuid'], guest['host']).values(operations=left, outcomes=[]))
-    if failed:
-        message = failed[0]['fault']['message']
-        record.finish(connection, row['uuid'], error=message)
-        return {'task_state': None, 'fault': {'code': 500, 'message': message[:255], 'details': message,
-                                              'created': view.time(db.utcnow())}}
-    record.finish(connection, row['uuid'])
-    return {'task_state': None, 'vm_state': vm_state}
+    message, kind = _read(connection, guest)
+    record.finish(connection, row['uuid'], error=message)
+    if message is None:
+        return {'task_state': None, 'vm_state': states.OF_DESIRED[guest['desired']] if vm_state == states.DESIRED else vm_state}
+    now = {'running': states.ACTIVE, 'stopped': states.STOPPED, 'paused': states.PAUSED, 'suspended': states.SUSPENDED}
+    return {'task_state': None, 'fault': _fault(message),
+            'vm_state': states.ERROR if kind == 'rebuild' else now.get(guest['power_state'], row['vm_state'])}
 
 
 def _refused(connection, row, guest):
     message = guest['fault']['message']
+    _read(connection, guest)
     record.finish(connection, row['uuid'], error=message)
-    return {'task_state': None, 'vm_state': states.ERROR,
-            'fault': {'code': 500, 'message': message[:255], 'details': message, 'created': view.time(db.utcnow())}}
+    return {'task_state': None, 'vm_state': states.ERROR, 'fault': _fault(message)}
+
+
+def _fault(message):
+    return {'code': 500, 'message': message[:255], 'details': message, 'created': view.time(db.utcnow())}

@@ -2,7 +2,7 @@
 
 An entry of ``servers.networks`` is an ``agent.state.Port`` as a dictionary with, beside it: ``ours`` (made by compute, which
 also deletes it), ``active`` (wired on the host), ``floating`` (fixed address to its floating addresses),
-``security_groups`` (ids).
+``security_groups`` (ids), ``pending`` (not yet, or no longer, to be plugged into the guest).
 """
 import ipaddress
 import logging
@@ -12,11 +12,12 @@ from kodiak.common import errors
 LOG = logging.getLogger(__name__)
 
 
-def allocate(network, row, requests, host, zone, groups=()):
+def allocate(network, row, requests, host, zone, groups=(), known=()):
     """Make or take the ports that were asked for and bind them to ``host``; what exists from an earlier try is used.
 
     :param requests: ``[{'network', 'port', 'fixed_ip', 'tag'}]``.
     :param groups: ids of security groups for the ports that are made.
+    :param known: ids of ports that the server has already and that are not meant.
     :returns: entries for ``servers.networks``, in the order of the requests.
     """
     if not requests:
@@ -24,7 +25,7 @@ def allocate(network, row, requests, host, zone, groups=()):
     owner = 'compute:' + (zone or '')
     there = network.get('/v2.0/ports', params={'device_id': row['uuid']})['ports']
     given = {request['port'] for request in requests if request.get('port')}
-    spare = [port for port in there if port['id'] not in given]
+    spare = [port for port in there if port['id'] not in given and port['id'] not in known]
     made, new = [], set()
     for request in requests:
         if request.get('port'):
@@ -68,6 +69,17 @@ def bind(network, port_id, host, owner=None):
     if owner:
         changes['device_owner'] = owner
     return network.put('/v2.0/ports/' + port_id, {'port': changes})['port']
+
+
+def move(network, row, host):
+    """Bind all ports of a server to another host (to none, if empty). Returns its entries, as they are then."""
+    entries = []
+    for port in row['networks']:
+        found = bind(network, port['id'], host or '')
+        details = found.get('binding:vif_details') or {}
+        entries.append({**port, 'tap': details.get('tap_name') or port['tap'], 'mtu': details.get('mtu') or port['mtu'],
+                        'active': bool(host) and found.get('status') == 'ACTIVE'})
+    return entries
 
 
 def look(network, row):

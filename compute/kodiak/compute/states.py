@@ -21,13 +21,21 @@ POWER = {'nostate': 0, 'running': 1, 'paused': 3, 'stopped': 4, 'absent': 0, 'cr
 RUNNING, SHUTDOWN = POWER['running'], POWER['stopped']
 
 
+#: The vm_state that goes with what a guest should be.
+OF_DESIRED = {'running': ACTIVE, 'stopped': STOPPED, 'paused': PAUSED, 'suspended': SUSPENDED}
+#: The reverse: what a guest should be while its server is in a state (running, where it isn't named).
+DESIRED_OF = {STOPPED: 'stopped', PAUSED: 'paused', SUSPENDED: 'suspended'}
+DESIRED = 'desired'
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """Something that is being done.
 
     :param deadline: seconds that it may take.
-    :param settles: the vm_state that the server has once its agent says that its host is as it should be; None where a
-        saga decides (then the saga's own deadline comes first, and this one catches what no saga answers for).
+    :param settles: the vm_state that the server has once its agent says that its host is as it should be; ``DESIRED`` for the
+        one that goes with the guest's desired state; None where a saga decides (then the saga's own deadline comes first, and
+        this one catches what no saga answers for).
     :param shown: what the API calls the server meanwhile, where that is not the stable state's name.
     """
 
@@ -43,15 +51,15 @@ TASKS = {
     'suspending': Task(600, SUSPENDED), 'resuming': Task(600, ACTIVE),
     'rebooting': Task(600, ACTIVE, 'REBOOT'), 'rebooting_hard': Task(300, ACTIVE, 'HARD_REBOOT'),
     'rescuing': Task(600, RESCUED), 'unrescuing': Task(600, ACTIVE),
-    'updating_password': Task(120, ACTIVE, 'PASSWORD'),
-    'rebuilding': Task(1800, None, 'REBUILD'), 'rebuild_spawning': Task(1800, None, 'REBUILD'),
-    'image_snapshot': Task(3600), 'image_pending_upload': Task(3600), 'image_backup': Task(3600),
+    'updating_password': Task(120, DESIRED, 'PASSWORD'),
+    'rebuilding': Task(1800, DESIRED, 'REBUILD'), 'rebuild_spawning': Task(1800, None, 'REBUILD'),
+    'image_snapshot': Task(3600), 'image_uploading': Task(3600), 'image_backup': Task(3600),
     'resize_prep': Task(1800, None, 'RESIZE'), 'resize_migrating': Task(1800, None, 'RESIZE'),
     'resize_migrated': Task(1800, None, 'RESIZE'), 'resize_finish': Task(1800, None, 'RESIZE'),
     'resize_confirming': Task(600), 'resize_reverting': Task(1800, None, 'REVERT_RESIZE'),
     'migrating': Task(1800, None, 'MIGRATING'),
     'shelving': Task(3600), 'shelving_offloading': Task(600), 'unshelving': Task(1800),
-    'soft-deleting': Task(300), 'deleting': Task(1800), 'restoring': Task(300),
+    'soft-deleting': Task(300), 'deleting': Task(1800), 'restoring': Task(300, ACTIVE),
 }
 
 
@@ -107,6 +115,7 @@ ACTIONS = {
     'reset_network': _action(ACTIVE, PAUSED, STOPPED), 'inject_network_info': _action(ACTIVE, PAUSED, STOPPED),
     'update_metadata': _action(ACTIVE, PAUSED, SUSPENDED, STOPPED, launched=False, tasks=ANYTHING, lockable=True),
     'delete_metadata': _action(ACTIVE, PAUSED, SUSPENDED, STOPPED, launched=False, tasks=ANYTHING, lockable=True),
+    'update_tags': _action(ACTIVE, PAUSED, SUSPENDED, STOPPED, launched=False, tasks=ANYTHING, lockable=False),
     'delete': Action(frozenset(STATUS) - {DELETED}, ANYTHING, launched=False),
     'force_delete': Action(frozenset(STATUS) - {DELETED}, ANYTHING, launched=False),
     'restore': _action(SOFT_DELETED),

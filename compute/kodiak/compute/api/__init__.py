@@ -2,9 +2,34 @@
 import re
 
 from kodiak.common import api, wsgi
-from kodiak.compute.api import actions, create, events, faults, flavors, keypairs, metadata, servers, versions, zones
+from kodiak.compute.api import (
+    actions,
+    aggregates,
+    create,
+    events,
+    extensions,
+    faults,
+    flavors,
+    groups,
+    hypervisors,
+    interfaces,
+    keypairs,
+    lifecycle,
+    metadata,
+    migrations,
+    proxies,
+    quotas,
+    server_data,
+    server_info,
+    servers,
+    usage,
+    versions,
+    zones,
+)
 
-MODULES = [versions, servers, create, actions, flavors, keypairs, zones, events]
+MODULES = [versions, servers, create, actions, lifecycle, server_data, server_info, interfaces, flavors, keypairs, zones,
+           aggregates,
+           hypervisors, groups, quotas, usage, migrations, events, proxies, extensions]
 ROUTES = [module.routes for module in MODULES]
 RULES = [rule for module in MODULES for rule in getattr(module, 'EXTRA_RULES', ())]
 LIMITS = versions.MINIMUM, versions.MAXIMUM

@@ -30,7 +30,7 @@ def not_found(kind, name):
     return errors.NotFound(f'{kind} {name} could not be found.')
 
 
-def load_server(req, server_id):
+def load_server(req, server_id, **more):
     """The whole row of a server that the caller may know of (an endpoint's ``load``)."""
     with req.db.read() as connection:
         row = store.get(connection, server_id)
@@ -39,7 +39,7 @@ def load_server(req, server_id):
     return row
 
 
-def load_any_server(req, server_id):
+def load_any_server(req, server_id, **more):
     """As :func:`load_server`, deleted ones included (their actions are still shown)."""
     with req.db.read() as connection:
         row = store.get(connection, server_id)

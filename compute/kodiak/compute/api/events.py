@@ -2,7 +2,7 @@
 from kodiak.common import api, policy, saga
 from kodiak.common.api import schema
 from kodiak.compute import store
-from kodiak.compute.sagas import boot, refresh
+from kodiak.compute.sagas import refresh, wiring
 
 routes = api.Routes('external events')
 NAMES = ['network-changed', 'network-vif-plugged', 'network-vif-unplugged', 'network-vif-deleted', 'volume-extended',
@@ -43,7 +43,7 @@ def _take(connection, row, event, context):
     if name == 'network-vif-plugged':
         if event.get('status',
                      'completed') == 'completed' and any(port['id'] == tag and not port['active'] for port in row['networks']):
-            store.save(connection, row, networks=boot.merge_active(row['networks'], [{'id': tag, 'active': True}]),
+            store.save(connection, row, networks=wiring.merge_active(row['networks'], [{'id': tag, 'active': True}]),
                        updated_at=row['updated_at'])
         saga.nudge(connection, row['uuid'])
     elif name in ('network-changed', 'network-vif-deleted'):

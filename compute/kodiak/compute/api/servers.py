@@ -59,7 +59,8 @@ SERVER = schema.obj({'id': schema.STRING, 'name': schema.STRING, 'links': common
 
 # Filters
 
-def _time(text, name):
+def timestamp(text, name):
+    """A time in a query as a datetime; ``BadRequest`` names the field."""
     try:
         found = datetime.datetime.fromisoformat(text.replace(' ', '+').replace('Z', '+00:00'))
     except ValueError:
@@ -106,12 +107,12 @@ def _conditions(req):
     statuses = [status.upper() for status in query.get('status') or []]
     deleted = False
     if since:
-        conditions.append(servers.c.updated_at >= _time(since, 'changes-since'))
+        conditions.append(servers.c.updated_at >= timestamp(since, 'changes-since'))
         deleted = None
     if before:
-        if since and _time(since, 'changes-since') > _time(before, 'changes-before'):
+        if since and timestamp(since, 'changes-since') > timestamp(before, 'changes-before'):
             raise errors.BadRequest('The value of changes-since must be less than or equal to changes-before.')
-        conditions.append(servers.c.updated_at <= _time(before, 'changes-before'))
+        conditions.append(servers.c.updated_at <= timestamp(before, 'changes-before'))
         deleted = None
     if 'DELETED' in statuses:
         if not admin:
@@ -229,7 +230,7 @@ def host_statuses(req, connection, names=None):
     """``{host: UP, DOWN, MAINTENANCE}``, or None where the caller is not told."""
     if not req.at_least(2, 16) or not req.allows(HOST_STATUS):
         return None
-    query = heartbeat.query(binary=BINARY)
+    query = sa.select(services).where(services.c.binary == BINARY)
     if names is not None:
         query = query.where(services.c.host.in_(names))
     now = db.utcnow()

@@ -141,6 +141,7 @@ migrations = sa.Table(
     sa.Column('dest_node', sa.String(255)),
     sa.Column('old_flavor', db.JSON),
     sa.Column('new_flavor', db.JSON),
+    sa.Column('old_state', sa.String(32)),                       # vm_state that a revert goes back to
     sa.Column('created_at', sa.DateTime, nullable=False),
     sa.Column('updated_at', sa.DateTime, nullable=False))
 

@@ -1,4 +1,6 @@
 """The work of compute that crosses services or waits for hosts: one module a saga, or a few that belong together."""
-from kodiak.compute.sagas import boot, delete, refresh
+from kodiak.compute.sagas import boot, delete, interface, move, refresh, snapshot
 
-ALL = [boot.SAGA, delete.SAGA, refresh.SAGA]
+ALL = [boot.SAGA, delete.SAGA, refresh.SAGA, move.MOVE, move.CONFIRM, move.REVERT, move.EVACUATE, snapshot.SNAPSHOT,
+       snapshot.SHELVE,
+       snapshot.OFFLOAD, snapshot.UNSHELVE, snapshot.UNSHELVE_HERE, interface.ATTACH, interface.DETACH]

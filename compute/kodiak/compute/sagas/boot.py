@@ -2,11 +2,9 @@
 import time
 
 from kodiak.common import errors, saga
-from kodiak.common.saga import Saga, Step, Wait
+from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, placement, ports, record, scheduler, states, store
-from kodiak.compute.sagas import common
-
-PORT_LOOK = 3
+from kodiak.compute.sagas import common, wiring
 
 
 def schedule(work):
@@ -63,27 +61,13 @@ def unnetwork(work):
 
 def wire(work):
     """Wait until the network has wired the ports on the host, so that the guest never runs unfiltered."""
-    row = common.row_of(work)
-    waiting = [port['id'] for port in row['networks'] if not port['active']]
-    if waiting and time.time() - work.data.get('asked_ports', 0) > PORT_LOOK - 1:
-        entries = ports.wired(work.app.clients.network, row)
-        if entries != row['networks']:
-            common.alter(work, lambda connection, row: store.save(connection, row, networks=merge_active(row['networks'], entries)))
-        waiting = [port['id'] for port in entries if not port['active']]
-    if waiting:
-        raise Wait(PORT_LOOK, f'the network to wire port {", ".join(waiting)} on {row["host"]}')
+    row = wiring.wire(work)
 
     def begin(connection, row):
         store.save(connection, row, task_state='spawning')
         guests.create(connection, common.bus(work), row['uuid'], row['host'], row['flavor'])
     if row['task_state'] != 'spawning':
         common.later(work, begin)
-
-
-def merge_active(networks, entries):
-    """``networks`` with ``active`` taken from ``entries``."""
-    active = {port['id'] for port in entries if port['active']}
-    return [{**port, 'active': port['active'] or port['id'] in active} for port in networks]
 
 
 def spawn(work):
@@ -110,15 +94,7 @@ def forget_password(connection, uuid):
 
 def unspawn(work):
     """Have the guest vanish from the host."""
-    def write(connection):
-        with_guest = guests.remove(connection, common.bus(work), work.resource_id)
-        return with_guest
-    with work.db.read() as connection:
-        row = store.get(connection, work.resource_id)
-        up = row is not None and row['host'] and common.host_is_up(connection, row['host'])
-    # A host that is down keeps the wish: its agent removes the guest when it is back.
-    if not work.db.transact(write) and up:
-        raise Wait(common.LOOK, f'{row["host"]} to remove the guest')
+    common.vanish(work, work.resource_id)
 
 
 def failed(work, error):

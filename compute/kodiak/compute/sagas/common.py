@@ -112,3 +112,62 @@ def host_is_up(connection, host):
 def bus(work):
     """The process's bus, for hints."""
     return work.app.bus
+
+
+def operate(work, uuid, host, kind, args=None, desired=None, **more):
+    """Have an agent do an operation once, however often the step runs. Returns its number.
+
+    :param desired: what the guest should be from then on; :param more: further columns of the guest (``flavor``).
+    """
+    mark = f'{work.saga_id}/{kind}'
+
+    def write(connection):
+        guest = guests.get(connection, uuid, host)
+        if guest is None:
+            raise Gone(f'Server {uuid} is not on {host} any more.')
+        for pending in guest['operations']:
+            if pending['args'].get('mark') == mark:
+                return pending['number']
+        guest = guests.change(connection, bus(work), uuid, host, desired=desired, operation=kind,
+                              args={**(args or {}), 'mark': mark}, request_id=work.context.request_id, **more)
+        return guest['last_number']
+    return work.db.transact(write)
+
+
+def read_outcome(work, uuid, host, number):
+    """Let the agent forget an outcome, in the transaction that records the step."""
+    work.in_commit(lambda connection: guests.change(connection, bus(work), uuid, host, done=[number]))
+
+
+def wish(work, uuid, host, desired):
+    """Change what a guest should be, unless it is that already."""
+    def write(connection):
+        guest = guests.get(connection, uuid, host)
+        if guest is not None and guest['desired'] != desired:
+            guests.change(connection, bus(work), uuid, host, desired=desired)
+    work.db.transact(write)
+
+
+def vanish(work, uuid, host=None):
+    """Have a server vanish from a host (or from all); waits for agents that are alive."""
+    def write(connection):
+        there = [guest['host'] for guest in guests.of(connection, uuid) if host in (None, guest['host'])]
+        guests.remove(connection, bus(work), uuid, host)
+        return [name for name in there if host_is_up(connection, name)]
+    waiting = work.db.transact(write)
+    if waiting:
+        # A host that is down keeps the wish: its agent removes the guest when it is back.
+        raise Wait(LOOK, f'{", ".join(waiting)} to remove the guest')
+
+
+def back(work, error, action=None, **changes):
+    """Return a server to where it was after a failed change that left it whole, and say why where its owner reads it."""
+    def write(connection, row):
+        if row is None or row['deleted'] or row['task_state'] in ('deleting', 'soft-deleting'):
+            return
+        store.fail(connection, row, error.message if isinstance(error, errors.Error) else str(error),
+                   vm_state=changes.pop('vm_state', row['vm_state']), **changes)
+        record.finish(connection, row['uuid'], error=str(error))
+        if action:
+            action(connection, row)
+    alter(work, write)

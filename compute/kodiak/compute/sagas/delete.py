@@ -1,7 +1,7 @@
 """The end of a server: the guest, the ports, the claim, the row."""
 from kodiak.common import saga
-from kodiak.common.saga import Saga, Step, Wait
-from kodiak.compute import guests, placement, ports, record, states, store
+from kodiak.common.saga import Saga, Step
+from kodiak.compute import guests, moves, placement, ports, record, states, store
 from kodiak.compute.models import console_tokens
 from kodiak.compute.sagas import common
 
@@ -23,13 +23,7 @@ def begin(connection, uuid, context, action=None):
 
 def guest(work):
     """Have the guest vanish from its host; a host that is down keeps the wish and is not waited for."""
-    def write(connection):
-        left = [guest['host'] for guest in guests.of(connection, work.resource_id)]
-        gone = guests.remove(connection, common.bus(work), work.resource_id)
-        return gone, [host for host in left if common.host_is_up(connection, host)]
-    gone, up = work.db.transact(write)
-    if not gone and up:
-        raise Wait(common.LOOK, f'{", ".join(up)} to remove the guest')
+    common.vanish(work, work.resource_id)
 
 
 def network(work):
@@ -43,11 +37,20 @@ def network(work):
     ports.release(work.app.clients.network, row, given)
 
 
+def image(work):
+    """Delete the image that a shelved server would have come back from."""
+    with work.db.read() as connection:
+        shelved = store.spec(connection, work.resource_id).get('shelved_image')
+    if shelved:
+        work.app.clients.image.delete('/v2/images/' + shelved)
+
+
 def end(work):
     """Free the claim and mark the row deleted."""
     def write(connection, row):
         now = store.now()
         placement.release(connection, row['uuid'])
+        moves.close(connection, row['uuid'])
         store.save(connection, row, vm_state=states.DELETED, task_state=None, deleted=True, deleted_at=now,
                    terminated_at=row['terminated_at'] or now, power_state=0, networks=[], volumes=[])
         record.finish(connection, row['uuid'])
@@ -67,7 +70,8 @@ def failed(work, error):
     common.alter(work, write)
 
 
-SAGA = Saga('delete', [Step('guest', guest), Step('network', network), Step('end', end)], on_failure=failed, deadline=600)
+SAGA = Saga('delete', [Step('guest', guest), Step('network', network), Step('image', image), Step('end', end)], on_failure=failed,
+            deadline=600)
 
 
 def soften(connection, bus, row, context):

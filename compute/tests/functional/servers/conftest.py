@@ -79,7 +79,8 @@ class Network(Service):
 
     def __init__(self):
         super().__init__()
-        self.networks, self.subnets, self.ports, self.floatingips, self.groups = {}, {}, {}, {}, {}
+        self.networks, self.subnets, self.ports = {}, {}, {}
+        self.floatingips, self.groups, self.rules = {}, {}, {}
         self.wires = True
         self.next = 10
 
@@ -95,7 +96,7 @@ class Network(Service):
     def answer(self, method, path, query, body):
         kind, *rest = path.strip('/').split('/')[1:]
         table = {'networks': self.networks, 'subnets': self.subnets, 'ports': self.ports, 'floatingips': self.floatingips,
-                 'security-groups': self.groups}[kind]
+                 'security-groups': self.groups, 'security-group-rules': self.rules}[kind]
         key = kind.replace('-', '_')
         if method == 'GET' and not rest:
             found = [row for row in table.values() if all(

@@ -283,6 +283,7 @@ def upgrade():
     sa.Column('dest_node', sa.String(length=255), nullable=True),
     sa.Column('old_flavor', sa.Text(), nullable=True),
     sa.Column('new_flavor', sa.Text(), nullable=True),
+    sa.Column('old_state', sa.String(length=32), nullable=True),
     sa.Column('created_at', sa.DateTime(), nullable=False),
     sa.Column('updated_at', sa.DateTime(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_server_migrations')),
