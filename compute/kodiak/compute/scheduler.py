@@ -21,10 +21,8 @@ BEST = 5
 FIRST = 200
 
 
-class NoValidHost(errors.Error):
+class NoValidHost(errors.Conflict):
     """No host passed."""
-
-    code = 500
 
 
 def resources(flavor, volume_booted=False):

@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 LOOK = 15
 
 
-class HostFault(errors.Error):
+class HostFault(errors.Conflict):
     """The agent says that the guest cannot be brought to what it should be."""
 
 

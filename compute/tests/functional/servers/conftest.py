@@ -61,7 +61,11 @@ class Image(Service):
         if method == 'POST' and parts == ['images']:
             return 201, self.images[self.add(**{**body, 'status': 'queued', 'size': None})]
         if method == 'GET' and parts == ['images']:
-            return 200, {'images': list(self.images.values())}
+            found = [image for image in self.images.values() if all(
+                str(image.get(name)) in values for name, values in query.items() if name not in ('sort_key', 'sort_dir', 'limit'))]
+            if 'sort_key' in query:
+                found.sort(key=lambda image: image[query['sort_key'][0]], reverse=query['sort_dir'] == ['desc'])
+            return 200, {'images': found}
         found = self.images.get(parts[1])
         if found is None:
             return 404, {'message': f'No image found with ID {parts[1]}'}

@@ -29,13 +29,18 @@ BODIES = {
 for _name in ('enable', 'disable', 'disable-log-reason', 'force-down'):
     BODIES['PUT', '/os-services/' + _name] = {'host': 'one', 'binary': 'kodiak-compute-agent', 'disabled_reason': 'x'}
 ACTIONS = {
-    'reboot': {'type': 'SOFT'}, 'os-resetState': {'state': 'active'}, 'os-getConsoleOutput': {}, 'os-getVNCConsole': {'type': 'novnc'},
-    'os-getSerialConsole': {'type': 'serial'}, 'os-getSPICEConsole': {'type': 'spice-html5'}, 'os-getRDPConsole': {'type': 'rdp-html5'},
-    'createImage': {'name': 'x'}, 'createBackup': {'name': 'x', 'backup_type': 'daily', 'rotation': 1}, 'addFixedIp': {'networkId': 'x'},
+    'reboot': {'type': 'SOFT'}, 'os-resetState': {'state': 'active'}, 'os-getConsoleOutput': {},
+    'os-getVNCConsole': {'type': 'novnc'},
+    'os-getSerialConsole': {'type': 'serial'}, 'os-getSPICEConsole': {'type': 'spice-html5'},
+    'os-getRDPConsole': {'type': 'rdp-html5'},
+    'createImage': {'name': 'x'}, 'createBackup': {'name': 'x', 'backup_type': 'daily', 'rotation': 1},
+    'addFixedIp': {'networkId': 'x'},
     'removeFixedIp': {'address': '1.2.3.4'}, 'addFloatingIp': {'address': '1.2.3.4'}, 'removeFloatingIp': {'address': '1.2.3.4'},
-    'addSecurityGroup': {'name': 'x'}, 'removeSecurityGroup': {'name': 'x'}, 'changePassword': {'adminPass': 'x'}, 'os-migrateLive': {},
+    'addSecurityGroup': {'name': 'x'}, 'removeSecurityGroup': {'name': 'x'}, 'changePassword': {'adminPass': 'x'},
+    'os-migrateLive': {},
     'evacuate': {}, 'addTenantAccess': {'tenant': 'x'}, 'removeTenantAccess': {'tenant': 'x'}, 'add_host': {'host': 'x'},
-    'remove_host': {'host': 'x'}, 'set_metadata': {'metadata': {'a': 'b'}}, 'rebuild': {'imageRef': None}, 'resize': {'flavorRef': 'none'},
+    'remove_host': {'host': 'x'}, 'set_metadata': {'metadata': {'a': 'b'}}, 'rebuild': {'imageRef': None},
+    'resize': {'flavorRef': 'none'},
 }
 
 
@@ -59,10 +64,12 @@ def test_every_route_asks_its_rule_and_refuses_whom_it_should(cloud, boot, as_, 
     table = testing.check_personas(
         compute_api.API, lambda persona: as_(persona, None), body=body, prefix='', parameters={
             'server_id': server['id'], 'flavor_id': flavor, 'aggregate_id': aggregate, 'key': 'key', 'tag': 'tag',
-            'hypervisor_id': hypervisor, 'service_id': service, 'project_id': testing.PROJECT, 'host_name': 'one', 'name': 'default',
+            'hypervisor_id': hypervisor, 'service_id': service, 'project_id': testing.PROJECT, 'host_name': 'one',
+            'name': 'default',
             'request_id': 'req-x', 'pattern': 'one', 'migration_id': '1', 'before': '2026-01-01 00:00:00'})
     for (method, path, action), found in table.items():
         if path.startswith('/servers/{server_id}') and found:
             assert found['other project'] in (404, 400), (method, path, action, found)
     assert table['GET', '/servers/{server_id}', None]['reader'] == 200
-    assert table['PUT', '/servers/{server_id}', None] == {'admin': 200, 'member': 200, 'reader': 403, 'other project': 404, 'no role': 403}
+    assert table['PUT', '/servers/{server_id}', None] == {'admin': 200, 'member': 200, 'reader': 403, 'other project': 404,
+                                                          'no role': 403}
