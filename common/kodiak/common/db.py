@@ -16,6 +16,7 @@ import uuid
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import event, exc
+from sqlalchemy.dialects import mysql
 
 NAMING = {
     'ix': 'ix_%(table_name)s_%(column_0_N_name)s', 'uq': 'uq_%(table_name)s_%(column_0_N_name)s',
@@ -51,6 +52,10 @@ class JSON(sa.types.TypeDecorator):
 
     impl = sa.Text
     cache_ok = True
+
+    def load_dialect_impl(self, dialect):
+        # MySQL's TEXT ends at 64 KiB; PostgreSQL's and SQLite's have no length.
+        return dialect.type_descriptor(mysql.MEDIUMTEXT() if dialect.name in ('mysql', 'mariadb') else sa.Text())
 
     def process_bind_param(self, value, dialect):
         return None if value is None else orjson.dumps(value).decode()

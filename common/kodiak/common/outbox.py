@@ -25,7 +25,7 @@ rows = sa.Table(
     sa.Column('message_id', sa.String(36), nullable=False),
     sa.Column('event_type', sa.String(255), nullable=False),
     sa.Column('resource_id', sa.String(255), index=True),        # None: in order with nothing else
-    sa.Column('payload', db.JSON(2 ** 24 - 1)),
+    sa.Column('payload', db.JSON),
     sa.Column('context', db.JSON),
     sa.Column('created_at', sa.DateTime, nullable=False),
     sa.Column('next_run_at', sa.Double, nullable=False, index=True),

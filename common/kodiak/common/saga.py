@@ -32,7 +32,7 @@ rows = sa.Table(
     sa.Column('resource_id', sa.String(255), nullable=False, index=True),
     sa.Column('state', sa.String(16), nullable=False),           # running, unwinding, done, failed
     sa.Column('step', sa.Integer, nullable=False),               # the step to do, or to undo, next
-    sa.Column('data', db.JSON(2 ** 24 - 1)),
+    sa.Column('data', db.JSON),
     sa.Column('context', db.JSON),
     sa.Column('request_id', sa.String(64), index=True),
     sa.Column('global_request_id', sa.String(64), index=True),

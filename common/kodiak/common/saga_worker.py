@@ -37,13 +37,14 @@ _leased = sa.select(rows).where(rows.c.id.in_(sa.bindparam('ids', expanding=True
 _extend = sa.update(rows).where(rows.c.id.in_(sa.bindparam('ids', expanding=True)),
                                 rows.c.lease_owner.like(sa.bindparam('owner'))).values(lease_until=sa.bindparam('until'))
 _names = ('state', 'step', 'data', 'attempts', 'began_at', 'lease_owner', 'lease_until', 'deadline_at', 'waiting', 'error')
-# A nudge that came while the step ran must not be lost: then the row stays due.
-_save = sa.update(rows).where(
+_advance = sa.update(rows).where(
     rows.c.id == sa.bindparam('row_id'), rows.c.version == sa.bindparam('row_version'),
     sa.or_(rows.c.abort.is_(None), sa.bindparam('aborting', type_=sa.Boolean)),
-).values(version=rows.c.version + 1, updated_at=sa.bindparam('when'), next_run_at=sa.case(
-    (rows.c.nudges == sa.bindparam('seen'), sa.bindparam('later', type_=sa.Double)),
-    else_=sa.bindparam('now', type_=sa.Double)), **{name: sa.bindparam('new_' + name) for name in _names})
+).values(version=rows.c.version + 1, updated_at=sa.bindparam('when'), **{name: sa.bindparam('new_' + name) for name in _names})
+# A nudge that came while the step ran must not be lost: then the row stays due.
+_save = _advance.values(next_run_at=sa.case((rows.c.nudges == sa.bindparam('seen'), sa.bindparam('later')),
+                                            else_=sa.bindparam('now')))
+_finish = _advance.values(next_run_at=None)
 
 
 class Worker:
@@ -312,21 +313,22 @@ class Worker:
         if release:
             new['lease_owner'], new['lease_until'] = None, 0.0
         new.update(changes)
-        finished = later is None
-        values = {'row_id': row['id'], 'row_version': row['version'], 'seen': row['nudges'], 'when': db.utcnow(),
+        values = {'row_id': row['id'], 'row_version': row['version'], 'when': db.utcnow(),
                   'aborting': row['abort'] is not None or row['state'] != 'running',
-                  'later': later if finished or later else now, 'now': None if finished else now,
                   **{'new_' + name: value for name, value in new.items()}}
+        if later is not None:
+            values.update(seen=row['nudges'], later=later or now, now=now)
+        statement = _finish if later is None else _save
 
         def write(connection):
-            if connection.execute(_save, values).rowcount != 1:
+            if connection.execute(statement, values).rowcount != 1:
                 raise Lost
             for function in work.pending:
                 function(connection)
             if line is not None:
                 connection.execute(sa.insert(log), line)
         self.db.transact(write)
-        row.update(new, version=row['version'] + 1, next_run_at=values['later'])
+        row.update(new, version=row['version'] + 1, next_run_at=values.get('later'))
 
     def _collect(self):
         with self.db.read() as connection:

@@ -1,7 +1,10 @@
 """The privileged daemon, started by a command as an agent without rights does it. Needs root."""
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -62,13 +65,16 @@ print('fine')
 
 
 @pytest.fixture
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp('privileged', numbered=True)
+def folder():
+    # Not pytest's own folder: the user "nobody" must be able to read it.
+    made = pathlib.Path(tempfile.mkdtemp(prefix='kodiak-privileged-'))
+    made.chmod(0o755)
     (made / 'kodiak' / 'trial').mkdir(parents=True)
     (made / 'kodiak' / 'trial' / '__init__.py').touch()
     (made / 'kodiak' / 'trial' / 'root.py').write_text(MODULE)
     (made / 'agent.py').write_text(AGENT)
-    return made
+    yield made
+    shutil.rmtree(made)
 
 
 def test_an_agent_without_rights_has_a_daemon_with_few(folder):
@@ -78,8 +84,6 @@ def test_an_agent_without_rights_has_a_daemon_with_few(folder):
     launcher.write_text(f'#!{sys.executable}\nimport sys\nsys.path[:0] = {environment["PYTHONPATH"].split(":")!r}\n'
                         'from kodiak.common.privileged import helper\nhelper()\n')
     launcher.chmod(0o755)
-    for path in (folder, *list(folder.parents)[:3]):
-        path.chmod(0o755)
     with open(rule, 'w') as file:
         file.write(f'nobody ALL=(root) NOPASSWD: {launcher}\n')
     os.chmod(rule, 0o440)
