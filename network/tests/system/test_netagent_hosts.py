@@ -474,6 +474,30 @@ def test_metadata_is_signed_and_says_who_asks(lab):
     assert not fetch(lab.one, 'outside', 'http://169.254.169.254/')
 
 
+def test_a_port_that_is_down_carries_nothing(lab):
+    index = lab.ports[lab.one].index(B)
+    lab.ports[lab.one][index] = state.load(state.Port, {**state.dump(B), 'admin_state_up': False})
+    lab.change()
+    wait(lambda: not ping(lab.one, 'b', '10.0.0.10'), 'the port is down')
+    lab.ports[lab.one][index] = B
+    lab.change()
+    wait(lambda: ping(lab.one, 'b', '10.0.0.10'), 'the port is up')
+
+
+def test_new_name_servers_are_told_at_the_next_lease(lab):
+    """Without a new process, so that other guests notice nothing."""
+    global NETWORK
+    before, pid = NETWORK, lab.one.out(f'cat {lab.one.folder}/state/network/dhcp/{NET}/*.pid')
+    subnets = ({**state.dump(SUBNETS[0]), 'dns_nameservers': ['1.2.3.4']}, state.dump(SUBNETS[1]))
+    NETWORK = state.load(state.Network, {**state.dump(NETWORK), 'subnets': subnets})
+    lab.change()
+    wait(lambda: 'dns=1.2.3.4' in lease(lab.one, 'b'), 'the new server')
+    assert lab.one.out(f'cat {lab.one.folder}/state/network/dhcp/{NET}/*.pid') == pid
+    NETWORK = before
+    lab.change()
+    wait(lambda: 'dns=9.9.9.9' in lease(lab.one, 'b'), 'the old server')
+
+
 def test_a_limit_on_bandwidth(lab):
     one = lab.one
     index = lab.ports[one].index(B)

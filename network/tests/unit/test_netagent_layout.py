@@ -265,6 +265,9 @@ def test_dhcp_of_ipv6():
     slaac = dataclasses.replace(six, ipv6_address_mode='slaac', ipv6_ra_mode='slaac')
     made.networks[NET] = dataclasses.replace(made.networks[NET], subnets=(*wanted().networks[NET].subnets, slaac))
     assert '[fd00::5]' not in plan(made).services[NET].files['hosts']
+    stateless = dataclasses.replace(six, ipv6_address_mode='dhcpv6-stateless', dns_nameservers=('fd00::53',))
+    made.networks[NET] = dataclasses.replace(made.networks[NET], subnets=(*wanted().networks[NET].subnets, stateless))
+    assert 'option6:dns-server,[fd00::53]' in plan(made).services[NET].files['options'].splitlines()
 
 
 def test_only_hosts_that_share_a_network_may_send_tunnelled_packets():

@@ -115,8 +115,10 @@ def _options(network, members, subnets, own, isolated):
         tag, address = _tag('subnet', subnet.id), own.get(subnet.id)
         if subnet.ip_version == 6:
             servers = [f'[{one}]' for one in subnet.dns_nameservers] or ([f'[{address}]'] if address else [])
+            # Who asks for information only is in no subnet yet.
+            where = '' if subnet.ipv6_address_mode == 'dhcpv6-stateless' else f'tag:{tag},'
             if servers:
-                lines.append(f'tag:{tag},option6:dns-server,{",".join(servers)}')
+                lines.append(f'{where}option6:dns-server,{",".join(servers)}')
             continue
         servers = list(subnet.dns_nameservers) or ([address] if address else [])
         if subnet.dns_nameservers == ('0.0.0.0',):
