@@ -192,7 +192,7 @@ def _security_groups(conn, ids):
     if not ids:
         return []
     table, rules = models.security_groups.c, {}
-    for row in conn.execute(sa.select(models.security_rules).where(_rules.security_group_id.in_(ids))):
+    for row in conn.execute(sa.select(models.security_rules).where(_rules.security_group_id.in_(ids)).order_by(_rules.id)):
         rules.setdefault(row.security_group_id, []).append({
             'id': row.id, 'direction': row.direction, 'ethertype': row.ethertype, 'protocol': row.protocol,
             'port_range_min': row.port_range_min, 'port_range_max': row.port_range_max,
@@ -257,7 +257,9 @@ def _floating_ips(conn, condition):
     if not rows:
         return []
     table, forwarded = models.forwardings.c, {}
-    for row in conn.execute(sa.select(models.forwardings).where(table.floatingip_id.in_([row.id for row in rows]))):
+    for row in conn.execute(
+        sa.select(models.forwardings).where(table.floatingip_id.in_([row.id for row in rows])).order_by(table.id)
+    ):
         forwarded.setdefault(row.floatingip_id, []).append({
             'id': row.id, 'protocol': row.protocol, 'external_port': _range(row.external_port, row.external_port_end),
             'internal_address': row.internal_ip_address, 'internal_port': _range(row.internal_port, row.internal_port_end)})

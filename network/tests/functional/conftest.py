@@ -1,4 +1,5 @@
 """The whole pipeline of network in one process: SQLite in a file, an in-memory bus, tokens from a test key."""
+import os
 import types
 
 import pytest
@@ -7,12 +8,20 @@ from kodiak.common import config, db, migrate, policy, rpc, testing
 from kodiak.common.authtoken import AuthToken
 from kodiak.common.runtime import Runtime
 from kodiak.common.wsgi import Front, SizeLimit
-from kodiak.network import api, cmd, conductor, conf
+from kodiak.network import api, cmd, conductor, conf, models
+
+#: an SQLAlchemy URL of an empty database on a server, to run these tests against that instead of SQLite
+SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 
 
 @pytest.fixture(scope='session')
 def migrated(tmp_path_factory):
-    """A migrated, empty database file to copy."""
+    """A migrated, empty database: the file to copy, or the server's URL."""
+    if SERVER:
+        database = db.Database(SERVER)
+        migrate.sync(database, 'network')
+        database.close()
+        return SERVER
     path = tmp_path_factory.mktemp('network') / 'empty.sqlite'
     database = db.Database(f'sqlite:///{path}')
     migrate.sync(database, 'network')
@@ -23,10 +32,18 @@ def migrated(tmp_path_factory):
 @pytest.fixture
 def service(tmp_path, migrated):
     """A running network: ``runtime``, ``api``, ``pipeline``, ``identity``, ``conductor`` (its handlers)."""
-    path = tmp_path / 'network.sqlite'
-    path.write_bytes(migrated.read_bytes())
+    if SERVER:
+        database = db.Database(SERVER)
+        with database.write() as conn:
+            for table in reversed(models.metadata.sorted_tables):
+                if table.name != 'default_rules':
+                    conn.execute(table.delete())
+    else:
+        path = tmp_path / 'network.sqlite'
+        path.write_bytes(migrated.read_bytes())
+        database = db.Database(f'sqlite:///{path}')
     runtime_conf = config.load(cmd.NAME, conf.OPTS, files=[], defaults=conf.DEFAULTS)
-    runtime = Runtime(name='network', conf=runtime_conf, db=db.Database(f'sqlite:///{path}'), bus=rpc.Bus.in_memory(),
+    runtime = Runtime(name='network', conf=runtime_conf, db=database, bus=rpc.Bus.in_memory(),
                       policy=policy.Enforcer(runtime_conf))
     identity = testing.Identity()
     made = api.make()
