@@ -8,6 +8,11 @@ from . import faults, models
 _rbac = models.rbac_policies.c
 
 
+def sees_all(ctx):
+    """True for administrators, and for services of the cloud that act by themselves (compute, with the role ``service``)."""
+    return ctx.is_admin or 'service' in ctx.roles
+
+
 def shared_with(object_type, project_id, actions=('access_as_shared',)):
     """The ids of what others share with a project, as a sub-select."""
     return sa.select(_rbac.object_id).where(_rbac.object_type == object_type, _rbac.target_tenant.in_(('*', project_id)),
@@ -86,7 +91,7 @@ def row(unit, table, id, lock=False):
     """
     what, condition = _RULES[table.name]
     query = sa.select(table).where(table.c.id == id)
-    if not unit.ctx.is_admin:
+    if not sees_all(unit.ctx):
         query = query.where(condition(unit.ctx.project_id))
     found = unit.one(query.with_for_update() if lock else query)
     if found is None:

@@ -202,7 +202,7 @@ def check_groups(unit, asked):
         return []
     table = models.security_groups
     query = sa.select(table.c.id).where(table.c.id.in_(asked))
-    if not unit.ctx.is_admin:
+    if not find.sees_all(unit.ctx):
         query = query.where(find.usable('security_group', table)(unit.ctx.project_id))
     found = set(unit.conn.scalars(query))
     missing = [one for one in asked if one not in found]

@@ -99,3 +99,17 @@ def test_every_route_as_every_persona(service, as_, member, make, net):
         'no role': 403,
     }
     assert router and subnet
+
+
+def test_a_service_of_the_cloud_needs_not_be_administrator(as_, member, net, make, agent):
+    agent()
+    network, _ = net(member)
+    compute = as_(testing.Persona('9' * 32, 'e' * 32, ('service',)))
+    port = make(compute, 'port', network_id=network['id'], project_id=testing.PROJECT, device_owner='compute:nova',
+                **{'binding:host_id': 'host1'})
+    assert port['project_id'] == testing.PROJECT and port['binding:vif_type'] == 'tap'
+    compute.put('/ports/' + port['id'], {'port': {'binding:host_id': '', 'device_id': ''}}).expect(200)
+    assert len(compute.get('/networks').json['networks']) == 1
+    compute.delete('/ports/' + port['id']).expect(204)
+    compute.delete('/networks/' + network['id']).expect(403)
+    compute.post('/networks', {'network': {'name': 'x', 'project_id': testing.PROJECT}}).expect(403)

@@ -101,7 +101,7 @@ def check_qos(req, policy_id):
     """404 unless the caller can use a QoS policy."""
     table = models.qos_policies
     query = sa.select(table.c.id).where(table.c.id == policy_id)
-    if not req.ctx.is_admin:
+    if not find.sees_all(req.ctx):
         query = query.where(find.usable('qos_policy', table)(req.ctx.project_id))
     with req.db.read() as conn:
         if conn.execute(query).first() is None:

@@ -93,7 +93,7 @@ def _check(req, values, row):
         asked.append('port_security_enabled')
     if (values.get('device_owner') or '').startswith('network:'):
         asked.append('device_owner')
-    if asked and not req.ctx.is_admin:
+    if asked and not find.sees_all(req.ctx):
         network_id = values['network_id'] if row is None else row['network_id']
         with req.db.read() as conn:
             owner = conn.scalar(sa.select(models.networks.c.project_id).where(models.networks.c.id == network_id))
@@ -110,8 +110,7 @@ RULES = [(f'{action}_port:{name}', NETWORK_OWNER, f'{action} a port with {name},
 PORT = Resource('port', 'ports', models.ports, ATTRIBUTES, find.usable_ports,
                 lambda one, values: placement.create_port(one, values)['id'], ports.update, ports.delete, check=_check,
                 missing=('Port', None),
-                policies={'create': policy.PROJECT_MEMBER + ' or role:service', 'get': policy.READER + ' or role:service',
-                          'update': MEMBER, 'delete': MEMBER},
+                policies={'create': policy.PROJECT_MEMBER + ' or role:service', 'update': MEMBER, 'delete': MEMBER},
                 filters={'ip_address': lambda values: _by_address(['ip_address=' + value for value in values])},
                 more=[sa.select(models.networks.c.project_id).where(models.networks.c.id == _ports.network_id)
                       .scalar_subquery().label('network_project_id')])

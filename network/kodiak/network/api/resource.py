@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from kodiak.common import api, errors, policy
 from kodiak.common.api import Listing, listing, schema
-from kodiak.network import faults, unit
+from kodiak.network import faults, find, unit
 
 from . import fields
 
 TAG_FILTERS = ('tags', 'tags-any', 'not-tags', 'not-tags-any')
 FOR_ALL = {'type': 'array', 'items': {'type': 'string'}}
 CHUNK = 10000
+READER = policy.READER + ' or role:service'
 
 
 class Resource:
@@ -35,7 +36,7 @@ class Resource:
     :param filters: more filters, name to ``function(values)``.
     """
 
-    USUAL = {'create': policy.PROJECT_MEMBER, 'get': policy.READER, 'update': policy.PROJECT_MEMBER,
+    USUAL = {'create': policy.PROJECT_MEMBER, 'get': READER, 'update': policy.PROJECT_MEMBER,
              'delete': policy.PROJECT_MEMBER}
 
     def __init__(self, name, plural, table, attributes, visible, create=None, update=None, delete=None, policies=None, finish=None,
@@ -115,7 +116,7 @@ class Resource:
 
     def condition(self, ctx):
         """What the caller may see, as a condition; None for everything."""
-        if self.visible is None or ctx.is_admin:
+        if self.visible is None or find.sees_all(ctx):
             return None
         return self.visible(ctx.project_id)
 
@@ -271,7 +272,7 @@ class Resource:
         values = {}
         if 'project_id' in self.fields:
             values['project_id'] = body.get('project_id', req.ctx.project_id) or ''
-            if values['project_id'] != (req.ctx.project_id or '') and not req.ctx.is_admin:
+            if values['project_id'] != (req.ctx.project_id or '') and not find.sees_all(req.ctx):
                 raise errors.BadRequest("Specifying 'project_id' or 'tenant_id' other than the authenticated project in request "
                                         'requires admin privileges', kind='HTTPBadRequest')
         target = {**body, 'project_id': values.get('project_id'), 'tenant_id': values.get('project_id')}
