@@ -118,6 +118,8 @@ class Publisher:
                 self.run_due()
             except exc.SQLAlchemyError as error:
                 LOG.warning('The outbox cannot be read now: %s', error)
+            except Exception:
+                LOG.exception('Delivering the outbox failed')       # and goes on: nobody else would
             self._event.wait(self.poll)
 
     def _lease_some(self):

@@ -2,7 +2,6 @@
 import logging
 import os
 import queue
-import random
 import threading
 import time
 import uuid
@@ -10,41 +9,13 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from kodiak.common import db, errors, metrics, wake
-from kodiak.common.saga import Aborted, DeadlinePassed, Retry, Wait, Work, log, rows
+from kodiak.common import db, metrics, wake
+from kodiak.common.saga_rows import DUE, EXTEND, LEASE, LEASED, log, rows
+from kodiak.common.saga_run import Run
 
 LOG = logging.getLogger(__name__)
 
-UNDO_RETRIES = 5            # of an undo that fails by itself; one that meets transient errors has the deadline
 KEEP_FINISHED = 7 * 86400   # seconds that finished sagas and their steps stay for `kodiak trace`
-
-
-class Lost(Exception):
-    """Another worker has the lease now, or the saga was aborted."""
-
-
-_earlier = rows.alias()
-_due = sa.select(rows.c.id).where(
-    rows.c.next_run_at <= sa.bindparam('now'), rows.c.lease_until <= sa.bindparam('now'),
-    ~sa.exists().where(_earlier.c.resource_id == rows.c.resource_id, _earlier.c.id < rows.c.id,
-                       _earlier.c.next_run_at.is_not(None))).order_by(rows.c.next_run_at).limit(sa.bindparam('many'))
-_lease = sa.update(rows).where(
-    rows.c.id.in_(sa.bindparam('ids', expanding=True)), rows.c.next_run_at <= sa.bindparam('now'),
-    rows.c.lease_until <= sa.bindparam('now'),
-).values(lease_owner=sa.bindparam('owner'), lease_until=sa.bindparam('until'), version=rows.c.version + 1)
-_leased = sa.select(rows).where(rows.c.id.in_(sa.bindparam('ids', expanding=True)),
-                                rows.c.lease_owner == sa.bindparam('owner'))
-_extend = sa.update(rows).where(rows.c.id.in_(sa.bindparam('ids', expanding=True)),
-                                rows.c.lease_owner.like(sa.bindparam('owner'))).values(lease_until=sa.bindparam('until'))
-_names = ('state', 'step', 'data', 'attempts', 'began_at', 'lease_owner', 'lease_until', 'deadline_at', 'waiting', 'error')
-_advance = sa.update(rows).where(
-    rows.c.id == sa.bindparam('row_id'), rows.c.version == sa.bindparam('row_version'),
-    sa.or_(rows.c.abort.is_(None), sa.bindparam('aborting', type_=sa.Boolean)),
-).values(version=rows.c.version + 1, updated_at=sa.bindparam('when'), **{name: sa.bindparam('new_' + name) for name in _names})
-# A nudge that came while the step ran must not be lost: then the row stays due.
-_save = _advance.values(next_run_at=sa.case((rows.c.nudges == sa.bindparam('seen'), sa.bindparam('later')),
-                                            else_=sa.bindparam('now')))
-_finish = _advance.values(next_run_at=None)
 
 
 class Worker:
@@ -63,7 +34,7 @@ class Worker:
         self.threads, self.lease, self.poll, self.clock = threads, lease, poll, clock
         self.owner = f'{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}'
         self._condition = threading.Condition()
-        self._wakes, self._look_at, self._stopping, self._batch = 0, 0.0, False, 0
+        self._wakes, self._look_at, self.stopping, self._batch = 0, 0.0, False, 0
         self._running = set()
         self._queue = queue.SimpleQueue()
         self._threads, self._dispatcher = [], None
@@ -83,7 +54,7 @@ class Worker:
         wake.forget(self.db, 'saga', self.wake)
         metrics.forget('sagas', self._collect)
         with self._condition:
-            self._stopping = True
+            self.stopping = True
             self._condition.notify_all()
             drained = self._condition.wait_for(lambda: not self._running, timeout)
         for _ in self._threads:
@@ -114,12 +85,12 @@ class Worker:
         while True:
             with self._condition:
                 self._condition.wait_for(
-                    lambda: self._stopping or (self._look_at <= time.time() and len(self._running) < self.threads),
+                    lambda: self.stopping or (self._look_at <= time.time() and len(self._running) < self.threads),
                     max(0.0, min(self._look_at - time.time(), self.poll)) or self.poll)
-                if self._stopping and not self._running:
+                if self.stopping and not self._running:
                     return
-                room = 0 if self._stopping else self.threads - len(self._running)
-                if self._stopping:
+                room = 0 if self.stopping else self.threads - len(self._running)
+                if self.stopping:
                     self._condition.wait(0.2)
                 self._look_at = time.time() + self.poll
             try:
@@ -135,6 +106,9 @@ class Worker:
                     self.wake()
             except exc.SQLAlchemyError as error:
                 LOG.warning('Sagas cannot be read now: %s', error)
+                continue
+            except Exception:
+                LOG.exception('Looking for sagas failed')       # and goes on: nobody else would
                 continue
             for row in leased:
                 with self._condition:
@@ -165,22 +139,22 @@ class Worker:
     def _lease_some(self, many):
         now = self.clock()
         with self.db.read() as connection:
-            ids = list(connection.scalars(_due, {'now': now, 'many': many}))
+            ids = list(connection.scalars(DUE, {'now': now, 'many': many}))
         if not ids:
             return []
         self._batch += 1
         owner = f'{self.owner}/{self._batch}'
 
         def lease(connection):
-            connection.execute(_lease, {'ids': ids, 'now': now, 'owner': owner, 'until': now + self.lease})
-            return [dict(row) for row in connection.execute(_leased, {'ids': ids, 'owner': owner}).mappings()]
+            connection.execute(LEASE, {'ids': ids, 'now': now, 'owner': owner, 'until': now + self.lease})
+            return [dict(row) for row in connection.execute(LEASED, {'ids': ids, 'owner': owner}).mappings()]
         return self.db.transact(lease)
 
     def _extend(self, now):
         running = list(self._running)
         if running:
             self.db.transact(lambda connection: connection.execute(
-                _extend, {'ids': running, 'owner': self.owner + '/%', 'until': now + self.lease}))
+                EXTEND, {'ids': running, 'owner': self.owner + '/%', 'until': now + self.lease}))
 
     def _purge(self, now):
         before = db.utcnow() - db.datetime.timedelta(seconds=KEEP_FINISHED)
@@ -192,143 +166,11 @@ class Worker:
                                                  connection.execute(sa.delete(rows).where(rows.c.id.in_(ids)))))
 
     def _run(self, row):
-        """Run the steps of a leased saga until it ends, waits, or the worker is told to stop."""
-        saga = self.sagas.get(row['name'])
-        if saga is None:
+        kind = self.sagas.get(row['name'])
+        if kind is None:
             LOG.error('Saga %s is a %s, which this process does not know', row['id'], row['name'])
-            return
-        work = Work(self.app, row)
-        work.context.update_store()
-        try:
-            while row['next_run_at'] is not None and row['lease_owner'] is not None:
-                if self._stopping:
-                    self._write(work, row, release=True)
-                elif row['state'] == 'unwinding':
-                    self._undo(saga, work, row)
-                elif row['abort'] is not None:
-                    self._fail(saga, work, row, Aborted(row['abort']))
-                elif self.clock() > row['deadline_at']:
-                    waited = f' It was waiting for {row["waiting"]}.' if row['waiting'] else ''
-                    self._fail(saga, work, row, DeadlinePassed(
-                        f'This was not finished within {saga.deadline:.0f} seconds.{waited}'))
-                else:
-                    self._do(saga, work, row)
-        except Lost:
-            with self.db.read() as connection:
-                fresh = db.one(connection, sa.select(rows).where(rows.c.id == row['id']))
-            if fresh and fresh['version'] == row['version'] and fresh['abort'] is not None:
-                fresh['data'] = work.data           # with the output of a step that had just ended
-                return self._run(fresh)
-            LOG.info('Saga %s is with another worker now', row['id'])
-
-    def _do(self, saga, work, row):
-        step = saga.steps[row['step']]
-        work.attempts, work.pending = row['attempts'], []
-        try:
-            output = step.do(work)
-        except Wait as wait:
-            later = min(self.clock() + wait.seconds, row['deadline_at'] + 0.001)
-            return self._write(work, row, release=True, later=later, waiting=str(wait))
-        except Exception as error:
-            LOG.info('Saga %s: step %s failed: %s', row['id'], step.name, error,
-                     exc_info=not isinstance(error, (errors.Error, Retry)))
-            if (isinstance(error, Retry) or errors.transient(error)) and row['attempts'] < step.retries:
-                return self._again(work, row, step, 'do', error)
-            return self._fail(saga, work, row, error, step)
-        if output:
-            work.data.update(output)
-        line = self._line(row, step.name, 'do', 'done')
-        following = row['step'] + 1
-        if following == len(saga.steps):
-            self._write(work, row, line, state='done', data={}, later=None, release=True, waiting=None)
         else:
-            self._write(work, row, line, step=following, attempts=0, began_at=self.clock(), waiting=None)
-
-    def _undo(self, saga, work, row):
-        number = row['step']
-        while number >= 0 and saga.steps[number].undo is None:
-            number -= 1
-        if number != row['step']:
-            row['step'], row['attempts'], row['began_at'] = number, 0, self.clock()
-        if number < 0:
-            name, action = 'on_failure', 'on_failure'
-        else:
-            name, action = saga.steps[number].name, 'undo'
-        work.attempts, work.pending = row['attempts'], []
-        outcome, problem = 'done', None
-        try:
-            if number >= 0:
-                saga.steps[number].undo(work)
-            elif saga.on_failure is not None:
-                saga.on_failure(work, rebuilt(row['error']))
-        except Exception as error:
-            problem = error
-            late = self.clock() > row['deadline_at']
-            if isinstance(error, Wait) and not late:
-                return self._write(work, row, release=True, later=self.clock() + error.seconds, waiting=str(error))
-            passes = isinstance(error, Retry) or errors.transient(error)
-            if (passes and not late) or row['attempts'] < UNDO_RETRIES:
-                return self._again(work, row, saga.steps[number] if number >= 0 else None, action, error)
-            outcome = 'skipped'
-            work.pending = []
-            LOG.exception('Saga %s (%s of %s): %s %s failed %d times and is given up; something of this resource '
-                          'may have been left behind', row['id'], row['name'], row['resource_id'], action, name,
-                          row['attempts'] + 1)
-        line = self._line(row, name, action, outcome, problem)
-        if number < 0:
-            self._write(work, row, line, state='failed', later=None, release=True, waiting=None)
-        else:
-            self._write(work, row, line, step=number - 1, attempts=0, began_at=self.clock(), waiting=None)
-
-    def _fail(self, saga, work, row, error, step=None):
-        """Turn round: from here on the saga undoes, beginning with the step that was being done."""
-        name = saga.steps[row['step']].name
-        failure = {**errors.to_dict(error), 'type': type(error).__name__, 'step': name}
-        line = self._line(row, name, 'do', 'failed', error)
-        work.pending = []
-        LOG.warning('Saga %s (%s of %s) failed at %s and unwinds: %s', row['id'], row['name'], row['resource_id'],
-                    name, error)
-        self._write(work, row, line, state='unwinding', error=failure, attempts=0, began_at=self.clock(), waiting=None,
-                    deadline_at=self.clock() + saga.deadline)
-
-    def _again(self, work, row, step, action, error):
-        pause = min(15.0, 0.2 * 2 ** row['attempts']) * random.uniform(0.7, 1.3)
-        work.pending = []
-        self._write(work, row, release=True, later=self.clock() + pause, attempts=row['attempts'] + 1,
-                    waiting=f'another try after: {error}')
-
-    def _line(self, row, step, action, outcome, error=None):
-        now = self.clock()
-        metrics.saga_step(row['name'], step, action, outcome, now - row['began_at'])
-        return {'saga_id': row['id'], 'step': step, 'action': action, 'outcome': outcome, 'attempts': row['attempts'] + 1,
-                'started_at': row['began_at'], 'ended_at': now,
-                'error': None if error is None else f'{type(error).__name__}: {error}'[:4000]}
-
-    def _write(self, work, row, line=None, *, release=False, later=0.0, **changes):
-        """Record progress: one UPDATE, and one INSERT into the log where a step has ended."""
-        now = self.clock()
-        new = {name: row[name] for name in _names}
-        new['data'] = work.data
-        new['lease_until'] = now + self.lease
-        if release:
-            new['lease_owner'], new['lease_until'] = None, 0.0
-        new.update(changes)
-        values = {'row_id': row['id'], 'row_version': row['version'], 'when': db.utcnow(),
-                  'aborting': row['abort'] is not None or row['state'] != 'running',
-                  **{'new_' + name: value for name, value in new.items()}}
-        if later is not None:
-            values.update(seen=row['nudges'], later=later or now, now=now)
-        statement = _finish if later is None else _save
-
-        def write(connection):
-            if connection.execute(statement, values).rowcount != 1:
-                raise Lost
-            for function in work.pending:
-                function(connection)
-            if line is not None:
-                connection.execute(sa.insert(log), line)
-        self.db.transact(write)
-        row.update(new, version=row['version'] + 1, next_run_at=values.get('later'))
+            Run(self, kind, row).go()
 
     def _collect(self):
         with self.db.read() as connection:
@@ -336,13 +178,3 @@ class Worker:
                     sa.select(rows.c.name, rows.c.state, sa.func.count(), sa.func.min(rows.c.created_at))
                     .where(rows.c.next_run_at.is_not(None)).group_by(rows.c.name, rows.c.state)):
                 yield {'saga': name, 'state': state}, count, (db.utcnow() - oldest).total_seconds()
-
-
-def rebuilt(failure):
-    """The error that is handed to ``on_failure``, as it was recorded."""
-    if failure['type'] in {'Aborted', 'DeadlinePassed'}:
-        error = {'Aborted': Aborted, 'DeadlinePassed': DeadlinePassed}[failure['type']](failure['message'])
-    else:
-        error = errors.from_dict(failure)
-    error.step = failure['step']
-    return error

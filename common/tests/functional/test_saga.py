@@ -263,6 +263,29 @@ def test_threads_run_many_sagas_at_once_without_polling(app):
         assert worker.stop()
 
 
+def test_a_long_step_keeps_its_lease(app):
+    calls, go = [], threading.Event()
+
+    def slow(work):
+        calls.append(1)
+        go.wait(20)
+    kind = saga.Saga('boot', [saga.Step('one', slow)])
+    begin(app, kind)
+    workers = [saga.Worker(app, [kind], lease=0.6, poll=0.05) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        deadline = time.time() + 20
+        while time.time() < deadline and not (calls and rows(app)[0]['lease_until'] > rows(app)[0]['began_at'] + 2):
+            time.sleep(0.05)
+    finally:
+        go.set()
+        for worker in workers:
+            worker.stop()
+    assert calls == [1]
+    assert rows(app)[0]['state'] == 'done'
+
+
 def test_stopping_releases_what_has_further_steps(app):
     started, go = threading.Event(), threading.Event()
 
