@@ -3,7 +3,7 @@ import pathlib
 
 from kodiak.common import cli, config, db, policy, saga, service, wake, wsgi
 
-from . import blobs, imports, metadefs, stores
+from . import blobs, imports, locations, metadefs, stores
 from . import conf as options
 
 NAME = 'image'
@@ -24,7 +24,7 @@ def prepare(runtime):
     runtime.extra['stores'].prepare()
     keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
     wake.listen(runtime.db, blobs.WAKE, keeper.nudge)
-    runtime.background += [keeper, saga.Worker(runtime, imports.SAGAS, threads=runtime.conf.imports.threads)]
+    runtime.background += [keeper, saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]
     return runtime
 
 

@@ -141,8 +141,8 @@ def _present(work):
     with work.db.read() as connection:
         image = db.one(connection, sa.select(images).where(images.c.id == work.resource_id))
     for location in image['locations'] if image else ():
-        if location['store'] in work.app.extra['stores'].by_id and location['blob']:
-            return {'blob': location['blob'], 'source': location['store'], 'drop': False, 'facts': {
+        if location['store'] in work.app.extra['stores'].by_id:
+            return {'blob': location['blob'] or location['url'], 'source': location['store'], 'drop': False, 'facts': {
                 'size': image['size'], 'checksum': image['checksum'], 'os_hash_algo': image['os_hash_algo'],
                 'os_hash_value': image['os_hash_value'], 'virtual_size': image['virtual_size'], 'refused': None}}
     raise errors.Conflict('There is no data to copy.')
@@ -184,8 +184,11 @@ def _place(work):
 
 def _copy(work, store_id):
     stores, data = work.app.extra['stores'], work.data
-    with stores[data['source']].open(data['blob']) as source:
+    source = stores[data['source']].open(data['blob'])
+    try:
         blob, facts = take(work, 'place', stores[store_id], source.read, data['facts']['size'])
+    finally:
+        source.close()
     for name in ('checksum', 'os_hash_value'):
         if data['facts'].get(name) not in (None, facts[name]):
             raise errors.Conflict(f"The data in the store {data['source']} is not what it was when it was stored.")
@@ -255,4 +258,3 @@ IMPORT = saga.Saga('import', [
     saga.Step('place', _place, _unplace, retries=3),
     saga.Step('finish', _finish),
 ], on_failure=_failed, deadline=DEADLINE)
-SAGAS = [IMPORT]

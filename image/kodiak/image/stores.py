@@ -4,9 +4,11 @@ from stevedore import driver
 
 from kodiak.common import errors
 
+from . import web
+
 NAMESPACE = 'kodiak.image.stores'
 #: A driver that is part of this distribution is found without its metadata, so that a source tree runs as it is.
-BUILT_IN = {'file': 'kodiak.image.drivers.file:FileStore'}
+BUILT_IN = {'file': 'kodiak.image.drivers.file:FileStore', 'http': 'kodiak.image.drivers.http:HttpStore'}
 
 
 def _class_of(name):
@@ -36,9 +38,15 @@ class Stores:
     def __init__(self, conf):
         self.by_id = {store_id: cls(store_id, conf['store_' + store_id], conf.state_path)
                       for store_id, cls in register(conf).items()}
+        guard = web.Guard(conf.imports)
+        for store in self.by_id.values():
+            store.guard = guard
         if conf.stores.default not in self.by_id:
             raise cfg.ConfigFileValueError(f'[stores] default is {conf.stores.default}, which is not among the enabled ones')
         self.default = self.by_id[conf.stores.default]
+        ordered = sorted(self.by_id.values(), key=lambda store: (-store.conf.weight, store.id))
+        #: id to its place among the stores: by weight, then by name
+        self.rank = {store.id: place for place, store in enumerate(ordered)}
 
     def prepare(self):
         """Make every store ready."""
@@ -58,6 +66,19 @@ class Stores:
         if store.read_only:
             raise errors.BadRequest(f"The store '{store_id}' can only be read.")
         return store
+
+    def taking(self, url):
+        """The store for locations with a URL; ``BadRequest`` where there is none."""
+        for store in self.by_id.values():
+            if store.takes(url):
+                store.check(url)
+                return store
+        raise errors.BadRequest(f"Invalid location: no store of this service takes '{url[:200]}'.")
+
+    def ordered(self, locations, first=()):
+        """The locations of an image whose stores are here, in the order in which they are to be tried."""
+        return sorted((location for location in locations if location['store'] in self.by_id), key=lambda location: (
+            first.index(location['store']) if location['store'] in first else len(first), self.rank[location['store']]))
 
     @property
     def ids(self):

@@ -154,8 +154,11 @@ class Fetch:
         return self._connection.getresponse()
 
     def read(self, size):
-        """The next piece; b'' at the end."""
-        return self._answer.read(size)
+        """The next piece; b'' at the end. Raises ``Unavailable`` where the server breaks off."""
+        try:
+            return self._answer.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise errors.Unavailable(f'The host {self._connection.host} broke off: {type(error).__name__}.') from None
 
     def close(self):
         """Let go of the connection."""

@@ -2,7 +2,7 @@
 from kodiak.common import db, errors
 from kodiak.common.api import schema as schemas
 
-from .. import catalog
+from .. import catalog, locations
 from .schemas import CREATE
 
 READ_ONLY = frozenset(('created_at', 'updated_at', 'status', 'checksum', 'size', 'virtual_size', 'os_hash_algo', 'os_hash_value',
@@ -82,12 +82,11 @@ def new_image(req, body):
     """
     conf = req.app.conf
     values = {**catalog.NEW, 'id': db.new_id(), 'owner': req.ctx.project_id}
-    properties = {}
+    properties, given = {}, []
     for name, value in body.items():
         check_name(name)
         if name == 'locations':
-            if value:
-                raise errors.Forbidden("It's not allowed to add locations if locations are invisible.")
+            given = value
         elif name in BASE:
             check_value(name, value)
             values[name] = value
@@ -103,4 +102,10 @@ def new_image(req, body):
     values['tags'] = clean_tags(body.get('tags', ()))
     limits.check('tags', len(values['tags']))
     now = db.utcnow()
-    return {**values, 'id': values['id'].lower(), 'properties': properties, 'locations': [], 'created_at': now, 'updated_at': now}
+    values = {**values, 'id': values['id'].lower(), 'properties': properties, 'locations': [], 'created_at': now, 'updated_at': now}
+    if given:
+        req.authorize(target, 'set_image_location')
+        sizes = locations.measure(req.app, given)
+        for location in given:
+            values.update(locations.add(req.app, values, location, '-', sizes))
+    return values

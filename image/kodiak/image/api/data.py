@@ -102,27 +102,32 @@ class Pieces:
         self.file.close()
 
 
-def locate(req, image):
-    """The open data of an image from the first of its locations that has it: ``function(offset) -> file``."""
+def locate(req, image, offset):
+    """The data of an image from ``offset`` on, as an open file, from the first of its locations that has it."""
+    stores = req.app.extra['stores']
+    preferred = [part for part in (req.query.get('prefer') or '').split(',') if part]
+    if preferred:
+        unknown = [store_id for store_id in preferred if store_id not in stores.by_id]
+        if unknown:
+            raise errors.BadRequest(f"There is no store '{unknown[0][:80]}'.")
+        req.authorize(image, 'download_from_store')
     failure = None
-    for location in image['locations']:
-        store = req.app.extra['stores'].by_id.get(location['store'])
-        if store is None:
-            continue
+    for location in stores.ordered(image['locations'], preferred):
         try:
-            return store.open(location['blob'])
+            return stores[location['store']].open(location['blob'] or location['url'], offset)
         except (base.NoSuchData, base.StoreUnavailable, OSError) as error:
             failure = error
     raise errors.Unavailable(f"The data of image {image['id']} cannot be read now." if failure else
                              f"The data of image {image['id']} lies in no store of this service.")
 
 
-@routes.get('/file', rule='download_image', default=rules.DOWNLOAD, load=load, summary='Download the data of an image')
+@routes.get('/file', rule='download_image', default=rules.DOWNLOAD, load=load,
+            query={'prefer': {'type': 'string'}}, summary='Download the data of an image')
 def download_image(req, image_id):
     image, headers = req.target, req.http.headers
     if image['status'] == 'deactivated' and not req.ctx.is_admin:
         raise errors.Forbidden('The requested image has been deactivated. Image data download is forbidden.')
-    if not image['locations']:
+    if not image['locations'] or image['status'] not in ('active', 'deactivated'):
         return api.Response(status=204)
     size, checksum = image['size'], image['checksum']
     found = [('Accept-Ranges', 'bytes')]
@@ -139,8 +144,7 @@ def download_image(req, image_id):
     elif checksum:
         found.append(('Content-MD5', checksum))
     length = wanted[1] - wanted[0] + 1
-    file = locate(req, image)
-    file.seek(wanted[0])
+    file = locate(req, image, wanted[0])
     found.append(('Content-Length', str(length)))
     wrapper = req.http.environ.get('wsgi.file_wrapper')
     # A real file goes from the page cache to the socket without passing through this process (sendfile).

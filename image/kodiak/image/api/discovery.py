@@ -9,7 +9,7 @@ from . import rules
 
 routes = api.Routes('Versions and discovery')
 #: The newest first.
-VERSIONS = ('2.13', '2.12', '2.11', '2.10', '2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3', '2.2', '2.1', '2.0')
+VERSIONS = ('2.17', '2.13', '2.12', '2.11', '2.10', '2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3', '2.2', '2.1', '2.0')
 
 
 def versions(base_url):
@@ -68,4 +68,6 @@ def _store(stores, store):
         shown['default'] = 'true'
     if store.read_only:
         shown['read-only'] = 'true'
+    if store.conf.weight:
+        shown['weight'] = store.conf.weight
     return shown

@@ -5,7 +5,8 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import catalog, imports
+from .. import blobs, catalog, imports, locations
+from ..models import blobs as table
 from ..models import images
 from . import attributes, filters, patch, rules
 from . import schemas as published
@@ -70,13 +71,19 @@ def show_image(req, image_id):
 def update_image(req, image_id):
     media = req.http.mimetype
     operations = patch.parse(req.body, media)
+    added = [value for operation, path, value in operations if operation == 'add' and path[0] == 'locations']
+    sizes = locations.measure(req.app, added) if req.target['status'] == 'queued' else {}
 
     def change(connection):
         image = catalog.locked(connection, image_id)
-        columns = patch.Changes(req, image, media).apply(operations)
+        columns = patch.Changes(req, image, media, sizes).apply(operations)
         if columns:
             columns['updated_at'] = db.utcnow()
             catalog.update(connection, image_id, columns)
+        if 'locations' in columns:
+            left = {location['blob'] for location in columns['locations']}
+            gone = [location['blob'] for location in image['locations'] if location['blob'] and location['blob'] not in left]
+            blobs.doom(connection, table.c.id.in_(gone), req.app.conf.stores.delete_delay)
         return {**image, **columns}
     return View(req).image(req.db.transact(change))
 

@@ -3,7 +3,7 @@ import re
 
 from kodiak.common import errors
 
-from .. import catalog
+from .. import catalog, locations
 from . import attributes
 
 MEDIA_21 = 'application/openstack-images-v2.1-json-patch'
@@ -55,9 +55,11 @@ class Changes:
     """Applies a patch to an image.
 
     :param req: the request. :param image: the image's columns; not changed. :param media: which dialect it is.
+    :param sizes: of the data of locations that are added (:func:`kodiak.image.locations.measure`).
     """
 
-    def __init__(self, req, image, media):
+    def __init__(self, req, image, media, sizes):
+        self.sizes = sizes
         self.req = req
         self.image = image
         self.media = media
@@ -72,8 +74,8 @@ class Changes:
             if name == 'id':
                 raise errors.Forbidden("Attribute 'id' is read-only.")
             if name == 'locations':
-                raise errors.Forbidden("It's not allowed to change locations if locations are invisible.")
-            if name == 'tags':
+                self._locations(operation, path[1:], value)
+            elif name == 'tags':
                 self._tags(operation, value)
             elif name in attributes.BASE:
                 self._base(operation, name, value)
@@ -86,6 +88,18 @@ class Changes:
         if 'disk_format' in self.columns or 'container_format' in self.columns:
             attributes.check_formats(self.req.app.conf, {**self.image, **self.columns})
         return self.columns
+
+    def _locations(self, operation, place, value):
+        self.req.authorize(self.req.target, 'delete_image_location' if operation == 'remove' else 'set_image_location')
+        now = {**self.image, **self.columns}
+        if operation == 'replace' and not place:
+            self.columns.update(locations.replace(self.req.app, now, value))
+        elif operation == 'add' and place:
+            self.columns.update(locations.add(self.req.app, now, value, place[0], self.sizes))
+        elif operation == 'remove' and place:
+            self.columns.update(locations.remove(self.req.app, now, place[0]))
+        else:
+            raise errors.BadRequest(f'Locations cannot be changed by {operation} at this path.')
 
     def _tags(self, operation, value):
         if operation == 'remove':

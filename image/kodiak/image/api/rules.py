@@ -11,6 +11,7 @@ SHOW = f'role:admin or (role:reader and ({_SEEN}))'
 DOWNLOAD = f'role:admin or (role:member and ({_SEEN}))'
 READER = 'role:admin or role:reader'
 NAMESPACE = f"role:admin or (role:reader and ({_OWNER} or 'public':%(visibility)s))"
+LOCATE = f'role:service or role:admin or (role:member and {_OWNER})'
 #: The method decides further: copy_image or modify_image.
 IMPORT = 'role:admin or role:member'
 SHARED_MEMBER = f'role:admin or (role:member and {_MEMBER})'

@@ -39,6 +39,9 @@ LOCATION = {
 }
 
 
+VALIDATION = LOCATION['properties']['validation_data']
+
+
 def image_properties(disk_formats, container_formats):
     """The attributes of an image that the API itself defines, as JSON Schema properties."""
     return {

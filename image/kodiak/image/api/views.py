@@ -29,6 +29,7 @@ class View:
     def __init__(self, req):
         self.req = req
         self.locations = req.app.conf.stores.show_locations
+        self.rank = req.app.extra['stores'].rank
 
     def row(self, row):
         """The view of a row of :func:`select`."""
@@ -44,9 +45,9 @@ class View:
             'created_at': created_at.isoformat(timespec='seconds') + 'Z',
             'updated_at': updated_at.isoformat(timespec='seconds') + 'Z', 'tags': tags, 'self': path,
             'file': path + '/file', 'schema': '/v2/schemas/image'}
-        stores = {location['store'] for location in locations if location['store']}
-        if stores:
-            shown['stores'] = ','.join(sorted(stores))
+        if locations:
+            stores = {location['store'] for location in locations}
+            shown['stores'] = ','.join(sorted(stores, key=lambda store: (self.rank.get(store, 1000), store)))
         if self.locations:
             self._locate(shown, locations)
         return shown
@@ -61,8 +62,9 @@ class View:
                 shown['status'] == 'deactivated' and not self.req.ctx.is_admin):
             return
         shown['locations'] = [{'url': location['url'], 'metadata': location['metadata']} for location in locations]
-        if locations:
-            shown['direct_url'] = locations[0]['url']
+        ordered = self.req.app.extra['stores'].ordered(locations)
+        if ordered:
+            shown['direct_url'] = ordered[0]['url']
 
 
 def member(row):

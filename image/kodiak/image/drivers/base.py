@@ -46,6 +46,8 @@ class Store(abc.ABC):
     #: the scheme of the store's URLs
     SCHEME = ''
     read_only = False
+    #: the :class:`kodiak.image.web.Guard` that whatever fetches by URL must ask
+    guard = None
 
     def __init__(self, store_id, conf, state_path):
         self.id = store_id
@@ -77,6 +79,13 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def url(self, key):
         """The URL of a blob, as ``direct_url`` and ``locations`` show it."""
+
+    def takes(self, url):
+        """True if users may add locations with this URL, whose data the store then reads under the URL as its key."""
+        return False
+
+    def check(self, url):  # noqa: B027 (a store that takes no URLs has nothing to check)
+        """``BadRequest`` for a URL that it takes in principle but must not read."""
 
     def properties(self):
         """What ``/v2/info/stores/detail`` tells administrators."""
