@@ -211,7 +211,8 @@ def _of_app_cred(core, connection, attempt):
         rules = connection.execute(
             sa.select(access_rules.c.id, access_rules.c.service, access_rules.c.method, access_rules.c.path)
             .join_from(app_credential_rules, access_rules).where(app_credential_rules.c.app_credential_id == row['id']))
-        shown['access_rules'] = [dict(rule._mapping) for rule in rules]
+        shown['access_rules'] = [{'id': rule.id, 'service': rule.service, 'method': rule.method, 'path': rule.path}
+                                 for rule in rules]
     attempt.extra['app_cred'] = shown
     return project_scope(where), given
 

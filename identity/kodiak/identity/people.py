@@ -75,8 +75,7 @@ def log_in(core, user, password):
         raise errors.Unauthorized()
     good = core.hasher.verify(password, row.hash)
     if not good:
-        if conf.lockout_failure_attempts and not user['options'].get('ignore_lockout_failure_attempts'):
-            core.db.transact(_count_failure, user)
+        failed(core, user)
         raise errors.Unauthorized()
     if not enabled(core.conf, user):
         raise errors.Unauthorized()
@@ -92,6 +91,18 @@ def _locked_out(conf, user):
     if not conf.lockout_duration or user['failed_at'] is None:
         return True
     return db.utcnow() < user['failed_at'] + datetime.timedelta(seconds=conf.lockout_duration)
+
+
+def may_try(core, user):
+    """True if a user is enabled and not locked out."""
+    return enabled(core.conf, user) and not _locked_out(core.conf.security_compliance, user)
+
+
+def failed(core, user):
+    """Count a wrong password or passcode, where that locks out."""
+    conf = core.conf.security_compliance
+    if conf.lockout_failure_attempts and not user['options'].get('ignore_lockout_failure_attempts'):
+        core.db.transact(_count_failure, user)
 
 
 def _count_failure(connection, user):
@@ -170,8 +181,7 @@ def change_password(core, user, old, new):
         core.hasher.waste(old)
         raise errors.Unauthorized()
     if not core.hasher.verify(old, rows[0].hash):
-        if conf.lockout_failure_attempts and not user['options'].get('ignore_lockout_failure_attempts'):
-            core.db.transact(_count_failure, user)
+        failed(core, user)
         raise errors.Unauthorized()
     if user['options'].get('lock_password'):
         raise errors.BadRequest('This password is locked and cannot be changed by its user.')

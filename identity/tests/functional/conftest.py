@@ -18,11 +18,12 @@ class Cloud:
         args = ['--config-file', str(folder / 'identity.conf')]
         (folder / 'identity.conf').write_text(f'[DEFAULT]\nstate_path = {folder}\n[database]\nconnection = sqlite:///{folder}/i.sqlite\n')
         conf = cmd.load_conf(args)
-        for group, name, value in overrides:
+        for group, name, value in (('identity', 'argon2_memory', 8192), ('identity', 'argon2_passes', 1), *overrides):
             conf.set_override(name, value, group)
         self.db = db.Database(conf.database.connection)
         self.runtime = cmd.build(conf, self.db)
         self.core = self.runtime.extra['core']
+        self._admin = None
         original = identity_api.API.application
         try:
             identity_api.API.application = lambda runtime: original(runtime, validate_responses=True)
@@ -47,7 +48,9 @@ class Cloud:
 
     def admin(self):
         """A client of the administrator."""
-        return self.client(self.login().expect(201))
+        if self._admin is None:
+            self._admin = self.login().expect(201)
+        return self.client(self._admin)
 
     def user(self, name, password=PASSWORD, **more):
         """A new user, as the API shows it."""

@@ -14,6 +14,7 @@ from . import (
     groups,
     limits,
     oauth1,
+    oauth2,
     policies,
     projects,
     role_assignments,
@@ -35,7 +36,7 @@ def document(req):
 
 
 MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
-           credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1)
+           credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
               base_rules=rules.BASE, rules=domain_config.RULES)

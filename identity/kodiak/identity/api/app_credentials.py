@@ -44,8 +44,8 @@ def load(req, user_id, credential_id):
         row = connection.execute(sa.select(app_credentials).where(app_credentials.c.id == credential_id,
                                                                   app_credentials.c.user_id == user_id)).first()
     found = load_user(req, user_id)
-    if row is None and req.allows(req.endpoint.rule, found):
-        raise errors.NotFound(f'Could not find Application Credential: {credential_id}.')
+    if row is None:
+        kit.missing(req, f'Could not find Application Credential: {credential_id}.', target__user__id=user_id, user_id=user_id)
     req.row = row
     return found
 
@@ -198,8 +198,8 @@ def load_rule(req, user_id, rule_id):
         row = connection.execute(sa.select(access_rules).where(access_rules.c.id == rule_id,
                                                                access_rules.c.user_id == user_id)).first()
     found = load_user(req, user_id)
-    if row is None and req.allows(req.endpoint.rule, found):
-        raise errors.NotFound(f'Could not find Access Rule: {rule_id}.')
+    if row is None:
+        kit.missing(req, f'Could not find Access Rule: {rule_id}.', target__user__id=user_id, user_id=user_id)
     req.row = row
     return found
 

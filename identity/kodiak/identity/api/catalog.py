@@ -242,7 +242,7 @@ def _check_references(asked, region_id):
         if region_id is None:
             return
         if connection.execute(sa.select(regions.c.id).where(regions.c.id == region_id)).first() is None:
-            if 'region_id' in asked:
+            if asked.get('region_id'):
                 raise errors.BadRequest(f'Invalid input for field/attribute region_id: there is no region {region_id}.')
             # The older attribute names a region that need not be there yet.
             connection.execute(regions.insert().values(id=region_id, description='', extra={}))

@@ -40,13 +40,12 @@ def load(req, credential_id):
     """The credential as a policy target; who may not see it isn't told that it exists."""
     with req.db.read() as connection:
         row = connection.execute(sa.select(credentials).where(credentials.c.id == credential_id)).first()
-    found = {'target.credential.user_id': row.user_id if row is not None else None}
-    if row is None and req.allows('identity:get_credential', {'target.credential.user_id': req.ctx.user_id}):
-        raise errors.NotFound(f'Could not find credential: {credential_id}.')
-    if row is not None:
-        delegation.own_project(req, row.project_id)
+    if row is None:
+        # It might have been the caller's own.
+        kit.missing(req, f'Could not find credential: {credential_id}.', target__credential__user_id=req.ctx.user_id)
+    delegation.own_project(req, row.project_id)
     req.row = row
-    return found
+    return {'target.credential.user_id': row.user_id}
 
 
 @routes.get('/credentials', rule='identity:list_credentials', default=READ, late=True, query=kit.parameters(HOW),
@@ -183,10 +182,9 @@ def load_owner(req, user_id, credential_id=None):
         with req.db.read() as connection:
             req.row = connection.execute(sa.select(credentials).where(
                 credentials.c.access_hash == ec2_id(credential_id), credentials.c.user_id == user_id)).first()
-        if req.row is not None:
-            delegation.own_project(req, req.row.project_id)
-        if req.row is None and req.allows(req.endpoint.rule, found):
-            raise errors.NotFound(f'Could not find credential: {credential_id}.')
+        if req.row is None:
+            kit.missing(req, f'Could not find credential: {credential_id}.', target__credential__user_id=user_id)
+        delegation.own_project(req, req.row.project_id)
     return found
 
 

@@ -158,3 +158,9 @@ def with_options(row, changes):
 
 
 IMMUTABLE = {'type': 'object', 'properties': {'immutable': {'type': ['boolean', 'null']}}, 'additionalProperties': False}
+
+
+def missing(req, message, **owner):
+    """Answer for what isn't there: 404 to those who could see it, if it belonged to ``owner``, and 403 to the others."""
+    req.authorize({name.replace('__', '.'): value for name, value in owner.items()})
+    raise errors.NotFound(message)

@@ -73,9 +73,7 @@ def load(req, project_id):
     with req.db.read() as connection:
         row = connection.execute(sa.select(projects).where(projects.c.id == project_id)).first()
     if row is None:
-        if not req.ctx.is_admin and not (req.ctx.is_system and 'reader' in req.ctx.roles):
-            raise errors.PolicyForbidden(req.endpoint.rule)
-        raise errors.NotFound(f'Could not find project: {project_id}.')
+        kit.missing(req, f'Could not find project: {project_id}.')
     req.row = row
     return {'target.project.id': row.id, 'project_id': row.id,
             # A domain is no project of its own domain: managing one takes the rules of domains.

@@ -76,9 +76,7 @@ def load(req, user_id):
 def target_of(req, row, user_id):
     """The policy target of a user's row; a row that isn't there is 404 for those who may see all, else 403."""
     if row is None:
-        if not req.ctx.is_admin and not (req.ctx.is_system and 'reader' in req.ctx.roles):
-            raise errors.PolicyForbidden(req.endpoint.rule)
-        raise errors.NotFound(f'Could not find user: {user_id}.')
+        kit.missing(req, f'Could not find user: {user_id}.')
     req.row = row
     return {'target.user.id': row.id, 'user_id': row.id, 'target.user.domain_id': row.domain_id}
 

@@ -1,9 +1,10 @@
 """The ways to authenticate. Each module's ``check(core, payload, attempt)`` adds to an :class:`Attempt` or raises."""
 from kodiak.common import errors
 
-from . import application_credential, oauth1, password, token
+from .. import receipts
+from . import application_credential, oauth1, password, token, totp
 
-METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1}
+METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1, 'totp': totp}
 
 
 class Attempt:
@@ -54,4 +55,16 @@ def authenticate(core, identity, scope, http=None):
         attempt.methods.append(method)
     if attempt.user is None:
         raise errors.Unauthorized()
+    if http is not None and http.headers.get('Openstack-Auth-Receipt'):
+        _continue(core, attempt, http.headers['Openstack-Auth-Receipt'])
+    if attempt.parent is None:
+        # What is exchanged has met the rules when it was issued.
+        receipts.check(core, attempt)
     return attempt
+
+
+def _continue(core, attempt, text):
+    user_id, methods = receipts.read(core, text)
+    if user_id != attempt.user['id']:
+        raise errors.Unauthorized('The auth receipt belongs to another user.')
+    attempt.methods += [method for method in methods if method not in attempt.methods]
