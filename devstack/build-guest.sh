@@ -93,7 +93,7 @@ done
 
 # --- the root file system
 step 'root file system'
-mkdir -p "$root"/{dev,proc,sys,run,tmp,mnt,root,home/cirros,var/lib/guest,var/log,usr/bin,usr/sbin,usr/lib,etc/dropbear}
+mkdir -p "$root"/{dev,proc,sys,run,tmp,mnt,root,home/cirros,var/lib/guest,var/log,var/tmp,usr/bin,usr/sbin,usr/lib,etc/dropbear}
 for d in bin sbin lib lib64; do
     [ $d = lib64 ] && target=usr/lib || target=usr/$d
     ln -s $target "$root/$d"
@@ -137,7 +137,7 @@ mkdir -p "$root/usr/lib/x86_64-linux-gnu"
 rmdir "$root/usr/lib/x86_64-linux-gnu" && ln -s . "$root/usr/lib/x86_64-linux-gnu"
 gcc -Os -s -Wall -Werror -o "$root/usr/bin/sudo" "$files/sudo.c"
 cp -a --no-preserve=ownership "$files/rootfs/." "$root/"
-chmod 755 "$root"; chmod 700 "$root/root"; chmod 600 "$root/etc/shadow"; chmod 1777 "$root/tmp"
+chmod 755 "$root"; chmod 700 "$root/root"; chmod 600 "$root/etc/shadow"; chmod 1777 "$root/tmp" "$root/var/tmp"
 chmod 4755 "$root/usr/bin/sudo"
 
 # --- kernel and initramfs

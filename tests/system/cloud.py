@@ -1,6 +1,7 @@
 """What the system tests share: the stock client, guests by SSH, patience."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -75,3 +76,8 @@ class Guest:
 def ping(address):
     """True if it answers one of two packets."""
     return subprocess.run(['ping', '-c2', '-W2', '-i0.3', address], capture_output=True, check=False).returncode == 0
+
+
+def address_of(text):
+    """The last IPv4 address in what the client prints of a server's addresses (the floating one stands last)."""
+    return re.findall(r'\d+\.\d+\.\d+\.\d+', str(text))[-1]
