@@ -214,8 +214,15 @@ def wait(seconds, what, look):
     raise Stop(f'{what}: not within {seconds} s')
 
 
-def register_server(demo):
+def hosts_are_up(admin):
+    """True once a hypervisor has reported what it offers, and the host's network agent is there."""
+    return (any(host['state'] == 'up' for host in admin.get('compute', '/os-hypervisors/detail')['hypervisors'])
+            and any(agent['alive'] for agent in admin.get('network', '/v2.0/agents')['agents']))
+
+
+def register_server(admin, demo):
     """The first server: ACTIVE, with a floating IP, answering SSH."""
+    wait(90, 'a hypervisor and a network agent that are up', lambda: hosts_are_up(admin))
     key = key_pair(demo)
     network = demo.get('network', '/v2.0/networks', name=ENV['PRIVATE_NETWORK_NAME'])['networks'][0]
     public = demo.get('network', '/v2.0/networks', name=ENV['PUBLIC_NETWORK_NAME'])['networks'][0]
@@ -263,7 +270,7 @@ def main():
         elif what == 'resources':
             register_resources(admin, demo)
         elif what == 'server':
-            register_server(demo)
+            register_server(admin, demo)
         else:
             raise Stop(f'unknown: {what}')
     except (Stop, exceptions.ClientException) as error:
