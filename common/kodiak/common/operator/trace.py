@@ -116,7 +116,8 @@ def _event(event):
         text = f'{verb} {event["name"]}{whom}: {event["outcome"]}, {event["ms"]:g} ms'
     elif kind == 'reconcile':
         failed = event['outcome'] != 'done'
-        text = f'{event["name"]}: {event["key"]} {event["outcome"]}, {event["ms"]:g} ms'
+        took = f', {event["ms"]:g} ms' if 'ms' in event else ''
+        text = f'{event["name"]}: {event["key"]} {event["outcome"]}{took}'
         if event.get('error'):
             text += f': {event["error"]}'
     else:

@@ -6,7 +6,7 @@ import threading
 
 from stevedore import driver as drivers
 
-from kodiak.common import config, context, errors, log, privileged, reconcile, service
+from kodiak.common import config, context, errors, events, log, privileged, reconcile, service
 from kodiak.network import rpc
 from kodiak.network.agent import conf as agent_conf
 from kodiak.network.agent import root, state
@@ -84,8 +84,12 @@ class Agent:
     def _note(self, results):
         """Keep what the conductor has not heard yet."""
         for (kind, key), error in results.items():
-            said = (self.wanted.documents(kind)[key].generation, error)
+            document = self.wanted.documents(kind)[key]
+            said = (document.generation, error)
             if self._reported.get((kind, key)) != said:
+                if self._unsent.get((kind, key)) != said:
+                    events.emit('reconcile', name='network-agent', key=f'{kind} {key}', outcome='failed' if error else 'done',
+                                error=error, resource=getattr(document, 'device_id', None))
                 self._unsent[kind, key] = said
         for table in (self._reported, self._unsent):
             for gone in table.keys() - results.keys():
