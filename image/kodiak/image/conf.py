@@ -31,6 +31,10 @@ OPTS = {
                     help='Networks (CIDR) that a web-download may go to although their addresses are not public.'),
         cfg.IntOpt('threads', default=4, min=1, help='Imports that one API process runs at the same time.'),
     ],
+    'cache': [
+        cfg.StrOpt('path', help='Folder of the image cache of this host, for stores that are elsewhere; no cache if unset.'),
+        cfg.IntOpt('max_size', default=10 << 30, min=0, help='Bytes that the cache may hold.'),
+    ],
     'formats': [
         cfg.ListOpt('disk', default=['ami', 'ari', 'aki', 'vhd', 'vhdx', 'vmdk', 'raw', 'qcow2', 'vdi', 'iso', 'ploop'],
                     help='Disk formats that images may have.'),

@@ -138,3 +138,19 @@ metadef_resource_types = sa.Table(
     _time('created_at', nullable=False),
     _time('updated_at', nullable=False),
 )
+
+# What each host has in its image cache, or is to have.
+cached_images = sa.Table(
+    'cached_images', metadata,
+    sa.Column('host', sa.String(255), primary_key=True),
+    sa.Column('image_id', sa.String(36), primary_key=True),
+    # queued: to be fetched by the host; cached: there.
+    sa.Column('state', sa.String(10), nullable=False),
+    sa.Column('size', sa.BigInteger, nullable=False),
+    sa.Column('hits', sa.Integer, nullable=False),
+    _time('last_accessed', nullable=False),
+    _time('last_modified', nullable=False),
+    # Until when somebody fetches it.
+    _time('lease_until', nullable=False),
+    sa.Index('ix_cached_images_image_id', 'image_id'),
+)

@@ -110,7 +110,8 @@ def test_locations_that_are_refused(open_cloud, owner, image, url, bad):
                               'locations': [{'url': bad, 'metadata': {}}]}).expect(400)
     assert owner.get('/v2/images/' + image['id']).json['status'] == 'queued'
     for value in ({'url': url}, {'metadata': {}}, 'x', {'url': 5, 'metadata': {}}, {'url': url + 'x' * 2100, 'metadata': {}},
-                  {'url': url, 'metadata': {}, 'validation_data': 'x'}, {'url': url, 'metadata': {}, 'validation_data': {'size': 1}}):
+                  {'url': url, 'metadata': {}, 'validation_data': 'x'},
+                  {'url': url, 'metadata': {}, 'validation_data': {'size': 1}}):
         patch(owner, image, [{'add': '/locations/-', 'value': value}], 400)
 
 

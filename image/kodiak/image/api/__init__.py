@@ -3,10 +3,10 @@ import re
 
 from kodiak.common import api, wsgi
 
-from . import data, definitions, discovery, images, imports, locations, members, metadefs, rules, schemas, stores
+from . import cache, data, definitions, discovery, images, imports, locations, members, metadefs, rules, schemas, stores
 from .faults import fault
 
-MODULES = (discovery, schemas, images, data, imports, locations, stores, members, metadefs, definitions)
+MODULES = (discovery, schemas, images, data, imports, locations, stores, cache, members, metadefs, definitions)
 API = api.Api('image', [module.routes for module in MODULES], fault, title='Image API', base_rules=rules.FURTHER)
 _MINOR = re.compile(r'^/v2\.\d+(?=/|$)')
 

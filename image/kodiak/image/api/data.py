@@ -102,8 +102,11 @@ class Pieces:
         self.file.close()
 
 
-def locate(req, image, offset):
-    """The data of an image from ``offset`` on, as an open file, from the first of its locations that has it."""
+def locate(req, image, offset, whole):
+    """The data of an image from ``offset`` on, as an open file, from the cache or the first of its locations that has it.
+
+    :param whole: whether all of it is going to be read.
+    """
     stores = req.app.extra['stores']
     preferred = [part for part in (req.query.get('prefer') or '').split(',') if part]
     if preferred:
@@ -111,10 +114,16 @@ def locate(req, image, offset):
         if unknown:
             raise errors.BadRequest(f"There is no store '{unknown[0][:80]}'.")
         req.authorize(image, 'download_from_store')
+    cache = req.app.extra['cache']
+    cached = cache.open(image, offset) if cache else None
+    if cached is not None:
+        return cached
     failure = None
     for location in stores.ordered(image['locations'], preferred):
         try:
-            return stores[location['store']].open(location['blob'] or location['url'], offset)
+            found = stores[location['store']].open(location['blob'] or location['url'], offset)
+            # A part of an image is not worth keeping, and what lies on a disk here needs no copy beside it.
+            return found if not whole or hasattr(found, 'fileno') else cache.keep(found, image)
         except (base.NoSuchData, base.StoreUnavailable, OSError) as error:
             failure = error
     raise errors.Unavailable(f"The data of image {image['id']} cannot be read now." if failure else
@@ -144,7 +153,7 @@ def download_image(req, image_id):
     elif checksum:
         found.append(('Content-MD5', checksum))
     length = wanted[1] - wanted[0] + 1
-    file = locate(req, image, wanted[0])
+    file = locate(req, image, wanted[0], length == size)
     found.append(('Content-Length', str(length)))
     wrapper = req.http.environ.get('wsgi.file_wrapper')
     # A real file goes from the page cache to the socket without passing through this process (sendfile).

@@ -9,28 +9,32 @@ from . import rules
 
 routes = api.Routes('Versions and discovery')
 #: The newest first.
-VERSIONS = ('2.17', '2.13', '2.12', '2.11', '2.10', '2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3', '2.2', '2.1', '2.0')
+VERSIONS = ('2.18', '2.17', '2.16', '2.15', '2.14', '2.13', '2.12', '2.11', '2.10', '2.9', '2.8', '2.7', '2.6', '2.5', '2.4', '2.3',
+            '2.2', '2.1', '2.0')
+#: Those that only a cache makes.
+CACHE = ('2.14', '2.16', '2.18')
 
 
-def versions(base_url):
+def versions(req):
     """The versions document."""
-    return {'versions': [{'id': f'v{version}', 'status': 'CURRENT' if version == VERSIONS[0] else 'SUPPORTED',
-                          'links': [{'rel': 'self', 'href': f'{base_url}/v2/'}]} for version in VERSIONS]}
+    offered = VERSIONS if req.app.extra['cache'] else [version for version in VERSIONS if version not in CACHE]
+    return {'versions': [{'id': f'v{version}', 'status': 'CURRENT' if version == offered[0] else 'SUPPORTED',
+                          'links': [{'rel': 'self', 'href': f'{req.base_url}/v2/'}]} for version in offered]}
 
 
 @routes.get('/', public=True, status=300, summary='List the versions')
 def list_versions_at_the_root(req):
-    return versions(req.base_url)
+    return versions(req)
 
 
 @routes.get('/versions', public=True, summary='List the versions')
 def list_versions(req):
-    return versions(req.base_url)
+    return versions(req)
 
 
 @routes.get('/v2', public=True, status=300, summary='List the versions')
 def list_versions_below(req):
-    return versions(req.base_url)
+    return versions(req)
 
 
 @routes.get('/openapi.json', public=True, summary='The OpenAPI document of this API')

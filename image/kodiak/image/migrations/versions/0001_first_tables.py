@@ -24,6 +24,20 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_blobs_image_id'), ['image_id'], unique=False)
         batch_op.create_index('ix_blobs_state_lease_until', ['state', 'lease_until'], unique=False)
 
+    op.create_table('cached_images',
+    sa.Column('host', sa.String(length=255), nullable=False),
+    sa.Column('image_id', sa.String(length=36), nullable=False),
+    sa.Column('state', sa.String(length=10), nullable=False),
+    sa.Column('size', sa.BigInteger(), nullable=False),
+    sa.Column('hits', sa.Integer(), nullable=False),
+    sa.Column('last_accessed', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('last_modified', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('lease_until', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.PrimaryKeyConstraint('host', 'image_id', name=op.f('pk_cached_images'))
+    )
+    with op.batch_alter_table('cached_images', schema=None) as batch_op:
+        batch_op.create_index('ix_cached_images_image_id', ['image_id'], unique=False)
+
     op.create_table('images',
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=255), nullable=True),
@@ -98,7 +112,7 @@ def upgrade():
     sa.Column('resource_id', sa.String(length=255), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('step', sa.Integer(), nullable=False),
-    sa.Column('data', sa.Text(length=16777215), nullable=True),
+    sa.Column('data', sa.Text(), nullable=True),
     sa.Column('context', sa.Text(), nullable=True),
     sa.Column('request_id', sa.String(length=64), nullable=True),
     sa.Column('global_request_id', sa.String(length=64), nullable=True),
