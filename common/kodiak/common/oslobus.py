@@ -1,4 +1,5 @@
 """How oslo.messaging is set up on a configuration object of our own; imported when a broker is first used."""
+import logging
 import socket
 import time
 import urllib.parse
@@ -36,12 +37,32 @@ def _connects(host, port):
         return False
 
 
+class _Seldom(logging.Filter):
+    """Lets a message of the driver through once a minute: each connection says every second that the broker is away."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = {}
+
+    def filter(self, record):
+        """False for what was said lately."""
+        now = time.monotonic()
+        if now - self.said.get(str(record.msg), -60.0) < 60.0:
+            return False
+        self.said[str(record.msg)] = now
+        return True
+
+
+_seldom = _Seldom()
+
+
 def prepare(conf):
     """Register the options that oslo.messaging reads but does not register on a private ConfigOpts."""
     from oslo_messaging._metrics import client as metrics
     from oslo_messaging._tracing import client as tracing
     conf.register_opts(tracing.oslo_messaging_tracing, group='oslo_messaging_tracing')
     conf.register_opts(metrics.oslo_messaging_metrics, group='oslo_messaging_metrics')
+    logging.getLogger('oslo.messaging._drivers.impl_rabbit').addFilter(_seldom)
 
 
 def transport(conf):
