@@ -19,7 +19,7 @@ from .models import blobs, images
 
 LOG = logging.getLogger(__name__)
 #: Seconds that a worker has a blob to itself without saying that it is alive. Longer than a read may take.
-LEASE = 120
+LEASE = 60
 RENEW = 5
 #: What a transaction that dooms blobs wakes (:mod:`kodiak.common.wake`).
 WAKE = 'blobs'
@@ -42,7 +42,7 @@ def staged(connection, image_id):
 
 def settle(connection, blob, state, before=('writing',), facts=None):
     """Move a blob to another state; False if it isn't in one of the states ``before`` any more."""
-    changes = {'state': state} if facts is None else {'state': state, 'facts': facts}
+    changes = {'state': state} if facts is None else {'state': state, 'facts': facts, 'size': facts['size']}
     return bool(connection.execute(sa.update(blobs).where(blobs.c.id == blob, blobs.c.state.in_(before)).values(changes)).rowcount)
 
 
@@ -89,7 +89,8 @@ class Filling:
             self.store.remove(self.id)
             self._writer = self.store.create(self.id, expected)
             outcome = transfer.copy(read, self._writer, inspector, limit, expected, lambda size: self._alive(size, watch))
-            self._writer.commit()
+            with Renewal(self, outcome.size):
+                self._writer.commit()
         except base.StoreFull:
             raise errors.RequestTooLarge('There is not enough disk space on the image storage media.') from None
         except base.StoreUnavailable as error:
@@ -101,10 +102,14 @@ class Filling:
         if time.monotonic() < self._renew_at:
             return
         self._renew_at = time.monotonic() + RENEW
-        if not self.app.db.transact(self._extend):
+        if not self.extend():
             raise gone(self.image_id)
         if watch is not None:
             watch(size)
+
+    def extend(self):
+        """Renew the lease; False if the blob is somebody else's now."""
+        return self.app.db.transact(self._extend)
 
     def _extend(self, connection):
         return connection.execute(sa.update(blobs).where(blobs.c.id == self.id, blobs.c.state == 'writing')
@@ -127,6 +132,35 @@ class Filling:
             self.app.db.transact(forget)
         except Exception:
             LOG.exception('The data of the failed transfer to image %s is removed later', self.image_id)
+
+
+class Renewal:
+    """Renews the lease of a filling while its data is committed: syncing gigabytes to a disk takes longer than a lease."""
+
+    LARGE = 256 << 20
+
+    def __init__(self, filling, size):
+        self.filling = filling
+        self._done = threading.Event()
+        self._thread = None
+        if size >= self.LARGE:
+            self._thread = threading.Thread(target=self._run, name='renewal', daemon=True)
+
+    def __enter__(self):
+        if self._thread is not None:
+            self._thread.start()
+
+    def __exit__(self, *error):
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self):
+        while not self._done.wait(RENEW):
+            try:
+                self.filling.extend()
+            except Exception as error:
+                LOG.warning('The lease of blob %s could not be renewed: %s', self.filling.id, error)
 
 
 def gone(image_id):

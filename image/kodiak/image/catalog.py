@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
+from . import quotas
 from .models import image_members, image_properties, image_tags, images
 
 #: What an image is born with.
@@ -89,8 +90,12 @@ def is_member(connection, image_id, project_id):
         image_members.c.image_id == image_id, image_members.c.member_id == project_id)).first() is not None
 
 
-def insert(connection, values):
-    """Insert a new image with its properties and tags; ``values`` has all columns. ``Conflict`` for an id that is taken."""
+def insert(connection, values, limits):
+    """Insert a new image with its properties and tags; ``values`` has all columns.
+
+    :param limits: of the owner (:class:`kodiak.image.quotas.Limits`). :raises Conflict: the id is taken.
+    """
+    quotas.claim(connection, limits, values['owner'], {quotas.COUNT: 1})
     try:
         connection.execute(sa.insert(images), values)
     except sa.exc.IntegrityError as error:
@@ -141,14 +146,6 @@ def delete(connection, image_id):
         raise not_found(image_id)
     for table in (image_members, image_properties, image_tags):
         connection.execute(sa.delete(table).where(table.c.image_id == image_id))
-
-
-def project_bytes(connection, project_id, besides=None):
-    """Bytes of image data that a project owns; ``besides`` leaves one image out."""
-    query = sa.select(sa.func.coalesce(sa.func.sum(images.c.size), 0)).where(images.c.owner == project_id)
-    if besides is not None:
-        query = query.where(images.c.id != besides)
-    return int(connection.execute(query).scalar())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@ import pathlib
 
 from kodiak.common import cli, config, db, policy, saga, service, wake, wsgi
 
-from . import blobs, imports, locations, metadefs, stores
+from . import blobs, imports, locations, metadefs, quotas, stores
 from . import cache as caches
 from . import conf as options
 
@@ -24,6 +24,7 @@ def prepare(runtime):
     runtime.extra['stores'] = stores.Stores(runtime.conf)
     runtime.extra['stores'].prepare()
     keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
+    runtime.extra['limits'] = quotas.Limits(runtime.conf, runtime.clients)
     cache = runtime.extra['cache'] = caches.Cache(runtime.db, runtime.conf.host, runtime.conf.cache)
     wake.listen(runtime.db, blobs.WAKE, keeper.nudge)
     runtime.background += [keeper, saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]

@@ -14,12 +14,15 @@ OPTS = {
     ],
     'limits': [
         cfg.IntOpt('image_size', default=1 << 40, min=1, help='Largest image, in bytes.'),
-        cfg.IntOpt('project_size', default=0, min=0, help='Bytes of image data a project may own; 0: no limit.'),
+        cfg.DictOpt('project', default={},
+                    help='What a project may have: image_size_total and image_stage_total (MiB), image_count_total, '
+                         'image_count_uploading. What is not named has no limit.'),
+        cfg.BoolOpt('unified', default=False, help='Take these limits from identity (unified limits) where it has them.'),
         cfg.IntOpt('properties', default=128, min=0, help='Custom properties of an image.'),
         cfg.IntOpt('tags', default=128, min=0, help='Tags of an image.'),
         cfg.IntOpt('members', default=128, min=0, help='Projects that an image is shared with.'),
         cfg.IntOpt('locations', default=10, min=1, help='Locations of an image.'),
-        cfg.IntOpt('stalled_upload', default=60, min=1, max=100,
+        cfg.IntOpt('stalled_upload', default=40, min=1, max=50,
                    help='Seconds without a byte after which an upload is given up.'),
     ],
     'imports': [

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import blobs, catalog, formats, remote, tasks, uploads, web
+from . import blobs, catalog, formats, quotas, remote, tasks, uploads, web
 from .drivers import base
 from .models import blobs as table
 from .models import images
@@ -159,6 +159,23 @@ def _judge(work):
         raise errors.BadRequest(work.data['facts']['refused'])
 
 
+def _claim(work):
+    """Count the data against the project's quota, before it is anybody's."""
+    if work.data['method'] == 'copy-image':
+        return
+    owner, size = work.data['owner'], work.data['facts']['size']
+    limits = work.app.extra['limits'].of(owner)
+
+    def claim(connection):
+        quotas.claim(connection, limits, owner, {quotas.SIZE: size}, work.resource_id)
+        catalog.update(connection, work.resource_id, {'size': size}, images.c.status == 'importing')
+    work.db.transact(claim)
+
+
+def _unclaim(work):
+    work.db.transact(catalog.update, work.resource_id, {'size': None}, images.c.status == 'importing')
+
+
 def _place(work):
     """See that every store has the data; ``made`` is ``{store id: blob}``."""
     stores, data = work.app.extra['stores'], work.data
@@ -255,6 +272,7 @@ IMPORT = saga.Saga('import', [
     saga.Step('begin', _begin),
     saga.Step('fetch', _fetch, _unfetch, retries=3),
     saga.Step('judge', _judge),
+    saga.Step('claim', _claim, _unclaim),
     saga.Step('place', _place, _unplace, retries=3),
     saga.Step('finish', _finish),
 ], on_failure=_failed, deadline=DEADLINE)

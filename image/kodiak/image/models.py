@@ -10,11 +10,12 @@ first byte is written and goes after the last one is removed, so nothing in a st
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from kodiak.common import db, heartbeat, saga
+from kodiak.common import db, heartbeat, quota, saga
 
 metadata = db.metadata()
 services = heartbeat.tables(metadata)
 sagas, saga_steps = saga.tables(metadata)
+quotas, quota_locks = quota.tables(metadata)
 
 
 def _time(name, **more):
@@ -84,6 +85,7 @@ blobs = sa.Table(
     sa.Column('state', sa.String(10), nullable=False),
     # Until when the state's worker (the upload, the removal) has it to itself.
     _time('lease_until', nullable=False),
+    sa.Column('size', sa.BigInteger),
     # What was found out about staged data (kodiak.image.transfer.Outcome.facts).
     sa.Column('facts', db.JSON),
     _time('created_at', nullable=False),

@@ -1,7 +1,7 @@
 """Data that a client sends: into a store, or to be staged for an import."""
 from kodiak.common import errors
 
-from . import blobs, catalog
+from . import blobs, catalog, quotas
 from .models import images
 
 
@@ -27,26 +27,30 @@ class Upload:
         :raises Conflict: the image is in another state. :raises Gone: it was deleted meanwhile. Whatever is raised, the
             image is queued again and the store holds nothing.
         """
-        self.app.db.transact(self.claim)
+        limits = self.app.extra['limits'].of(self.image['owner'])
+        self.app.db.transact(self.claim, limits)
         try:
-            limit = allowance(self.app, self.image, expected)
+            limit = allowance(self.app, self.image, expected, self.stage)
             outcome = self.filling.fill(read, inspector, limit, expected)
-            check_quota(self.app, self.image, outcome.size)
-            self.app.db.transact(self._finish, outcome)
+            self.app.db.transact(self._finish, outcome, limits)
         except BaseException:
             self.filling.discard(lambda connection: catalog.update(
                 connection, self.image['id'], {'status': 'queued'}, images.c.status == self.during))
             raise
         return outcome
 
-    def claim(self, connection):
+    def claim(self, connection, limits):
         """Take the image for this upload, and write the row of its blob."""
+        quotas.claim(connection, limits, self.image['owner'], {quotas.UPLOADING: 1})
         if not catalog.update(connection, self.image['id'], {'status': self.during}, images.c.status == 'queued'):
             row = catalog.locked(connection, self.image['id'])
             raise errors.Conflict(f"Image status transition from {row['status']} to {self.during} is not allowed")
         self.filling.begin(connection)
 
-    def _finish(self, connection, outcome):
+    def _finish(self, connection, outcome, limits):
+        # Others of the project may have finished meanwhile.
+        resource = quotas.STAGE if self.stage else quotas.SIZE
+        quotas.claim(connection, limits, self.image['owner'], {resource: outcome.size}, self.image['id'])
         if self.stage:
             settled = blobs.settle(connection, self.filling.id, 'staged', facts=outcome.facts())
             changes = {}
@@ -62,25 +66,17 @@ def location(store, blob):
     return {'url': store.url(blob), 'metadata': {'store': store.id}, 'store': store.id, 'blob': blob}
 
 
-def allowance(app, image, expected=None):
+def allowance(app, image, expected=None, stage=False):
     """Bytes that an image's data may have; ``RequestTooLarge`` if that is none, or less than ``expected``."""
-    options = app.conf.limits
-    limit = options.image_size
+    limit = app.conf.limits.image_size
     if expected is not None and expected > limit:
         raise errors.RequestTooLarge(f'The image data has {expected} bytes; {limit} are allowed.')
-    if options.project_size:
+    resource = quotas.STAGE if stage else quotas.SIZE
+    limits = app.extra['limits'].of(image['owner'])
+    if limits[resource] != quotas.UNLIMITED:
         with app.db.read() as connection:
-            left = options.project_size - catalog.project_bytes(connection, image['owner'], image['id'])
+            left = quotas.left(connection, limits, image['owner'], resource, image['id'])
         if left <= 0 or (expected is not None and expected > left):
-            raise errors.RequestTooLarge(f'The project has {max(left, 0)} bytes left of its quota of {options.project_size}.')
+            raise errors.RequestTooLarge(f'The project has {left} bytes left of its {resource} of {limits[resource]} MiB.')
         limit = min(limit, left)
     return limit
-
-
-def check_quota(app, image, size):
-    """``RequestTooLarge`` where others of the project have used the quota up during the transfer."""
-    quota = app.conf.limits.project_size
-    if quota:
-        with app.db.read() as connection:
-            if catalog.project_bytes(connection, image['owner'], image['id']) + size > quota:
-                raise errors.RequestTooLarge(f'The project would own more than its quota of {quota} bytes.')

@@ -149,27 +149,19 @@ def test_unsafe_data_leaves_nothing(cloud, member, helpers):
     assert status(member, image) == 'queued' and stored(cloud) == [] and blobs(cloud) == []
 
 
-def test_sizes_and_quotas(make_cloud, helpers):
-    cloud = make_cloud(limits__image_size=1000, limits__project_size=1500)
+def test_images_have_a_largest_size(make_cloud, helpers):
+    cloud = make_cloud(limits__image_size=1000)
     member = cloud.client(testing.MEMBER)
-    first, second = helpers.create(member), helpers.create(member)
+    image = helpers.create(member)
     for length in (None, 1001):
-        assert send(cloud, first['id'], Stream(1001), length=length)[0] == 413
-    assert send(cloud, first['id'], Stream(1000))[0] == 204
-    for length in (None, 501):
-        assert send(cloud, second['id'], Stream(501), length=length)[0] == 413
-    assert send(cloud, second['id'], Stream(500))[0] == 204
-    third = helpers.create(member)
-    assert send(cloud, third['id'], Stream(1))[0] == 413
-    assert status(member, third) == 'queued' and len(stored(cloud)) == 2
-    member.delete('/v2/images/' + first['id']).expect(204)
-    assert send(cloud, third['id'], Stream(1))[0] == 204
+        assert send(cloud, image['id'], Stream(1001), length=length)[0] == 413
+    assert send(cloud, image['id'], Stream(1000))[0] == 204
 
 
 def test_an_upload_that_died_with_its_process_is_undone(cloud, member, image):
     store, keeper = cloud.runtime.extra['stores'].default, cloud.runtime.background[0]
     upload = uploads.Upload(cloud.runtime, {'id': image['id'], 'status': 'queued', 'owner': 'x'}, store)
-    cloud.runtime.db.transact(upload.claim)
+    cloud.runtime.db.transact(upload.claim, cloud.runtime.extra['limits'].of('x'))
     store.create(upload.filling.id).write(b'half of it')
     assert keeper.look() == 0 and status(member, image) == 'saving' and len(stored(cloud)) == 1
     _age(cloud)
@@ -296,7 +288,7 @@ def test_an_unknown_store_does_not_stop_the_keeper(cloud):
 
 
 def test_a_server_that_drops_its_work_is_no_client_error(cloud, image, monkeypatch):
-    def broken(self, connection, outcome):
+    def broken(self, connection, outcome, limits):
         raise errors.Unavailable
     monkeypatch.setattr(uploads.Upload, '_finish', broken)
     assert send(cloud, image['id'], Stream(10))[0] == 503

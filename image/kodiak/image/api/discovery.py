@@ -5,6 +5,7 @@ from kodiak.common import api
 from kodiak.common.api import openapi
 from kodiak.common.api import schema as schemas
 
+from .. import quotas
 from . import rules
 
 routes = api.Routes('Versions and discovery')
@@ -75,3 +76,14 @@ def _store(stores, store):
     if store.conf.weight:
         shown['weight'] = store.conf.weight
     return shown
+
+
+@routes.get('/v2/info/usage', rule='get_usage', default='@', summary='Show the limits and the usage of the project',
+            response=schemas.obj({'usage': {'type': 'object'}}))
+def show_usage(req):
+    limits = req.app.extra['limits'].of(req.ctx.project_id)
+    with req.db.read() as connection:
+        used = quotas.used(connection, req.ctx.project_id)
+    for name in (quotas.SIZE, quotas.STAGE):
+        used[name] = -(-used[name] // quotas.MIB)
+    return {'usage': {name: {'limit': limits[name], 'usage': used[name]} for name in quotas.RESOURCES}}

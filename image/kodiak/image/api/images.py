@@ -53,7 +53,8 @@ def list_images(req):
              response=published.IMAGE, summary='Create an image')
 def create_image(req):
     values = attributes.new_image(req, req.body)
-    req.db.transact(catalog.insert, values)
+    limits = req.app.extra['limits'].of(values['owner'])
+    req.db.transact(catalog.insert, values, limits)
     stores = req.app.extra['stores']
     req.headers += [('Location', f'{req.base_url}/v2/images/{values["id"]}'), ('OpenStack-image-store-ids', ','.join(stores.ids)),
                     ('OpenStack-image-import-methods', ','.join(req.app.conf.imports.methods))]

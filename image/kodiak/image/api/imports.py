@@ -190,9 +190,10 @@ def create_task(req):
                                         **given['image_properties']})
     check_formats_set(values)
     request = {'method': {'name': 'web-download', 'uri': given['import_from']}}
+    limits = req.app.extra['limits'].of(values['owner'])
 
     def add(connection):
-        catalog.insert(connection, values)
+        catalog.insert(connection, values, limits)
         row = imports.start(connection, req.ctx, values, [req.app.extra['stores'].default.id], request, 'import')
         connection.execute(sa.update(tasks).where(tasks.c.id == row['id']).values(input=given))
         return {**row, 'input': given}

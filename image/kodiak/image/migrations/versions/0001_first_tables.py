@@ -16,6 +16,7 @@ def upgrade():
     sa.Column('store', sa.String(length=64), nullable=False),
     sa.Column('state', sa.String(length=10), nullable=False),
     sa.Column('lease_until', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
+    sa.Column('size', sa.BigInteger(), nullable=True),
     sa.Column('facts', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_blobs'))
@@ -89,6 +90,17 @@ def upgrade():
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_metadef_resource_types'))
+    )
+    op.create_table('quota_locks',
+    sa.Column('project_id', sa.String(length=64), nullable=False),
+    sa.Column('turns', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', name=op.f('pk_quota_locks'))
+    )
+    op.create_table('quotas',
+    sa.Column('project_id', sa.String(length=64), nullable=False),
+    sa.Column('resource', sa.String(length=128), nullable=False),
+    sa.Column('hard_limit', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', 'resource', name=op.f('pk_quotas'))
     )
     op.create_table('saga_steps',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
