@@ -46,7 +46,7 @@ password = {password}
 project_name = service
 user_domain_name = Default
 project_domain_name = Default
-[compute]
+[agent]
 driver = fake
 fake_hosts = {hosts}
 [metadata]

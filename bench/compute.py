@@ -6,6 +6,10 @@ import measure
 
 
 def _prepare(target):
+    target.call('PUT', 'compute', '/os-quota-sets/' + target.info['project']['id'], {
+        'quota_set': {'instances': -1, 'cores': -1, 'ram': -1}})
+    measure.until(lambda: any(host['state'] == 'up' for host in target.call('GET', 'compute', '/os-hypervisors')['hypervisors']),
+                  60, 0.5)
     images = [image for image in target.call('GET', 'image', '/v2/images?name=compute-bench')['images']
               if image['status'] == 'active']
     if not images:

@@ -16,6 +16,8 @@ def bench(target, recorder):
 
     def port(of_network, name='p'):
         return target.call('POST', 'network', '/v2.0/ports', {'port': {'network_id': of_network, 'name': name}})['port']['id']
+    target.call('PUT', 'network', '/v2.0/quotas/' + target.info['project']['id'], {
+        'quota': {'network': -1, 'subnet': -1, 'port': -1}})
     measure.run(recorder, target, 'network create', of, lambda n: network(f'n{n}'))
     networks = iter([network(f's{n}') for n in range(60)])
     measure.run(recorder, target, 'subnet create', of, lambda _: subnet(next(networks), '10.9.0.0/24'), seconds=0, at_least=50)
