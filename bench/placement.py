@@ -16,7 +16,7 @@ def _inventory(total, ratio=1.0):
 
 def _make(target, number):
     generation = target.call('POST', 'placement', '/resource_providers', {
-        'name': f'bench-{number:06}', 'uuid': provider(number)})['generation']
+        'name': f'bench-provider-{number:06}', 'uuid': provider(number)})['generation']
     target.call('PUT', 'placement', f'/resource_providers/{provider(number)}/inventories', {
         'resource_provider_generation': generation,
         'inventories': {'VCPU': _inventory(64, 16.0), 'MEMORY_MB': _inventory(262144), 'DISK_GB': _inventory(4000)}})
@@ -28,7 +28,7 @@ def bench(target, recorder, sizes=(100, 1000, 10000)):
     query = '/allocation_candidates?resources=VCPU:1,MEMORY_MB:512,DISK_GB:1'
     for size in sizes:
         names = target.call('GET', 'placement', '/resource_providers')['resource_providers']
-        have = sum(one['name'].startswith('bench-') for one in names)
+        have = sum(one['name'].startswith('bench-provider-') for one in names)
         measure.together(lambda n: _make(target, n), range(have, size), 4)
         hosts = len(names) - have + size
         for limit in (1000, 10):
