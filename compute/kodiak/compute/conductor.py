@@ -11,11 +11,13 @@ from kodiak.common import db, heartbeat, saga
 from kodiak.compute import guests, placement, record, rpc, states, store
 from kodiak.compute.models import console_tokens, hosts, servers, services
 from kodiak.compute.models import guests as guest_rows
-from kodiak.compute.sagas import ALL, delete
+from kodiak.compute.sagas import ALL, delete, snapshot
 from kodiak.compute.scheduler import BINARY
 
 LOG = logging.getLogger(__name__)
 BEAT = 8
+#: Tasks without a way back: their sagas are begun again.
+AGAIN = {'deleting': delete.SAGA, 'shelving_offloading': snapshot.OFFLOAD}
 WATCH = 15
 
 
@@ -167,8 +169,8 @@ class Watch:
             # The saga has a deadline of its own, and ends in a stable state.
             return
         task = row['task_state']
-        if task in ('deleting', 'soft-deleting'):
-            saga.start(connection, delete.SAGA, uuid, {}, contexts.background())
+        if task in AGAIN:
+            saga.start(connection, AGAIN[task], uuid, {}, contexts.background())
             store.save(connection, row, task_deadline=db.utcnow() + db.datetime.timedelta(seconds=states.TASKS[task].deadline))
             return
         guest = guests.get(connection, uuid, row['host']) if row['host'] else None

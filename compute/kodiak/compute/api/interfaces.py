@@ -1,6 +1,5 @@
 """Ports, addresses and security groups of a server, and its volumes."""
 import ipaddress
-import time
 
 from kodiak.common import api, errors, policy, saga
 from kodiak.common.api import schema
@@ -81,7 +80,7 @@ def attach(req, server_id):
         common.check(req, row, 'attach_interface')
         record.begin(connection, server_id, 'attach_interface', req.ctx, event='compute_attach_interface', host=row['host'])
         store.save(connection, row, networks=[*row['networks'], entry])
-        saga.start(connection, interface.ATTACH, server_id, {'port': entry['id'], 'asked_ports': time.time()}, req.ctx)
+        saga.start(connection, interface.ATTACH, server_id, {'port': entry['id']}, req.ctx)
     try:
         req.db.transact(write)
     except errors.Error:

@@ -3,4 +3,4 @@ from kodiak.compute.sagas import boot, delete, interface, move, refresh, snapsho
 
 ALL = [boot.SAGA, delete.SAGA, refresh.SAGA, move.MOVE, move.CONFIRM, move.REVERT, move.EVACUATE, snapshot.SNAPSHOT,
        snapshot.SHELVE,
-       snapshot.OFFLOAD, snapshot.UNSHELVE, snapshot.UNSHELVE_HERE, interface.ATTACH, interface.DETACH]
+       snapshot.OFFLOAD, snapshot.UNSHELVE, snapshot.UNSHELVE_HERE, snapshot.FORGET, interface.ATTACH, interface.DETACH]

@@ -1,6 +1,4 @@
 """The birth of a server: a host with its claim, ports, the guest."""
-import time
-
 from kodiak.common import errors, saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, placement, ports, record, scheduler, states, store
@@ -42,10 +40,9 @@ def network(work):
         row, spec = store.get(connection, work.resource_id), store.spec(connection, work.resource_id)
     requests = spec.get('networks')
     if requests in (None, 'none', []):
-        return None
+        return
     entries = ports.allocate(work.app.clients.network, row, requests, row['host'], row['zone'], spec.get('group_ids') or ())
     common.later(work, lambda connection, row: store.save(connection, row, networks=entries, task_state='networking'))
-    return {'asked_ports': time.time()}
 
 
 def unnetwork(work):
@@ -98,9 +95,7 @@ def unspawn(work):
 
 
 def failed(work, error):
-    """Try another host, or tell the owner why there is no server."""
-    if isinstance(error, saga.Aborted):
-        return
+    """Try another host, or tell the owner why there is no server. One that is being deleted is left to that."""
     tried = [*work.data.get('excluded', ()), *([work.data['host']] if work.data.get('host') else [])]
     final = not isinstance(error, common.HostFault) or (error.detail or {}).get('final')
 

@@ -60,9 +60,6 @@ def end(work):
 
 def failed(work, error):
     """Say why it is still there."""
-    if isinstance(error, saga.Aborted):
-        return
-
     def write(connection, row):
         if row is not None and not row['deleted']:
             store.fail(connection, row, f'The server could not be deleted: {error}')

@@ -1,6 +1,4 @@
 """Ports that come to a server and leave it while it lives."""
-import time
-
 from kodiak.common import errors, saga
 from kodiak.common.saga import Saga, Step, Wait
 from kodiak.compute import guests, ports, record, store
@@ -21,7 +19,7 @@ def wire(work):
     port = next((port for port in row['networks'] if port['id'] == port_id), None)
     if port is None:
         raise errors.Conflict(f'Port {port_id} was detached.')
-    if not port['active'] and time.time() - work.data.get('asked_ports', 0) > wiring.PORT_LOOK - 1:
+    if not port['active'] and wiring.second_look(work):
         found = next(entry for entry in ports.wired(work.app.clients.network, row) if entry['id'] == port_id)
         port = {**port, 'active': found['active']}
     if not port['active']:
@@ -76,12 +74,18 @@ def unplug(work):
 
 
 def replug(work):
-    """Have it plugged again."""
+    """Have it plugged again, if it is still there."""
+    port_id = work.data['port']
+    with work.db.read() as connection:
+        row = store.get(connection, work.resource_id)
+    if row is None or row['deleted']:
+        return
+    there = work.app.clients.network.get('/v2.0/ports', params={'id': port_id, 'device_id': row['uuid']})['ports']
+
     def write(connection, row):
-        if row is not None and not row['deleted']:
-            store.save(connection, row, networks=_with(row, work.data['port'], pending=False))
-            guests.refresh(connection, common.bus(work), row['uuid'], row['host'])
-    common.alter(work, write)
+        store.save(connection, row, networks=_with(row, port_id, pending=False) if there else _without(row, port_id))
+        guests.refresh(connection, common.bus(work), row['uuid'], row['host'])
+    common.later(work, write)
 
 
 def release(work):

@@ -177,8 +177,7 @@ def done(work):
 
 def failed(work, error):
     """It is what it was."""
-    if not isinstance(error, saga.Aborted):
-        common.back(work, error)
+    common.back(work, error)
 
 
 MOVE = Saga('move', [
@@ -263,15 +262,14 @@ def reverted(work):
     common.later(work, write)
 
 
-def revert_failed(work, error):
-    """There is no way back from a way back."""
-    if not isinstance(error, saga.Aborted):
-        common.back(work, error, vm_state=states.ERROR)
+def lost(work, error):
+    """There is no way back from a way back, and none to a dead host."""
+    common.back(work, error, vm_state=states.ERROR)
 
 
 REVERT = Saga('revert', [
     Step('leave', revert_leave), Step('bind', revert_bind), Step('wire', wire), Step('arrive', revert_arrive),
-    Step('reverted', reverted)], on_failure=revert_failed, deadline=1700)
+    Step('reverted', reverted)], on_failure=lost, deadline=1700)
 
 
 # Evacuation: the host is dead, and the server is built anew on another
@@ -293,11 +291,11 @@ def evacuate_claim(work):
 
 
 def evacuate_arrive(work):
-    """Build the guest there; the dead host removes its own when it is back."""
+    """Build the guest there. Should the host not be dead after all, its own guest is to stop."""
     move, uuid = _move(work), work.resource_id
+    common.wish(work, uuid, move['source'], 'stopped')
 
     def write(connection):
-        guests.remove(connection, common.bus(work), uuid, move['source'])
         guests.create(connection, common.bus(work), uuid, move['dest'], move['new_flavor'], _wanted(move))
     work.db.transact(write)
     common.await_guest(work, uuid, move['dest'], f'{move["dest"]} to build the guest')
@@ -312,9 +310,10 @@ def evacuate_unarrive(work):
 
 
 def evacuated(work):
-    """It lives again."""
+    """It lives again; the dead host removes its own guest when it is back."""
     def write(connection, row):
         move = moves.get(connection, work.data['move'])
+        guests.remove(connection, common.bus(work), row['uuid'], move['source'])
         zones = scheduler.zones_of(connection, work.app.conf.compute.default_availability_zone, [move['dest']])
         placement.release(connection, move['uuid'])
         moves.put(connection, move['uuid'], status='done')
@@ -329,5 +328,4 @@ def evacuated(work):
 EVACUATE = Saga('evacuate', [
     Step('claim', evacuate_claim, unclaim), Step('bind', bind, unbind), Step('wire', wire),
     Step('arrive', evacuate_arrive, evacuate_unarrive), Step('evacuated', evacuated)],
-    on_failure=lambda work, error: isinstance(error, saga.Aborted) or common.back(work, error, vm_state=states.ERROR),
-                deadline=1700)
+    on_failure=lost, deadline=1700)

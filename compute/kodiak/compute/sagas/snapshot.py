@@ -62,8 +62,7 @@ def over(work):
 
 def failed(work, error):
     """The server is what it was."""
-    if not isinstance(error, saga.Aborted):
-        common.back(work, error)
+    common.back(work, error)
 
 
 SNAPSHOT = Saga('snapshot', [
@@ -121,8 +120,8 @@ def offloaded(work):
     common.later(work, write)
 
 
-OFFLOAD = Saga('offload', [Step('offload', offload), Step('unbind', unbind), Step('offloaded', offloaded)],
-               on_failure=failed, deadline=500)
+# There is no way back once the guest is gone: the task stays, and past its deadline it is begun again.
+OFFLOAD = Saga('offload', [Step('offload', offload), Step('unbind', unbind), Step('offloaded', offloaded)], deadline=500)
 
 
 # Unshelving
@@ -175,16 +174,12 @@ def unspawn(work):
     common.vanish(work, work.resource_id)
 
 
-def clean(work):
+def active(work):
     """It is active; the shelved image is of no more use."""
-    with work.db.read() as connection:
-        spec = store.spec(connection, work.resource_id)
-    if spec.get('shelved_image'):
-        work.app.clients.image.delete('/v2/images/' + spec['shelved_image'])
-
     def write(connection, row):
         own = store.spec(connection, row['uuid'])
         store.save_spec(connection, row['uuid'], {**own, 'own_image': None, 'shelved_image': None})
+        saga.start(connection, FORGET, own['shelved_image'], {}, work.context)
         store.save(connection, row, vm_state=states.ACTIVE, task_state=None, image=own.get('own_image') or row['image'],
                    power_state=states.RUNNING, launched_at=store.now())
         record.finish(connection, row['uuid'], host=row['host'])
@@ -193,7 +188,15 @@ def clean(work):
 
 UNSHELVE = Saga('unshelve', [
     Step('schedule', schedule, unschedule), Step('bind', bind, unbind), Step('wire', lambda work: wiring.wire(work) and None),
-    Step('spawn', spawn, unspawn), Step('clean', clean)], on_failure=failed, deadline=1700)
+    Step('spawn', spawn, unspawn), Step('active', active)], on_failure=failed, deadline=1700)
+
+
+def forget(work):
+    """Delete the image."""
+    work.app.clients.image.delete('/v2/images/' + work.resource_id)
+
+
+FORGET = Saga('forget_image', [Step('forget', forget)], deadline=3600)
 
 
 def here(work):
@@ -203,4 +206,4 @@ def here(work):
     common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to start the guest')
 
 
-UNSHELVE_HERE = Saga('unshelve_here', [Step('here', here), Step('clean', clean)], on_failure=failed, deadline=600)
+UNSHELVE_HERE = Saga('unshelve_here', [Step('here', here), Step('active', active)], on_failure=failed, deadline=600)

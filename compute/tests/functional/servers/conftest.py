@@ -1,7 +1,9 @@
 """Compute in one process: its API, a conductor, an agent with the fake driver, and doubles of image and network."""
 import dataclasses
+import functools
 import ipaddress
 import re
+import tempfile
 import time
 import urllib.parse
 import uuid
@@ -20,6 +22,39 @@ from kodiak.compute.agent import agent as agents
 from kodiak.compute.agent import conf as agent_options
 from kodiak.compute.drivers.fake import FakeDriver
 from kodiak.compute.sagas import ALL
+
+
+@functools.cache
+def empty_database():
+    """All tables, in memory."""
+    engine = sa.create_engine('sqlite://', poolclass=sa.StaticPool)
+    models.metadata.create_all(engine)
+    return engine.raw_connection().driver_connection
+
+
+_databases = []
+
+
+def database(number):
+    """An empty database. They are emptied and used again: an engine remembers the statements that it has compiled."""
+    if number == len(_databases):
+        _databases.append(db.Database(f'sqlite:///{tempfile.mkdtemp()}/compute.sqlite'))
+    found = _databases[number]
+    with found.engine.connect() as connection:
+        empty_database().backup(connection.connection.driver_connection)
+    return found
+
+
+_applications = {}
+
+
+def application_of(made, runtime):
+    """The application of an API, made once and handed from cloud to cloud."""
+    if made.prefix not in _applications:
+        _applications[made.prefix] = made.application(runtime, validate_responses=True)
+    made.runtime = runtime
+    runtime.policy.add(made.all_rules())
+    return _applications[made.prefix]
 
 
 class Service:
@@ -146,8 +181,7 @@ class Cloud:
         for name, value in settings.items():
             group, _, option = name.partition('__')
             self.conf.set_override(option, value, group)
-        self.db = db.Database(f'sqlite:///{tmp_path}/compute.sqlite')
-        models.metadata.create_all(self.db.engine)
+        self.db = database(int(tmp_path.name))
         self.image, self.network = Image(), Network()
         clients = client.Clients(self.conf)
         for kind, app in (('image', self.image), ('network', self.network)):
@@ -164,7 +198,7 @@ class Cloud:
         self.start_agent()
         self.pipelines = {}
         for made in (compute_api.API, compute_api.LEGACY):
-            application = compute_api.ProjectInPath(made.application(self.app, validate_responses=True))
+            application = compute_api.ProjectInPath(application_of(made, self.app))
             self.pipelines[made.prefix] = wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'compute')
 
     def start_agent(self):
@@ -217,7 +251,6 @@ class Cloud:
     def close(self):
         """End."""
         self.app.bus.close()
-        self.db.close()
 
 
 @pytest.fixture
