@@ -1,0 +1,102 @@
+import io
+import pathlib
+import stat
+
+import pytest
+
+from kodiak.common import cli
+from kodiak.identity import admin, api, cmd
+from kodiak.identity import conf as options
+
+ETC = pathlib.Path(__file__).parents[2] / 'etc'
+URL = 'http://10.0.0.1:5000/v3'
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs ``kodiak-identity`` with arguments; returns its status and what it printed."""
+    config = tmp_path / 'identity.conf'
+    config.write_text(f'[DEFAULT]\nstate_path = {tmp_path}\n[database]\nconnection = sqlite:///{tmp_path}/i.sqlite\n'
+                      '[identity]\nargon2_memory = 8192\n')
+
+    def run(*arguments):
+        status = admin.build(cmd.load_conf, lambda: [api.API]).run(['--config-file', str(config), *arguments])
+        return status, capsys.readouterr().out
+    run.folder = tmp_path
+    return run
+
+
+@pytest.fixture
+def ready(run, monkeypatch):
+    """As ``run``, migrated and bootstrapped with the password ``first``."""
+    monkeypatch.setenv('OS_BOOTSTRAP_PASSWORD', 'first')
+    run('db', 'sync')
+    assert run('bootstrap', '--public-url', URL)[0] == 0
+    run('keys', 'setup')
+    return run
+
+
+def test_the_samples_are_those_of_the_code(run):
+    assert run('policy-sample') == (0, (ETC / 'policy.yaml.sample').read_text())
+    sample = (ETC / 'identity.conf.sample').read_text()
+    for group, listed in options.OPTS.items():
+        assert f'[{group}]\n' in sample
+        for option in listed:
+            assert f'\n#{option.dest} = ' in sample
+
+
+def test_there_are_not_too_many_options():
+    assert sum(len(listed) for listed in options.OPTS.values()) <= 25
+
+
+def test_bootstrap_again_repairs_and_resets_nothing(ready, monkeypatch):
+    assert ready('bootstrap', '--public-url', URL) == (0, '')
+    assert 'Moved the public' in ready('bootstrap', '--public-url', 'http://10.0.0.2:5000/v3')[1]
+    monkeypatch.setenv('OS_BOOTSTRAP_PASSWORD', 'second')
+    assert ready('bootstrap', '--public-url', 'http://10.0.0.2:5000/v3') == (0, 'Set the password of user admin.\n')
+
+
+def test_bootstrap_needs_a_password(run, monkeypatch):
+    monkeypatch.delenv('OS_BOOTSTRAP_PASSWORD', raising=False)
+    monkeypatch.setattr('sys.stdin', io.StringIO())
+    run('db', 'sync')
+    assert run('bootstrap', '--public-url', URL)[0] == 2
+
+
+def test_the_password_can_come_from_standard_input(run, monkeypatch):
+    monkeypatch.delenv('OS_BOOTSTRAP_PASSWORD', raising=False)
+    monkeypatch.setattr('sys.stdin', io.StringIO('from a pipe\n'))
+    run('db', 'sync')
+    assert run('bootstrap', '--public-url', URL)[0] == 0
+
+
+def test_keys(ready):
+    folder = ready.folder / 'identity' / 'keys'
+    assert stat.S_IMODE((folder / 'current.pem').stat().st_mode) == 0o600
+    _, listed = ready('keys', 'list')
+    assert len(listed.splitlines()) == 2
+    assert 'signs now' in ready('keys', 'rotate')[1]
+    assert len(ready('keys', 'list')[1].splitlines()) == 3
+    assert ready('keys', 'revoke')[0] == 2
+    assert ready('keys', 'revoke', 'nothing')[0] == 1
+    assert 'is revoked' in ready('keys', 'revoke', listed.split()[0])[1]
+    assert ready('credential-keys', 'rotate')[0] == 0
+    assert ready('clear')[0] == 0
+
+
+def test_doctor(run, ready):
+    assert ready('doctor') == (0, 'Nothing is wrong.\n')
+    (ready.folder / 'identity' / 'keys' / 'current.pem').chmod(0o644)
+    status, said = ready('doctor')
+    assert status == 1 and 'chmod go= ' in said
+
+
+def test_doctor_of_an_empty_installation(run):
+    status, said = run('doctor')
+    assert status == 1 and 'keys setup' in said and 'db sync' in said
+
+
+def test_the_documents_follow_from_the_declarations(run):
+    assert '"openapi": "3.1.0"' in run('openapi')[1]
+    assert 'GET /v3/users' in run('reference')[1]
+    assert cli.policy_sample([api.API]).count('\n#"identity:') > 150
