@@ -51,6 +51,7 @@ class Reconciler:
         self._changed = set()       # what was heard since it was last brought about: worth an event
         self._running = set()
         self._again = set()         # keys that were changed while they were worked on
+        self._happened = set()      # keys that something happened to while they were worked on
         self._condition = threading.Condition()
         self._look_at, self._full_at = 0.0, 0.0
         self._stopping = False
@@ -84,10 +85,15 @@ class Reconciler:
 
     def again(self, key):
         """Bring ``key`` about again soon, without a look: something happened to it here. Nothing is done about a key
-        of which it is not known what it should be."""
+        of which it is not known what it should be, and one that failed keeps its pause: the event may be of the
+        failure's own making."""
         with self._condition:
-            if self._wanted.get(key) is not None:
-                self._schedule(key, 0.0)
+            if self._wanted.get(key) is None or key in self._failures:
+                return
+            if key in self._running:
+                self._happened.add(key)
+            else:
+                self._due[key] = 0.0
                 self._condition.notify_all()
 
     def resync(self):
@@ -210,9 +216,10 @@ class Reconciler:
                     self._changed.discard(key)
                 if wanted is None and self._wanted.get(key) is None:
                     self._wanted.pop(key, None)
-            if key in self._again:
-                self._again.discard(key)
+            if key in self._again or (key in self._happened and problem is None):
                 self._due[key] = 0.0
+            self._again.discard(key)
+            self._happened.discard(key)
             self._condition.notify_all()
 
     def _collect(self):
