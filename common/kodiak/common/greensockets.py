@@ -59,8 +59,8 @@ class Relay:
     """Serves WebSockets, and the files of ``static`` to those who ask for a page.
 
     :param address: (host, port) to listen on; port 0 takes any, see ``port`` after :meth:`start`.
-    :param find: ``find(Request)`` returns a :class:`Target`, or raises an :class:`errors.Error`, whose status the client
-        gets. It runs in a native thread and may block.
+    :param find: ``find(Request)`` returns a :class:`Target`, or raises an :class:`errors.Error`, whose status (and
+        nothing more) the client gets. It runs in a native thread and may block.
     :param origins: hosts (``name`` or ``name:port``) whose pages may connect, beside the host that was asked itself;
         ``*`` for any. Requests without an Origin do not come from a page.
     :param most: connections at the same time.
@@ -112,14 +112,15 @@ class Relay:
         if environ.get('HTTP_UPGRADE', '').lower() != 'websocket':
             return self._page(environ, start_response)
         if not self._allowed(environ.get('HTTP_HOST'), environ.get('HTTP_ORIGIN', '')):
-            return _answer(start_response, '403 Forbidden', 'This page may not connect here.')
+            return _refuse(start_response, '403 Forbidden')
         try:
             environ['kodiak.target'] = tpool.execute(self.find, _request(environ))
         except errors.Error as error:
-            return _answer(start_response, f'{error.code} {error.title}', error.message)
+            LOG.info('A connection of %s was refused: %s', environ.get('REMOTE_ADDR'), error.message)
+            return _refuse(start_response, f'{error.code} {error.title}')
         except Exception:
             LOG.exception('A connection could not be placed')
-            return _answer(start_response, '500 Internal Server Error', errors.Error.default)
+            return _refuse(start_response, '500 Internal Server Error')
         return self._upgrade(environ, start_response)
 
     def _allowed(self, host, origin):
@@ -189,6 +190,12 @@ class Relay:
             return [b'']
         with open(path, 'rb') as file:
             return [file.read()]
+
+
+def _refuse(start_response, status):
+    # No page reads the body of a refused WebSocket, and some clients would take one for a frame.
+    start_response(status, [('Content-Length', '0')])
+    return [b'']
 
 
 def _answer(start_response, status, sentence):

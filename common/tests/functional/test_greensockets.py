@@ -174,6 +174,8 @@ def test_a_unix_socket_and_a_cookie(relay):
 def test_who_may_connect(relay, path, headers, status):
     client = WebSocket(relay, path, **headers)
     assert client.status == 'HTTP/1.1 ' + status
+    if not status.startswith('101'):
+        assert client.receive() == (None, b'')
     client.close()
 
 
