@@ -41,7 +41,10 @@ class Agent:
     def start(self):
         """Begin. :raises RuntimeError: another agent already works with this state folder."""
         folder = os.path.join(self.conf.state_path, 'compute')
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.isdir(folder):
+            # QEMU's user passes through to the folders of disks and images, and sees nothing else.
+            os.makedirs(folder)
+            os.chmod(folder, 0o711)     # noqa: S103
         self._lock = open(os.path.join(folder, 'agent.lock'), 'w')   # noqa: SIM115
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -37,6 +37,7 @@ class Door:
 class _Handler(http.server.BaseHTTPRequestHandler):
     folder = serial = None
     timeout = 600
+    rbufsize = 0        # what follows a request for a console is the console's
 
     def do_GET(self):
         kind, _, rest = self.path.lstrip('/').partition('/')

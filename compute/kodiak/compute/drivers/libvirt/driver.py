@@ -71,7 +71,9 @@ class LibvirtDriver(base.Driver):
         if isinstance(error, libvirt.libvirtError):
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return base.Fault('hypervisor', 'The domain of the instance is not there.')
-            return base.Fault('hypervisor', f'The hypervisor says: {error.get_error_message()}')
+            # Owners read this, and have no use for where the host keeps things.
+            message = (error.get_error_message() or '').replace(self.conf.state_path, '')
+            return base.Fault('hypervisor', f'The hypervisor says: {message}')
         return super().explain(error)
 
     def resources(self):
@@ -344,7 +346,6 @@ class LibvirtDriver(base.Driver):
             return False
         stream = self.connection.get().newStream()
         self._have(uuid).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
-        caller.sendall(b'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: serial\r\n\r\n')
         console.relay(caller, stream)
         return True
 
