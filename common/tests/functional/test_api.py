@@ -154,6 +154,7 @@ def test_pages_follow_each_other_and_sorting_has_several_keys(as_):
     assert len({thing['id'] for thing in seen}) == 25
     sizes = [-1 if thing['size'] is None else thing['size'] for thing in seen]
     assert sizes == sorted(sizes, reverse=True)
+    assert client.get('/things?limit=0').json == {'things': []}
     assert len(client.get('/things?limit=100').json['things']) == 10
     assert len(client.get('/things?name=n1&limit=9').json['things']) == 5
     for bad in ('sort_key=no', 'limit=-1', 'limit=x', 'marker=none', 'size=big', 'sort_dir=up'):

@@ -117,8 +117,9 @@ class Listing:
         if limit is not None:
             select = select.limit(limit + 1)
         rows = connection.execute(select).all()
-        more = limit is not None and len(rows) > limit
-        rows = rows[:limit] if more else rows
+        # Nothing can follow a page of no rows: it has no last row to begin behind.
+        more = bool(limit) and len(rows) > limit
+        rows = rows if limit is None else rows[:limit]
         if reverse:
             rows.reverse()
         return rows, more
