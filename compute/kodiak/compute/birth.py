@@ -76,12 +76,12 @@ def networks(clients, asked, context, count=1, security_groups=()):
         if len(found) > 1:
             raise errors.Conflict('Multiple possible networks found, use a Network ID to be more specific.')
         if not found:
-            if asked == 'auto':
-                raise errors.BadRequest('Unable to automatically allocate a network for project '
-                                        f'{context.project_id}')
-            return 'none', [], []
-        _check_network(found[0], context)
-        requests = [{'network': found[0]['id'], 'port': None, 'fixed_ip': None, 'tag': None}]
+            if asked != 'auto':
+                return 'none', [], []
+            _check_automatic(network, context)
+        else:
+            _check_network(found[0], context)
+        requests = [{'network': found[0]['id'] if found else 'auto', 'port': None, 'fixed_ip': None, 'tag': None}]
     else:
         requests = _requested(network, asked, context, count)
     if not requests:
@@ -95,6 +95,14 @@ def _available(network, context):
     return [net for net in mine if net.get('admin_state_up', True) and (
         (net.get('project_id')
          or net.get('tenant_id')) == context.project_id or (net.get('shared') and not net.get('router:external')))]
+
+
+def _check_automatic(network, context):
+    try:
+        network.get(f'/v2.0/auto-allocated-topology/{context.project_id}', params={'fields': 'dry-run'}, context=context)
+    except (errors.NotFound, errors.Conflict, errors.BadRequest) as error:
+        raise errors.BadRequest(
+            f'Unable to automatically allocate a network for project {context.project_id}: {error.message}') from None
 
 
 def _check_network(net, context):

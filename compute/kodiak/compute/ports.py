@@ -28,6 +28,9 @@ def allocate(network, row, requests, host, zone, groups=(), known=()):
     spare = [port for port in there if port['id'] not in given and port['id'] not in known]
     made, new = [], set()
     for request in requests:
+        if request['network'] == 'auto':
+            topology = network.get(f'/v2.0/auto-allocated-topology/{row["project_id"]}')['auto_allocated_topology']
+            request = {**request, 'network': topology['id']}
         if request.get('port'):
             made.append((request, False, _take(network, row, request['port'], host, owner, there)))
             continue

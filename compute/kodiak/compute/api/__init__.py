@@ -1,7 +1,7 @@
 """The compute API, microversions 2.1 to 2.96: mounted under ``/v2.1``, and without microversions under ``/v2``."""
 import re
 
-from kodiak.common import api, wsgi
+from kodiak.common import api, errors, wsgi
 from kodiak.compute.api import (
     actions,
     aggregates,
@@ -47,8 +47,9 @@ def apis():
     return [API, placement.API]
 
 
-class ProjectInPath:
-    """Takes the project id out of paths that begin with one, as catalogs used to have them."""
+class Paths:
+    """Takes the project id out of paths that begin with one, as catalogs used to have them; a path that ends in a slash names
+    nothing."""
 
     def __init__(self, application):
         self.application = application
@@ -57,21 +58,27 @@ class ProjectInPath:
         found = PROJECT.match(environ.get('PATH_INFO', ''))
         if found is not None:
             if environ.get('HTTP_X_PROJECT_ID') and environ['HTTP_X_PROJECT_ID'].replace('-', '') != found[1].replace('-', ''):
-                body = b'{"badRequest": {"code": 400, "message": "Malformed request url"}}'
-                start_response('400 Bad Request', [('Content-Type', 'application/json'), ('Content-Length', str(len(body)))])
-                return [body]
+                return self._refuse(start_response, errors.BadRequest('Malformed request url'))
             environ['PATH_INFO'] = environ['PATH_INFO'][found.end():]
+        if environ.get('PATH_INFO', '').endswith('/') and environ['PATH_INFO'] != '/':
+            return self._refuse(start_response, errors.NotFound())
         return self.application(environ, start_response)
+
+    @staticmethod
+    def _refuse(start_response, error):
+        body, kind = faults.body(error, None, '')
+        start_response(f'{error.code} {error.title}', [('Content-Type', kind), ('Content-Length', str(len(body)))])
+        return [body]
 
 
 def app_factory(global_conf, **local):
     """paste application: the API with microversions."""
-    return ProjectInPath(API.application(wsgi.runtime_of(global_conf)))
+    return Paths(API.application(wsgi.runtime_of(global_conf)))
 
 
 def legacy_factory(global_conf, **local):
     """paste application: the API without microversions."""
-    return ProjectInPath(LEGACY.application(wsgi.runtime_of(global_conf)))
+    return Paths(LEGACY.application(wsgi.runtime_of(global_conf)))
 
 
 def root_factory(global_conf, **local):

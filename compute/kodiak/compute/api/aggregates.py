@@ -40,7 +40,9 @@ def _view(req, row):
 
 
 def _id(text):
-    return schema.integer(text, 'aggregate_id', 0, 2147483647)
+    if not text.isdigit() or int(text) > 2147483647:
+        raise common.not_found('Aggregate', text)
+    return int(text)
 
 
 def load(req, aggregate_id, **more):

@@ -49,7 +49,7 @@ SERVER = schema.obj({
     'description': {'type': ['string', 'null'], 'maxLength': 255},
     'tags': {'type': 'array', 'maxItems': 50, 'items': {'type': 'string', 'minLength': 1, 'maxLength': 60, 'pattern': '^[^,/]*$'}},
     'trusted_image_certificates': {'type': ['array', 'null']}, 'host': schema.NAME, 'hypervisor_hostname': schema.NAME,
-    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 63, 'pattern': '^[a-zA-Z0-9-._]*$'},
+    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 255, 'pattern': '^[a-zA-Z0-9-._]*$'},
     'os:scheduler_hints': HINTS, 'OS-SCH-HNT:scheduler_hints': HINTS}, ['name', 'flavorRef'])
 BODY = schema.obj({'server': SERVER, 'os:scheduler_hints': HINTS, 'OS-SCH-HNT:scheduler_hints': HINTS}, ['server'])
 SINCE = {'description': (2, 19), 'tags': (2, 52), 'trusted_image_certificates': (2, 63), 'host': (2, 74),
@@ -82,6 +82,14 @@ def address(text, field, version):
     if found is None or found.version != version:
         raise errors.BadRequest(f'Invalid input for field/attribute {field}. Value: {text[:80]}. It is no IPv{version} address.')
     return str(found)
+
+
+def check_hostname(req, name):
+    """``BadRequest`` for what is no host name; since 2.94 it may have a domain."""
+    most = 255 if req.at_least(2, 94) else 63
+    if len(name) > most or not re.fullmatch(r'[a-zA-Z0-9]([a-zA-Z0-9-._]*[a-zA-Z0-9])?', name):
+        raise errors.BadRequest(f'Invalid input for field/attribute hostname. Value: {name[:80]}. It must have up to {most} '
+                                'letters, digits, dashes and dots.')
 
 
 def files(req, sent):
@@ -230,9 +238,10 @@ def create(req):
         raise errors.BadRequest('trusted_image_certificates are not supported here.')
     if hints.get('cidr') or hints.get('build_near_host_ip'):
         address(hints.get('build_near_host_ip'), 'build_near_host_ip', 4)
-    if sent.get('hostname') and (most > 1 or not re.fullmatch(r'[a-zA-Z0-9]([a-zA-Z0-9-._]*[a-zA-Z0-9])?', sent['hostname'])):
-        raise errors.BadRequest('Invalid input for field/attribute hostname.' if most == 1 else
-                                'A hostname cannot be given to several servers.')
+    if 'hostname' in sent:
+        check_hostname(req, sent['hostname'])
+        if most > 1 and req.at_least(2, 94) and '.' in sent['hostname']:
+            raise errors.BadRequest('A fully qualified host name cannot be given to several servers.')
     wanted = {
         'name': name, 'description': sent.get('description') or (None if req.at_least(2, 19) else name),
         'metadata': check_metadata(req, sent.get('metadata') or {}), 'tags': list(dict.fromkeys(sent.get('tags') or [])),

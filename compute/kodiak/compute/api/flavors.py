@@ -48,6 +48,15 @@ def load(req, flavor_id, **more):
         return common.find_flavor(connection, flavor_id, req.ctx)
 
 
+def load_any(req, flavor_id, **more):
+    """A flavor for those who manage them, whoever may use it."""
+    with req.db.read() as connection:
+        row = db.one(connection, sa.select(flavors).where(flavors.c.flavorid == flavor_id))
+    if row is None:
+        raise common.not_found('Flavor', flavor_id)
+    return row
+
+
 def _integer(query, name):
     value = query.get(name)
     if value is None:
@@ -161,7 +170,8 @@ def create(req):
     return {'flavor': view(req, row)}
 
 
-@routes.put('/flavors/{flavor_id}', rule='os_compute_api:os-flavor-manage:update', default=policy.ADMIN, load=load, since='2.55',
+@routes.put('/flavors/{flavor_id}', rule='os_compute_api:os-flavor-manage:update', default=policy.ADMIN, load=load_any,
+            since='2.55',
             body=schema.wrap('flavor', schema.obj({'description': {'type': ['string', 'null'], 'maxLength': 65535}},
                                                   ['description'])),
             response=schema.wrap('flavor', FLAVOR), summary="Change a flavor's description")
@@ -172,7 +182,8 @@ def update(req, flavor_id):
     return {'flavor': view(req, row)}
 
 
-@routes.delete('/flavors/{flavor_id}', rule='os_compute_api:os-flavor-manage:delete', default=policy.ADMIN, load=load, status=202,
+@routes.delete('/flavors/{flavor_id}', rule='os_compute_api:os-flavor-manage:delete', default=policy.ADMIN, load=load_any,
+               status=202,
                summary='Delete a flavor')
 def delete(req, flavor_id):
     def write(connection):
@@ -210,7 +221,7 @@ def specs_index(req, flavor_id):
 
 
 @routes.post('/flavors/{flavor_id}/os-extra_specs', rule='os_compute_api:os-flavor-extra-specs:create', default=policy.ADMIN,
-             load=load,
+             load=load_any,
              body=schema.wrap('extra_specs', {'type': 'object'}), response=schema.wrap('extra_specs', schema.ANY),
              summary='Set extra specs of a flavor')
 def specs_create(req, flavor_id):
@@ -228,7 +239,7 @@ def specs_show(req, flavor_id, key):
 
 
 @routes.put('/flavors/{flavor_id}/os-extra_specs/{key}', rule='os_compute_api:os-flavor-extra-specs:update', default=policy.ADMIN,
-            load=load, body={'type': 'object', 'minProperties': 1, 'maxProperties': 1}, summary='Set one extra spec')
+            load=load_any, body={'type': 'object', 'minProperties': 1, 'maxProperties': 1}, summary='Set one extra spec')
 def specs_update(req, flavor_id, key):
     if key not in req.body:
         raise errors.BadRequest('Request body and URI mismatch')
@@ -239,7 +250,7 @@ def specs_update(req, flavor_id, key):
 
 @routes.delete('/flavors/{flavor_id}/os-extra_specs/{key}', rule='os_compute_api:os-flavor-extra-specs:delete',
                default=policy.ADMIN,
-               load=load, status=200, summary='Delete one extra spec')
+               load=load_any, status=200, summary='Delete one extra spec')
 def specs_delete(req, flavor_id, key):
     if key not in req.target['extra_specs']:
         raise errors.NotFound(f'Flavor {flavor_id} has no extra specs with key {key}.')
@@ -254,7 +265,7 @@ def _access(connection, row):
     return {'flavor_access': [{'flavor_id': row['flavorid'], 'tenant_id': project} for project in found]}
 
 
-@routes.get('/flavors/{flavor_id}/os-flavor-access', rule='os_compute_api:os-flavor-access', default=policy.ADMIN, load=load,
+@routes.get('/flavors/{flavor_id}/os-flavor-access', rule='os_compute_api:os-flavor-access', default=policy.ADMIN, load=load_any,
             response=schema.wrap('flavor_access', schema.array({'type': 'object'})), summary='List who may use a flavor')
 def access_index(req, flavor_id):
     if req.target['is_public']:
@@ -271,7 +282,7 @@ TENANT = schema.obj({'tenant': {'type': 'string', 'minLength': 1, 'maxLength': 2
 
 
 @routes.post('/flavors/{flavor_id}/action', action='addTenantAccess', rule='os_compute_api:os-flavor-access:add_tenant_access',
-             default=policy.ADMIN, load=load, body=schema.wrap('addTenantAccess', TENANT), summary='Let a project use a flavor')
+             default=policy.ADMIN, load=load_any, body=schema.wrap('addTenantAccess', TENANT), summary='Let a project use a flavor')
 def add_access(req, flavor_id):
     row, project = req.target, _project(req, 'addTenantAccess')
     if row['is_public']:
@@ -285,7 +296,7 @@ def add_access(req, flavor_id):
     return req.db.transact(write)
 
 
-@routes.post('/flavors/{flavor_id}/action', action='removeTenantAccess', default=policy.ADMIN, load=load,
+@routes.post('/flavors/{flavor_id}/action', action='removeTenantAccess', default=policy.ADMIN, load=load_any,
              rule='os_compute_api:os-flavor-access:remove_tenant_access', body=schema.wrap('removeTenantAccess', TENANT),
              summary='Stop a project from using a flavor')
 def remove_access(req, flavor_id):

@@ -200,20 +200,21 @@ def service_number(uuid):
     return int(uuid.replace('-', '')[:7], 16)
 
 
+#: What clients call these processes. A conductor does the scheduling, too.
+SHOWN = {scheduler.BINARY: 'nova-compute', 'kodiak-compute-conductor': 'nova-conductor'}
+BINARIES = {shown: binary for binary, shown in SHOWN.items()} | {'nova-scheduler': 'kodiak-compute-conductor'}
+
+
 def _service(req, row, zones, now):
     up = heartbeat.is_up(row, now)
-    found = {'id': row['id'] if req.at_least(2, 53) else service_number(row['id']), 'binary': row['binary'], 'host': row['host'],
+    found = {'id': row['id'] if req.at_least(2, 53) else service_number(row['id']), 'binary': SHOWN[row['binary']],
+             'host': row['host'],
              'zone': zones[row['host']] if row['binary'] == scheduler.BINARY else 'internal',
              'status': 'disabled' if row['disabled'] else 'enabled', 'state': 'up' if up else 'down',
              'updated_at': view.micro_time(row['last_seen_at']), 'disabled_reason': row['disabled_reason']}
     if req.at_least(2, 11):
         found['forced_down'] = row['forced_down']
     return found
-
-
-#: The names that clients know these processes by.
-ALIASES = {'nova-compute': scheduler.BINARY, 'nova-conductor': 'kodiak-compute-conductor',
-           'nova-scheduler': 'kodiak-compute-conductor'}
 
 
 @routes.get('/os-services', rule='os_compute_api:os-services:list', default=policy.ADMIN,
@@ -223,10 +224,12 @@ ALIASES = {'nova-compute': scheduler.BINARY, 'nova-conductor': 'kodiak-compute-c
 def service_index(req):
     binary = req.query.get('binary')
     with req.db.read() as connection:
-        rows = db.all_dicts(connection, heartbeat.query(ALIASES.get(binary, binary), req.query.get('host')))
+        rows = db.all_dicts(connection, heartbeat.query(BINARIES.get(binary, binary), req.query.get('host')))
         zones = scheduler.zones_of(connection, req.app.conf.compute.default_availability_zone)
     now = db.utcnow()
-    return {'services': [_service(req, row, zones, now) for row in rows]}
+    found = [_service(req, row, zones, now) for row in rows if row['binary'] in SHOWN]
+    found += [{**entry, 'binary': 'nova-scheduler'} for entry in found if entry['binary'] == 'nova-conductor']
+    return {'services': [entry for entry in found if binary in (None, '', entry['binary'], BINARIES.get(entry['binary']))]}
 
 
 def _change_service(connection, condition, what, **changes):
@@ -235,7 +238,7 @@ def _change_service(connection, condition, what, **changes):
         raise errors.NotFound(f'Service {what} could not be found.')
     if row['binary'] != scheduler.BINARY and 'forced_down' not in changes:
         raise errors.BadRequest(
-            f'Updating a {row["binary"]} service is not supported. Only {scheduler.BINARY} services can be updated.')
+            f'Updating a {SHOWN.get(row["binary"], row["binary"])} service is not supported. Only nova-compute services can be.')
     connection.execute(services.update().where(services.c.id == row['id']).values(**changes))
     return {**row, **changes}
 
@@ -247,7 +250,7 @@ def _old_update(name, changes, answer, since=None, extra=()):
                 response=schema.wrap('service', {'type': 'object'}), summary='Change a process of compute')
     def handler(req):
         sent = req.body
-        binary = ALIASES.get(sent['binary'], sent['binary'])
+        binary = BINARIES.get(sent['binary'], sent['binary'])
         condition = sa.and_(services.c.host == sent['host'], services.c.binary == binary)
         row = req.db.transact(_change_service, condition, f'{sent["binary"]} on {sent["host"]}', **changes(sent))
         return {'service': {'host': sent['host'], 'binary': sent['binary'], **answer(row)}}
@@ -314,8 +317,9 @@ def host_index(req):
     with req.db.read() as connection:
         rows = db.all_dicts(connection, heartbeat.query())
         zones = scheduler.zones_of(connection, req.app.conf.compute.default_availability_zone)
-    found = [{'host_name': row['host'], 'service': row['binary'].removeprefix('kodiak-').replace('compute-agent', 'compute'),
-              'zone': zones[row['host']] if row['binary'] == scheduler.BINARY else 'internal'} for row in rows]
+    found = [{'host_name': row['host'], 'service': SHOWN[row['binary']].removeprefix('nova-'),
+              'zone': zones[row['host']]
+              if row['binary'] == scheduler.BINARY else 'internal'} for row in rows if row['binary'] in SHOWN]
     return {'hosts': [entry for entry in found if req.query.get('zone') in (None, '', entry['zone'])]}
 
 

@@ -175,8 +175,11 @@ def add_floating_ip(req, server_id):
                                 'No fixed IPs associated to instance')
     found = _floating(req, sent['address'])
     port, ip = fitting[0]
-    req.app.clients.network.put('/v2.0/floatingips/' + found['id'], {'floatingip': {
-        'port_id': port['id'], 'fixed_ip_address': ip['address']}}, context=req.ctx)
+    try:
+        req.app.clients.network.put('/v2.0/floatingips/' + found['id'], {'floatingip': {
+            'port_id': port['id'], 'fixed_ip_address': ip['address']}}, context=req.ctx)
+    except errors.Conflict as error:
+        raise errors.BadRequest(error.message) from None
     _refresh(req, server_id)
 
 

@@ -7,7 +7,7 @@ from kodiak.compute import birth, guests, moves, record, states, store
 from kodiak.compute import conf as options
 from kodiak.compute.api import common, servers
 from kodiak.compute.api.actions import PATH, apply, empty
-from kodiak.compute.api.create import PERSONALITY, address, check_metadata, files, known_zones, password
+from kodiak.compute.api.create import PERSONALITY, address, check_hostname, check_metadata, files, known_zones, password
 from kodiak.compute.keys import decoded
 from kodiak.compute.models import hosts, keypairs, services
 from kodiak.compute.sagas import delete as deletion
@@ -38,7 +38,7 @@ REBUILD = schema.wrap('rebuild', schema.obj({
     'OS-DCF:diskConfig': DISK_CONFIG, 'accessIPv4': schema.STRING, 'accessIPv6': schema.STRING, 'personality': PERSONALITY,
     'description': {'type': ['string', 'null'], 'maxLength': 255}, 'key_name': schema.nullable(schema.NAME),
     'user_data': {'type': ['string', 'null'], 'maxLength': 65535}, 'trusted_image_certificates': {'type': ['array', 'null']},
-    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 63, 'pattern': '^[a-zA-Z0-9][a-zA-Z0-9-._]*$'}}, ['imageRef']))
+    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 255, 'pattern': '^[a-zA-Z0-9][a-zA-Z0-9-._]*$'}}, ['imageRef']))
 
 
 @routes.post(PATH, action='rebuild', rule='os_compute_api:servers:rebuild', default=MEMBER, load=common.load_server, status=202,
@@ -56,6 +56,8 @@ def rebuild(req, server_id):
     image = birth.image(req.app.clients, image_id, req.ctx)
     birth.check_fits(req.target['flavor'], image)
     changes = {'image_ref': image_id, 'image': image}
+    if 'hostname' in sent:
+        check_hostname(req, sent['hostname'])
     for field, column in (('description', 'description'), ('OS-DCF:diskConfig', 'disk_config'), ('hostname', 'hostname')):
         if field in sent:
             changes[column] = sent[field]
@@ -84,9 +86,13 @@ def rebuild(req, server_id):
         return store.save(connection, row, task_state='rebuilding', fault=None, progress=0, **changes)
     row = started(req, server_id, 'rebuild', write, event='compute_rebuild_instance')
     req.headers.append(('Location', f'{req.base_url}{req.api.prefix}/servers/{server_id}'))
+    if not req.at_least(2, 75):
+        shown = {**servers.short(req, row), 'adminPass': more['admin_password']}
+        shown.update({'key_name': row['key_name']} if req.at_least(2, 54) else {})
+        shown.update({'user_data': row['user_data']} if req.at_least(2, 57) else {})
+        return {'server': shown}
     text = ',"adminPass":' + db.orjson.dumps(more['admin_password']).decode()
-    if req.at_least(2, 57):
-        text += ',"user_data":' + db.orjson.dumps(row['user_data']).decode()
+    text += ',"user_data":' + db.orjson.dumps(row['user_data']).decode()
     answer = servers.json(servers.one(req, row, text))
     answer.status = 202
     return answer

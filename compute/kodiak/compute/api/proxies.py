@@ -300,7 +300,7 @@ def rule_view(rule, names=None):
     if protocol is not None and ports == (None, None):
         ports = (-1, -1) if protocol.upper() == 'ICMP' else (1, 65535)
     group = rule.get('remote_group_id')
-    return {'id': rule['id'], 'parent_group_id': rule['security_group_id'], 'ip_protocol': protocol.upper() if protocol else None,
+    return {'id': rule['id'], 'parent_group_id': rule['security_group_id'], 'ip_protocol': protocol,
             'from_port': ports[0], 'to_port': ports[1],
             'ip_range': {}
             if group else {'cidr': rule.get('remote_ip_prefix') or ('::/0' if rule.get('ethertype') == 'IPv6' else '0.0.0.0/0')},
@@ -342,7 +342,8 @@ GROUP = schema.wrap('security_group', schema.obj({'name': schema.NAME, 'descript
 
 
 def _check_group(sent):
-    return {'name': common.text(sent['name'].strip(), 'name'), 'description': sent.get('description') or ''}
+    common.text(sent['name'].strip(), 'name')
+    return {'name': sent['name'], 'description': sent.get('description') or ''}
 
 
 @routes.post('/os-security-groups', rule='os_compute_api:os-security-groups:create', default=policy.MEMBER, until=LAST, body=GROUP,
@@ -378,6 +379,8 @@ def group_delete(req, group_id):
              summary='Add a rule to a security group')
 def rule_create(req):
     sent = req.body['security_group_rule']
+    if not common.is_uuid(sent['parent_group_id']):
+        raise errors.BadRequest('Security group id should be uuid')
     parent = _group(req, sent['parent_group_id'])
     protocol = sent.get('ip_protocol')
     if not sent.get('group_id') and not protocol:
@@ -394,7 +397,10 @@ def rule_create(req):
             value = schema.integer(sent[name], name, -1, 65535)
             if value >= 0:
                 wanted[column] = value
-    made = req.app.clients.network.post('/v2.0/security-group-rules', {'security_group_rule': wanted}, context=req.ctx)
+    try:
+        made = req.app.clients.network.post('/v2.0/security-group-rules', {'security_group_rule': wanted}, context=req.ctx)
+    except errors.Conflict as error:
+        raise errors.BadRequest(error.message) from None
     return {'security_group_rule': rule_view(made['security_group_rule'])}
 
 

@@ -8,7 +8,7 @@ from kodiak.common import api, db, errors, heartbeat, policy
 from kodiak.common.api import listing, schema
 from kodiak.compute import states, store, view
 from kodiak.compute.api import common
-from kodiak.compute.api.create import address
+from kodiak.compute.api.create import address, check_hostname
 from kodiak.compute.models import server_tags, servers, services
 from kodiak.compute.sagas import delete as deletion
 from kodiak.compute.scheduler import BINARY
@@ -307,7 +307,7 @@ UPDATE = schema.wrap('server', schema.obj({
     'name': {'type': 'string', 'minLength': 1, 'maxLength': 255}, 'accessIPv4': schema.STRING, 'accessIPv6': schema.STRING,
     'OS-DCF:diskConfig': {'type': 'string', 'enum': ['AUTO', 'MANUAL']}, 'description': {'type': ['string', 'null'],
                                                                                          'maxLength': 255},
-    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 63, 'pattern': '^[a-zA-Z0-9][a-zA-Z0-9-._]*$'}}, minProperties=1))
+    'hostname': {'type': 'string', 'minLength': 2, 'maxLength': 255, 'pattern': '^[a-zA-Z0-9][a-zA-Z0-9-._]*$'}}))
 
 
 @routes.put('/servers/{server_id}', rule='os_compute_api:servers:update', default=policy.PROJECT_MEMBER, load=common.load_server,
@@ -321,6 +321,8 @@ def update(req, server_id):
     for field, column, version in (('accessIPv4', 'access_ip_v4', 4), ('accessIPv6', 'access_ip_v6', 6)):
         if field in sent:
             changes[column] = address(sent[field], field, version)
+    if 'hostname' in sent:
+        check_hostname(req, sent['hostname'])
     for field, column in (('OS-DCF:diskConfig', 'disk_config'), ('description', 'description'), ('hostname', 'hostname')):
         if field in sent:
             changes[column] = sent[field]
@@ -330,9 +332,14 @@ def update(req, server_id):
     row = req.db.transact(write)
     if req.at_least(2, 75):
         return json(one(req, row))
+    return {'server': short(req, row)}
+
+
+def short(req, row):
+    """A server as the answers to changes showed it before 2.75."""
     found = db.orjson.loads(view.fill(view.assemble(row['doc'], pieces(req)), req.base_url, req.api.prefix))
     hidden = ('OS-EXT-', 'OS-SRV-USG', 'os-extended-volumes', 'config_drive', 'key_name', 'security_groups', 'host_status')
-    return {'server': {name: value for name, value in found.items() if not name.startswith(hidden)}}
+    return {name: value for name, value in found.items() if not name.startswith(hidden)}
 
 
 @routes.delete('/servers/{server_id}', rule='os_compute_api:servers:delete', default=policy.PROJECT_MEMBER, load=common.load_server,

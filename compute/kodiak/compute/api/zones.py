@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from kodiak.common import api, db, heartbeat, policy
 from kodiak.common.api import schema
 from kodiak.compute import scheduler, view
+from kodiak.compute.api.hypervisors import SHOWN
 from kodiak.compute.models import aggregates, hosts
 
 routes = api.Routes('availability zones')
@@ -37,7 +38,9 @@ def detail(req):
     now, zones = db.utcnow(), {}
     for row in rows:
         zone = there[row['host']] if row['binary'] == scheduler.BINARY else INTERNAL
-        zones.setdefault(zone, {}).setdefault(row['host'], {})[row['binary']] = {
+        if row['binary'] not in SHOWN:
+            continue
+        zones.setdefault(zone, {}).setdefault(row['host'], {})[SHOWN[row['binary']]] = {
             'active': not row['disabled'], 'available': heartbeat.is_up(row, now),
             'updated_at': view.micro_time(row['last_seen_at'])}
     return {'availabilityZoneInfo': [{'zoneName': name, 'zoneState': {'available': True}, 'hosts': zones[name]}

@@ -198,7 +198,7 @@ class Cloud:
         self.start_agent()
         self.pipelines = {}
         for made in (compute_api.API, compute_api.LEGACY):
-            application = compute_api.ProjectInPath(application_of(made, self.app))
+            application = compute_api.Paths(application_of(made, self.app))
             self.pipelines[made.prefix] = wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'compute')
 
     def start_agent(self):

@@ -27,7 +27,7 @@ BODIES = {
     ('PUT', '/os-hosts/{host_name}'): {'status': 'enable'},
 }
 for _name in ('enable', 'disable', 'disable-log-reason', 'force-down'):
-    BODIES['PUT', '/os-services/' + _name] = {'host': 'one', 'binary': 'kodiak-compute-agent', 'disabled_reason': 'x'}
+    BODIES['PUT', '/os-services/' + _name] = {'host': 'one', 'binary': 'nova-compute', 'disabled_reason': 'x'}
 ACTIONS = {
     'reboot': {'type': 'SOFT'}, 'os-resetState': {'state': 'active'}, 'os-getConsoleOutput': {},
     'os-getVNCConsole': {'type': 'novnc'},
