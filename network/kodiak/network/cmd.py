@@ -2,13 +2,14 @@
 from kodiak.common import authtoken, cli, config, policy, service, wsgi
 
 from . import conf as options
+from .agent import conf as agent_options
 
 NAME = 'network'
 
 
 def load_conf(args=(), files=None):
-    """The configuration of this service from command-line arguments and files."""
-    return config.load(NAME, options.OPTS, args=args, files=files, defaults=options.DEFAULTS)
+    """The configuration of this service from command-line arguments and files; its agent reads the same file."""
+    return config.load(NAME, {**agent_options.OPTS, **options.OPTS}, args=args, files=files, defaults=options.DEFAULTS)
 
 
 def load(runtime):

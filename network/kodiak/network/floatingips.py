@@ -57,7 +57,7 @@ def _association(unit, row, port_id, fixed):
             f'Bad floatingip request: Port {port_id} is associated with a different tenant than Floating IP {row["id"]} '
             'and therefore cannot be bound.'
         )
-    if port['device_owner'] in ports.SERVICE_OWNED:
+    if port['device_owner'] in (ports.ROUTER_GATEWAY, ports.FLOATING_IP):
         raise faults.bad(f'Bad floatingip request: Port {port_id} belongs to the cloud itself and can have no floating IP.')
     own = [ip for ip in port['fixed_ips'] if ':' not in ip['ip_address']]
     if fixed:

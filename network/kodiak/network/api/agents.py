@@ -148,6 +148,7 @@ def add_dhcp_network(req, id):
                                   f"The network {network['id']} has been already hosted by the DHCP Agent {id}.")
         placement.place_dhcp(one, network, agent['host'])
     unit.run(req.app, req.ctx, add)
+    return {}           # clients parse an answer, though there is nothing to say
 
 
 @routes.delete('/agents/{id}/dhcp-networks/{network_id}', rule='delete_dhcp-network', default=policy.ADMIN,
@@ -199,6 +200,7 @@ def add_l3_router(req, id):
                                                            f"{placement.agent_id(router['host'], placement.L3_AGENT)}.")
         placement.place_router(one, router, agent['host'])
     unit.run(req.app, req.ctx, add)
+    return {}
 
 
 @routes.delete('/agents/{id}/l3-routers/{router_id}', rule='delete_l3-router', default=policy.ADMIN,

@@ -75,28 +75,30 @@ class Resource:
     def _declare(self):
         routes, name, one = self.routes, self.name, self.path + '/{id}'
         what = name.replace('_', ' ')
+        article = 'an' if what[0] in 'aeiou' else 'a'
         item = schema.obj({field.name: field.kind.shown or field.kind.schema for field in self.fields.values() if not field.hidden})
         links = {f'{self.plural}_links': schema.array(schema.obj({'rel': schema.STRING, 'href': schema.STRING}))}
         routes.get(self.path, rule=f'get_{name}', default=self.policies['get'], strict_query=True, summary=f'List {what}s',
                    query=self.listing.parameters(fields=FOR_ALL),
                    response=schema.obj({self.plural: schema.array(item), **links}, [self.plural]))(self.list)
-        routes.get(one, rule=f'get_{name}', default=self.policies['get'], load=self.load_view, summary=f'Show a {what}',
+        routes.get(one, rule=f'get_{name}', default=self.policies['get'], load=self.load_view, summary=f'Show {article} {what}',
                    query={'fields': FOR_ALL}, response=schema.wrap(name, item))(self.show)
         if self.domain['create']:
             self.create_schema = _body(self.fields.values(), 'post')
             self.check_create = schema.Validator(self.create_schema)
             routes.post(self.path, rule=f'create_{name}', default=self.policies['create'], status=201,
-                        summary=f'Create a {what}, or many at once',
+                        summary=f'Create {article} {what}, or many at once',
                         body=schema.obj({name: {'type': 'object'}, self.plural: schema.array({'type': 'object'}, minItems=1)},
                                         minProperties=1, maxProperties=1),
                         response=schema.obj({name: item, self.plural: schema.array(item)}))(self.create)
         if self.domain['update']:
             self.check_update = schema.Validator(_body(self.fields.values(), 'put'))
-            routes.put(one, rule=f'update_{name}', default=self.policies['update'], load=self.load, summary=f'Change a {what}',
-                       body=schema.wrap(name, {'type': 'object'}), response=schema.wrap(name, item))(self.update)
+            routes.put(one, rule=f'update_{name}', default=self.policies['update'], load=self.load,
+                       summary=f'Change {article} {what}', body=schema.wrap(name, {'type': 'object'}),
+                       response=schema.wrap(name, item))(self.update)
         if self.domain['delete']:
             routes.delete(one, rule=f'delete_{name}', default=self.policies['delete'], load=self.load,
-                          summary=f'Delete a {what}')(self.delete)
+                          summary=f'Delete {article} {what}')(self.delete)
 
     def rules(self):
         """The policy rules of single attributes: ``[(name, check, description), ...]``."""

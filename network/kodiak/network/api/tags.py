@@ -47,32 +47,32 @@ def _missing(tag):
 
 
 def _declare(made, resource):
-    path, what = f'{resource.path}/{{id}}/tags', resource.name.replace('_', ' ')
+    path, what = f'{resource.path}/{{id}}/tags', resource.plural.replace('_', ' ')
     see = {'rule': f'get_{resource.plural}_tags', 'default': resource.policies['get'], 'load': resource.load}
     change = {'rule': f'update_{resource.plural}_tags', 'default': resource.policies['update'], 'load': resource.load}
 
-    @made.get(path, summary=f'List the tags of a {what}', response=TAGS, **see)
+    @made.get(path, summary=f'List the tags of one of {what}', response=TAGS, **see)
     def show(req, id):
         return {'tags': req.target['tags'] or []}
 
-    @made.get(path + '/{tag}', status=204, summary=f'Ask whether a {what} has a tag', **see)
+    @made.get(path + '/{tag}', status=204, summary=f'Ask whether one of {what} has a tag', **see)
     def has(req, id, tag):
         if tag not in (req.target['tags'] or ()):
             raise _missing(tag)
 
-    @made.put(path, body=TAGS, response=TAGS, summary=f'Replace the tags of a {what}', **change)
+    @made.put(path, body=TAGS, response=TAGS, summary=f'Replace the tags of one of {what}', **change)
     def replace(req, id):
         return {'tags': _write(req, resource, lambda tags: list(dict.fromkeys(req.body['tags'])))}
 
-    @made.post(path, body=TAGS, response=TAGS, status=200, summary=f'Add tags to a {what}', **change)
+    @made.post(path, body=TAGS, response=TAGS, status=200, summary=f'Add tags to one of {what}', **change)
     def extend(req, id):
         return {'tags': _write(req, resource, lambda tags: list(dict.fromkeys([*tags, *req.body['tags']])))}
 
-    @made.put(path + '/{tag}', status=201, summary=f'Give a {what} a tag', **change)
+    @made.put(path + '/{tag}', status=201, summary=f'Give one of {what} a tag', **change)
     def add(req, id, tag):
         _write(req, resource, lambda tags: list(dict.fromkeys([*tags, tag])))
 
-    @made.delete(path + '/{tag}', summary=f'Take a tag from a {what}', **change)
+    @made.delete(path + '/{tag}', summary=f'Take a tag from one of {what}', **change)
     def remove(req, id, tag):
         def without(tags):
             if tag not in tags:
@@ -80,6 +80,6 @@ def _declare(made, resource):
             return [one for one in tags if one != tag]
         _write(req, resource, without)
 
-    @made.delete(path, summary=f'Take all tags from a {what}', **change)
+    @made.delete(path, summary=f'Take all tags from one of {what}', **change)
     def clear(req, id):
         _write(req, resource, lambda tags: [])
