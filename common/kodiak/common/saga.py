@@ -103,7 +103,7 @@ def start(connection, saga, resource_id, data=None, context=None, deadline=None)
     :param deadline: seconds, where this one differs from the saga's own.
     :returns: the saga's number.
     """
-    now, when = time.time(), db.utcnow()
+    when, now = db.utcnow(), time.time()        # so that a saga begins before its first step
     values = context.to_dict() if context is not None else None
     for secret in ('auth_token', 'service_token', 'redacted_copy') if values else ():
         values.pop(secret, None)
