@@ -185,7 +185,7 @@ def _members(conn, condition):
         'id': row.id, 'network_id': row.network_id, 'mac': row.mac_address, 'generation': row.generation,
         'fixed_ips': _addresses(row.fixed_ips), 'tunnel_ip': row.tunnel_ip, 'device_owner': row.device_owner,
         'device_id': row.device_id, 'project_id': row.project_id, 'hostname': row.dns_name or None,
-        'extra_dhcp_opts': row.extra_dhcp_opts} for row in rows if row.fixed_ips]
+        'extra_dhcp_opts': row.extra_dhcp_opts} for row in rows if row.fixed_ips or row.tunnel_ip]
 
 
 def _security_groups(conn, ids):

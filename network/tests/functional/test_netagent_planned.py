@@ -108,3 +108,16 @@ def test_every_rule_that_the_api_takes_can_be_enforced(member, admin, make, net,
     host.look()
     chain = plan(host).tables[''][firewall.GROUPS].chains[f'ingress-{group["id"]}']
     assert len(chain.rules) > 20
+
+
+def test_a_port_without_an_address_is_reached_on_its_host(member, admin, make, net, agent):
+    host, other = agent(), agent('host2', tunnel_ip='192.0.2.2')
+    network, _ = net(member)
+    for where, fixed in (('host1', None), ('host2', [])):
+        port = make(member, 'port', network_id=network['id'], **({} if fixed is None else {'fixed_ips': fixed}))
+        admin.put('/ports/' + port['id'], {'port': {
+            'binding:host_id': where, 'device_id': port['id'], 'device_owner': 'compute:nova'}}).expect(200)
+    host.look()
+    other.look()
+    (entries,) = plan(host).spaces[''].fdb.values()
+    assert (port['mac_address'], '192.0.2.2') in entries

@@ -12,7 +12,7 @@ kind                one document is                              a host gets the
                                                                  bound port, their DHCP service, or a router leg
 ``ports``           a port that a guest here is plugged into     of ports whose ``binding:host_id`` is the host, DHCP
                                                                  and router ports excepted
-``members``         any port with an address, on any host        of all ports of the networks it takes part in, its
+``members``         any port with an address or a host           of all ports of the networks it takes part in, its
                                                                  own, DHCP and router ports included; a network that
                                                                  it only has router gateways on is left out
 ``security_groups`` a group with its rules                       of groups that a port of ``ports`` is in
