@@ -188,6 +188,10 @@ class Revocations:
 
     def covers(self, claims, key_id=None):
         """True if the token is revoked."""
+        return any(True for _ in self.covering(claims, key_id))
+
+    def covering(self, claims, key_id=None):
+        """The events that revoke a token."""
         facts = {
             'user_id': claims.user[0], 'user_domain_id': claims.user[2], 'project_id': claims.project_id,
             'domain_id': claims.domain_id, 'project_domain_id': claims.scope[3] if claims.project_id else None,
@@ -199,8 +203,10 @@ class Revocations:
         for name in self.INDEXED:
             for event in self._index[name].get(facts[name], ()) if self._index[name] else ():
                 if self._matches(event, facts, claims):
-                    return True
-        return any(self._matches(event, facts, claims) for event in self._rest)
+                    yield event
+        for event in self._rest:
+            if self._matches(event, facts, claims):
+                yield event
 
     @staticmethod
     def _matches(event, facts, claims):

@@ -62,7 +62,7 @@ def _run(connection, core, password, hashed, urls, user, project, region, servic
                 connection.execute(sa.update(endpoints).where(endpoints.c.id == row['id']).values(url=urls[interface]))
                 said.append(f'Moved the {interface} endpoint of identity.')
     if said:
-        changes.bump(connection, changes.RESOURCE, changes.ASSIGNMENT, changes.CATALOG)
+        changes.bump(connection, changes.RESOURCE, changes.ASSIGNMENT, changes.CATALOG, changes.REVOCATION)
     return said
 
 

@@ -11,6 +11,9 @@ from kodiak.common import db
 
 from .models import revocations, versions
 
+#: Seconds into the future that an event reaches: whoever logs in while its transaction is not committed yet sees the old
+#: state, and must not get away with it. Who logs in afterwards gets a token from behind that moment (``issue.after``).
+REACH = 1.0
 REVOCATION, CATALOG, RESOURCE, ASSIGNMENT = 'revocation', 'catalog', 'resource', 'assignment'
 
 
@@ -33,7 +36,7 @@ def revoke(connection, keep, *events):
     """
     now = db.utcnow()
     for conditions in events:
-        event = {'issued_before': time.time(), **conditions}
+        event = {'issued_before': time.time() + REACH, **conditions}
         connection.execute(revocations.insert().values(
             sequence=bump(connection, REVOCATION), event=event, revoked_at=now,
             expires_at=now + datetime.timedelta(seconds=keep)))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kodiak.common import authtoken, errors, tokens
 
-from . import catalog, login, people, roles, times, trusts
+from . import catalog, changes, login, people, roles, times, trusts
 from .models import NO_DOMAIN, access_rules, app_credential_rules
 
 SCOPES = ('project', 'domain', 'system', 'unscoped', 'OS-TRUST:trust')
@@ -26,7 +26,7 @@ def issue(core, auth, http=None):
     scope = scope_of(auth)
     attempt = login.authenticate(core, auth['identity'], scope, http)
     with core.db.read() as connection:
-        claims = claim(core, connection, attempt, scope, issued)
+        claims = after(core, claim(core, connection, attempt, scope, issued))
     if attempt.uses_trust:
         core.db.transact(trusts.use, attempt.uses_trust)
     text = tokens.sign(claims, *core.ring.signing())
@@ -50,8 +50,16 @@ def issue_for_credential(core, user_id, project_id, content):
             attempt.app_cred, scope = login.application_credential.valid(connection, content['app_cred_id'], attempt), None
         elif content.get('trust_id'):
             scope = {'OS-TRUST:trust': {'id': content['trust_id']}}
-        claims = claim(core, connection, attempt, scope, issued)
+        claims = after(core, claim(core, connection, attempt, scope, issued))
     return tokens.sign(claims, *core.ring.signing()), claims
+
+
+def after(core, claims):
+    """Move ``issued`` behind the events that would cover the new token: what was read already shows what they changed."""
+    for event in list(core.state.revocations.covering(claims)):
+        if event['issued_before'] < claims.issued + 2 * changes.REACH:
+            claims.issued = max(claims.issued, event['issued_before'] + 1e-6)
+    return claims
 
 
 def scope_of(auth):

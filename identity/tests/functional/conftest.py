@@ -1,12 +1,15 @@
 """Identity in process: its real pipeline, a database in a file, keys in a folder."""
+import os
 import shutil
 
 import pytest
 
 from kodiak.common import db, migrate, testing, wsgi
 from kodiak.identity import api as identity_api
-from kodiak.identity import bootstrap, cmd
+from kodiak.identity import bootstrap, cmd, models
 
+#: an SQLAlchemy URL of an empty database on a server, to run these tests against that instead of SQLite
+SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 PASSWORD = 'correct horse'
 URL = 'http://localhost/v3'
 
@@ -16,7 +19,8 @@ class Cloud:
 
     def __init__(self, folder, overrides=()):
         args = ['--config-file', str(folder / 'identity.conf')]
-        (folder / 'identity.conf').write_text(f'[DEFAULT]\nstate_path = {folder}\n[database]\nconnection = sqlite:///{folder}/i.sqlite\n')
+        (folder / 'identity.conf').write_text(f'[DEFAULT]\nstate_path = {folder}\n[database]\n'
+                                              f'connection = {SERVER or f"sqlite:///{folder}/i.sqlite"}\n')
         conf = cmd.load_conf(args)
         for group, name, value in (('identity', 'argon2_memory', 8192), ('identity', 'argon2_passes', 1), *overrides):
             conf.set_override(name, value, group)
@@ -69,17 +73,32 @@ class Cloud:
         self.admin().put(f'/v3/projects/{project_id}/users/{user_id}/roles/{self.role_id(role)}').expect(204)
 
 
+def _bootstrap(cloud):
+    bootstrap.run(cloud.core, PASSWORD, dict.fromkeys(bootstrap.INTERFACES, URL))
+
+
+def _empty(database):
+    with database.write() as connection:
+        if connection.dialect.name == 'mysql':
+            connection.exec_driver_sql('SET FOREIGN_KEY_CHECKS=0')
+        for table in reversed(models.metadata.sorted_tables):
+            connection.execute(table.delete())
+        if connection.dialect.name == 'mysql':
+            connection.exec_driver_sql('SET FOREIGN_KEY_CHECKS=1')
+
+
 @pytest.fixture(scope='session')
 def _template(tmp_path_factory):
     # Migrating and bootstrapping take a second; a copy of their result takes a millisecond.
     folder = tmp_path_factory.mktemp('identity')
     cloud = Cloud(folder)
     migrate.sync(cloud.db, 'identity')
-    bootstrap.run(cloud.core, PASSWORD, dict.fromkeys(bootstrap.INTERFACES, URL))
+    _bootstrap(cloud)
     cloud.core.ring.setup()
     cloud.core.crypt.setup()
-    with cloud.db.engine.connect() as connection:
-        connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
+    if not SERVER:
+        with cloud.db.engine.connect() as connection:
+            connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
     cloud.db.close()
     return folder
 
@@ -93,6 +112,9 @@ def make_cloud(_template, tmp_path):
         folder = tmp_path / str(len(made))
         shutil.copytree(_template, folder)
         made.append(Cloud(folder, overrides))
+        if SERVER:
+            _empty(made[-1].db)
+            _bootstrap(made[-1])
         return made[-1]
     yield make
     for cloud in made:

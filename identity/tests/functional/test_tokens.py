@@ -154,3 +154,18 @@ def test_auth_lists(cloud):
     assert client.get('/v3/auth/system').expect(200).json['system'] == [{'all': True}]
     assert client.get('/v3/auth/catalog').expect(200).json['catalog'][0]['type'] == 'identity'
     cloud.client().get('/v3/auth/projects').expect(401)
+
+
+def test_who_logs_in_while_something_is_being_revoked_does_not_get_away_with_it(cloud):
+    user, project = cloud.user('ann'), cloud.project('p')
+    cloud.grant(user['id'], 'member', project['id'])
+    before = cloud.login('ann', project=project['id']).expect(201)
+    grant = f'/v3/projects/{project["id"]}/users/{user["id"]}/roles/{cloud.role_id("member")}'
+    claims = cloud.core.state.claims(before.headers['X-Subject-Token'])
+    cloud.admin().delete(grant).expect(204)
+    # What a login signs that read the roles before the commit, and took its time.
+    claims.issued = time.time() + 0.1
+    late = tokens.sign(claims, *cloud.core.ring.signing())
+    cloud.client(late).get('/v3/auth/projects').expect(401)
+    cloud.admin().put(grant).expect(204)
+    cloud.client(cloud.login('ann', project=project['id']).expect(201)).get('/v3/auth/projects').expect(200)

@@ -210,10 +210,7 @@ def update_service(req, service_id):
                summary='Delete a service')
 def delete_service(req, service_id):
     """Delete a service with its endpoints."""
-    try:
-        _delete(req, services, service_id)
-    except exc.IntegrityError:
-        raise errors.Forbidden(f'Unable to delete service {service_id}: limits refer to it.') from None
+    _delete(req, services, service_id)
 
 
 @routes.get('/endpoints', rule='identity:list_endpoints', default=rules.READ, query=kit.parameters(ENDPOINTS),

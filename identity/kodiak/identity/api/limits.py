@@ -80,7 +80,8 @@ def list_registered(req):
 
 
 def _check_references(connection, service_id, region_id):
-    if connection.execute(sa.select(services.c.id).where(services.c.id == service_id)).first() is None:
+    if service_id is not None and connection.execute(
+            sa.select(services.c.id).where(services.c.id == service_id)).first() is None:
         raise errors.BadRequest(f'Invalid input for field/attribute service_id: there is no service {service_id}.')
     if region_id is not None and connection.execute(sa.select(regions.c.id).where(regions.c.id == region_id)).first() is None:
         raise errors.BadRequest(f'Invalid input for field/attribute region_id: there is no region {region_id}.')
@@ -136,7 +137,7 @@ def update_registered(req, limit_id):
         if any(row[name] != getattr(req.row, name) for name in ('service_id', 'region_id', 'resource_name')) and \
                 _used(connection, limit_id):
             raise errors.Forbidden(f'Unable to update registered limit {limit_id}: there are limits that refer to it.')
-        _check_references(connection, row['service_id'], row['region_id'])
+        _check_references(connection, asked.get('service_id'), asked.get('region_id'))
         _check_unique(connection, row)
         if asked:
             connection.execute(sa.update(registered_limits).where(R.id == limit_id).values(asked))

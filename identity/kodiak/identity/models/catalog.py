@@ -52,10 +52,11 @@ policy_links = sa.Table(
     sa.Column('region_id', sa.String(64), nullable=False, default=''),
     sa.UniqueConstraint('endpoint_id', 'service_id', 'region_id'))
 
+#: Service and region are not foreign keys: a limit may outlive them, as in Keystone.
 registered_limits = sa.Table(
     'registered_limits', metadata, key(),
-    ref('service_id', 'catalog_services.id', nullable=False),
-    sa.Column('region_id', sa.String(255), sa.ForeignKey('regions.id')),
+    sa.Column('service_id', sa.String(64), nullable=False),
+    sa.Column('region_id', sa.String(255)),
     sa.Column('resource_name', sa.String(255), nullable=False),
     sa.Column('default_limit', sa.Integer, nullable=False),
     sa.Column('description', sa.Text))

@@ -92,6 +92,15 @@ def upgrade():
     sa.ForeignKeyConstraint(['parent_region_id'], ['regions.id'], name=op.f('fk_regions_parent_region_id_regions')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_regions'))
     )
+    op.create_table('registered_limits',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('service_id', sa.String(length=64), nullable=False),
+    sa.Column('region_id', sa.String(length=255), nullable=True),
+    sa.Column('resource_name', sa.String(length=255), nullable=False),
+    sa.Column('default_limit', sa.Integer(), nullable=False),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_registered_limits'))
+    )
     op.create_table('revocations',
     sa.Column('sequence', sa.Integer(), autoincrement=False, nullable=False),
     sa.Column('event', sa.Text(), nullable=False),
@@ -215,6 +224,22 @@ def upgrade():
     with op.batch_alter_table('implied_roles', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_implied_roles_implied_id'), ['implied_id'], unique=False)
 
+    op.create_table('limits',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('registered_limit_id', sa.String(length=64), nullable=False),
+    sa.Column('project_id', sa.String(length=64), nullable=True),
+    sa.Column('is_domain', sa.Boolean(), nullable=False),
+    sa.Column('resource_limit', sa.Integer(), nullable=False),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.ForeignKeyConstraint(['project_id'], ['projects.id'], name=op.f('fk_limits_project_id_projects'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['registered_limit_id'], ['registered_limits.id'], name=op.f('fk_limits_registered_limit_id_registered_limits')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_limits')),
+    sa.UniqueConstraint('registered_limit_id', 'project_id', name=op.f('uq_limits_registered_limit_id_project_id'))
+    )
+    with op.batch_alter_table('limits', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_limits_project_id'), ['project_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_limits_registered_limit_id'), ['registered_limit_id'], unique=False)
+
     op.create_table('oauth_tokens',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('kind', sa.String(length=8), nullable=False),
@@ -261,17 +286,6 @@ def upgrade():
     with op.batch_alter_table('project_tags', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_project_tags_name'), ['name'], unique=False)
 
-    op.create_table('registered_limits',
-    sa.Column('id', sa.String(length=64), nullable=False),
-    sa.Column('service_id', sa.String(length=64), nullable=False),
-    sa.Column('region_id', sa.String(length=255), nullable=True),
-    sa.Column('resource_name', sa.String(length=255), nullable=False),
-    sa.Column('default_limit', sa.Integer(), nullable=False),
-    sa.Column('description', sa.Text(), nullable=True),
-    sa.ForeignKeyConstraint(['region_id'], ['regions.id'], name=op.f('fk_registered_limits_region_id_regions')),
-    sa.ForeignKeyConstraint(['service_id'], ['catalog_services.id'], name=op.f('fk_registered_limits_service_id_catalog_services'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_registered_limits'))
-    )
     op.create_table('users',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('domain_id', sa.String(length=64), nullable=False),
@@ -330,22 +344,6 @@ def upgrade():
     )
     with op.batch_alter_table('group_members', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_group_members_group_id'), ['group_id'], unique=False)
-
-    op.create_table('limits',
-    sa.Column('id', sa.String(length=64), nullable=False),
-    sa.Column('registered_limit_id', sa.String(length=64), nullable=False),
-    sa.Column('project_id', sa.String(length=64), nullable=True),
-    sa.Column('is_domain', sa.Boolean(), nullable=False),
-    sa.Column('resource_limit', sa.Integer(), nullable=False),
-    sa.Column('description', sa.Text(), nullable=True),
-    sa.ForeignKeyConstraint(['project_id'], ['projects.id'], name=op.f('fk_limits_project_id_projects'), ondelete='CASCADE'),
-    sa.ForeignKeyConstraint(['registered_limit_id'], ['registered_limits.id'], name=op.f('fk_limits_registered_limit_id_registered_limits')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_limits')),
-    sa.UniqueConstraint('registered_limit_id', 'project_id', name=op.f('uq_limits_registered_limit_id_project_id'))
-    )
-    with op.batch_alter_table('limits', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_limits_project_id'), ['project_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_limits_registered_limit_id'), ['registered_limit_id'], unique=False)
 
     op.create_table('passwords',
     sa.Column('id', sa.Integer(), nullable=False),
