@@ -9,7 +9,7 @@ CONDUCTOR_TOPIC = 'network-conductor'
 AGENT_TOPIC = 'network-agent'
 
 CONDUCTOR = rpc.Table('network-conductor', version='1.0', calls=[
-    rpc.Call('host_state', args=('host', 'since', 'agent'), timeout=60, doc=(
+    rpc.Call('host_state', args=('host', 'since', 'agent'), timeout=15, doc=(
         'What host should have, as far as it changed since generation ``since`` (None: everything). ``agent`` is what '
         'the agent says of itself (state.AgentFacts as a dict); the call is the heartbeat of the agent too. '
         'Returns a state.Answer as a dict.')),
