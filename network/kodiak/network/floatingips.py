@@ -43,6 +43,7 @@ def create(unit, values):
         row.update(_association(unit, row, port_id, fixed))
         unit.touch_floating(floating_id, row['router_id'])
     unit.insert(_floating, row)
+    _tell_compute(unit, {port_id} - {None})
     return floating_id
 
 

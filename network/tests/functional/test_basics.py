@@ -1,5 +1,7 @@
 """What a first server needs: networks, subnets, ports, security groups, routers, floating addresses, and the host's answer."""
-from kodiak.common import migrate, testing
+import sqlalchemy as sa
+
+from kodiak.common import migrate, outbox, testing
 
 
 def test_the_migrations_make_what_the_models_say(service):
@@ -113,3 +115,25 @@ def test_a_service_of_the_cloud_needs_not_be_administrator(as_, member, net, mak
     compute.delete('/ports/' + port['id']).expect(204)
     compute.delete('/networks/' + network['id']).expect(403)
     compute.post('/networks', {'network': {'name': 'x', 'project_id': testing.PROJECT}}).expect(403)
+
+
+def test_compute_hears_of_each_change_of_a_servers_floating_address(member, admin, make, net, agent, service):
+    agent()
+    external, _ = net(admin, '203.0.113.0/24', {'router:external': True, 'provider:network_type': 'flat',
+                                                'provider:physical_network': 'public'}, enable_dhcp=False)
+    network, subnet = net(member)
+    router = make(member, 'router', external_gateway_info={'network_id': external['id']})
+    member.put(f"/routers/{router['id']}/add_router_interface", {'subnet_id': subnet['id']}).expect(200)
+    port = make(member, 'port', network_id=network['id'])
+    admin.put('/ports/' + port['id'], {'port': {'device_id': 'a' * 36, 'device_owner': 'compute:nova'}}).expect(200)
+
+    def told():
+        table = outbox.rows
+        with service.db.read() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(table).where(
+                table.c.event_type == 'compute.network-changed', table.c.resource_id == 'a' * 36))
+    before = told()
+    floating = make(member, 'floatingip', floating_network_id=external['id'], port_id=port['id'])
+    assert told() == before + 1
+    member.put('/floatingips/' + floating['id'], {'floatingip': {'port_id': None}}).expect(200)
+    assert told() == before + 2
