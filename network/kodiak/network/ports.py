@@ -96,6 +96,8 @@ def choose(unit, network, subnets, asked, port, have=()):
     if asked is None:
         return _default_addresses(unit, network, subnets, port)
     by_id = {subnet['id']: subnet for subnet in subnets}
+    # An address that the port has serves one of the subnets asked for, unless it is asked for by itself as well.
+    spare = [pair for pair in have if all(one.get('ip_address') != pair[1] for one in asked)]
     chosen = []
     for one in asked:
         subnet_id, address = one.get('subnet_id'), one.get('ip_address')
@@ -114,7 +116,7 @@ def choose(unit, network, subnets, asked, port, have=()):
             _check_specific(by_id[subnet_id], address, port)
             chosen.append((subnet_id, address, addresses.take(unit, subnet_id, address)))
         elif subnet_id is not None:
-            chosen.append(_address_on(unit, network, by_id[subnet_id], port, have))
+            chosen.append(_address_on(unit, network, by_id[subnet_id], port, spare))
         else:
             raise faults.invalid('IP allocation requires subnet_id or ip_address')
     if len({(subnet_id, address) for subnet_id, address, _ in chosen}) < len(chosen):
@@ -142,9 +144,10 @@ def _check_specific(subnet, address, port):
         )
 
 
-def _address_on(unit, network, subnet, port, have):
-    for subnet_id, address in have:
+def _address_on(unit, network, subnet, port, spare):
+    for subnet_id, address in spare:
         if subnet_id == subnet['id']:
+            spare.remove((subnet_id, address))
             return subnet_id, address, None
     if addresses.is_automatic(subnet) and port['device_owner'] not in ROUTER_OWNERS:
         return subnet['id'], addresses.eui64(subnet['cidr'], port['mac_address']), False

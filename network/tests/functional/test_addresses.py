@@ -135,3 +135,17 @@ def test_codes_keep_the_order_of_addresses():
         numbers = sorted(random.Random(7).getrandbits(version(0).max_prefixlen) for _ in range(200))
         codes = [addresses.code(str(version(number))) for number in numbers]
         assert codes == sorted(codes) and [addresses.decode(code) for code in codes] == [str(version(n)) for n in numbers]
+
+
+def test_an_address_that_is_kept_is_asked_for_by_itself_or_by_its_subnet(member, net, make):
+    network, subnet = net(member)
+    port = make(member, 'port', network_id=network['id'])
+    path, own, any_ = '/ports/' + port['id'], {'ip_address': '10.0.0.2'}, {'subnet_id': subnet['id']}
+
+    def change(*fixed):
+        found = member.put(path, {'port': {'fixed_ips': list(fixed)}}).expect(200).json['port']['fixed_ips']
+        return [ip['ip_address'] for ip in found]
+    assert change(any_) == ['10.0.0.2']
+    assert change(own, any_) == ['10.0.0.2', '10.0.0.3']
+    assert change(any_, any_, any_) == ['10.0.0.2', '10.0.0.3', '10.0.0.4']
+    assert change({'ip_address': '10.0.0.4'}, any_) == ['10.0.0.4', '10.0.0.2']
