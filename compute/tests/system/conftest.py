@@ -173,6 +173,7 @@ class Host:
             self.hash = hashlib.file_digest(file, 'sha512').hexdigest()
 
     def start_agent(self):
+        self.conductor.reports.clear()
         path = os.pathsep.join([str(TOP / 'common'), str(TOP / 'compute')])
         self.process = subprocess.Popen(
             ['setpriv', '--reuid', AGENT_USER, '--regid', AGENT_USER, '--init-groups', '--inh-caps=-all', sys.executable,
@@ -189,15 +190,19 @@ class Host:
         assert self.process.wait(60) == 0
 
     def ask(self, name, **args):
-        """A call of the AGENT table."""
-        return process.ask(str(self.folder / 'agent.sock'), name, args)
+        """A call of the AGENT table, once the agent is up."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return process.ask(str(self.folder / 'agent.sock'), name, args)
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert self.process.poll() is None, 'the agent is gone'
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
     def look(self):
-        """The hint to look, if there is an agent to hear it."""
-        try:
-            self.ask('look', hosts=[HOST])
-        except OSError:
-            pass
+        """The hint to look."""
+        self.ask('look', hosts=[HOST])
 
     def image(self, id='guest', **more):
         return state.Image(id, id, hash=self.hash if id == 'guest' else None, **more)
@@ -277,14 +282,17 @@ class Serial:
         self.until(b'assword: ')
         self.socket.sendall(b'kodiak\n')
         self.until(b'$ ')
+        # A shell that neither edits nor repeats its input: what comes back is output.
+        self.socket.sendall(b"stty -echo; exec env PS1= bash --noediting --norc\n")
+        self.until(b'\n')
+        self.command('true')
         return self
 
     def command(self, command):
         """Run a command in the guest and return what it printed."""
-        self.socket.sendall(f'{command}; echo "do""ne"\n'.encode())
-        self.until(b'"do""ne"')
-        output = self.until(b'done').decode(errors='replace')
-        return output.strip()
+        self.socket.sendall(f'{{ echo "be""gin"; {command}\necho "do""ne"; }} 2>&1\n'.encode())
+        self.until(b'begin')
+        return self.until(b'done').decode(errors='replace').strip().replace('\r\n', '\n')
 
     def close(self):
         self.socket.close()

@@ -51,7 +51,8 @@ class Worker:
             step = plan.next_step(instance, record, found, boot_id)
             if step is None:
                 return
-            LOG.info('%s: %s', uuid, step.args[0].kind if step.name == 'operate' else step.name)
+            if step.name != 'remove' or record is not None or found is not None:
+                LOG.info('%s: %s', uuid, step.args[0].kind if step.name == 'operate' else step.name)
             if step.name == 'remove':
                 self.driver.remove(uuid)
                 return

@@ -6,6 +6,7 @@ hand or by an older release heals then. Guests outlive the agent and libvirtd.
 import grp
 import logging
 import os
+import threading
 
 import libvirt
 
@@ -30,6 +31,7 @@ class LibvirtDriver(base.Driver):
         self.instances = os.path.join(conf.state_path, 'compute', 'instances')
         self.connection = None
         self.platform = None
+        self._probing = threading.Lock()
         self.cache = None
         self.door = None
         self.tickets = None
@@ -60,7 +62,9 @@ class LibvirtDriver(base.Driver):
     def ready(self):
         try:
             connection = self.connection.get()
-            if self.platform is None:
+            with self._probing:
+                if self.platform is not None:
+                    return None
                 self.platform = probe.platform(connection, self.conf.agent.virt_type, self.cache.path,
                                                self.conf.agent.console_bind, self.boot_id())
             return None
