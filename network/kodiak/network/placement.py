@@ -21,6 +21,7 @@ _hosts = models.hosts.c
 _agents = models.agents.c
 _dhcp = models.dhcp_placements
 _routers = models.routers
+_floating = models.floatingips
 _ports = models.ports
 _subnets = models.subnets.c
 
@@ -177,5 +178,9 @@ def place_router(unit, router, host):
         sa.select(_ports).where(_ports.c.device_id == router['id'], _ports.c.device_owner.in_(ports.ROUTER_OWNERS))
     ):
         ports.update(unit, row, {'host': host})
+    # Nothing answers on them until the agent of the new host says so.
+    for floating_id in unit.conn.scalars(sa.select(_floating.c.id).where(
+            _floating.c.router_id == router['id'], _floating.c.status != 'DOWN')).all():
+        unit.update(_floating, floating_id, {'status': 'DOWN'}, revise=False)
     unit.moved(router['host'], host)
     unit.touch_router(router['id'])

@@ -202,3 +202,25 @@ def test_port_forwardings(service, member, routed, external, make, agent):
     assert len(member.get(path).json['port_forwardings']) == 1
     member.delete('/ports/' + port['id']).expect(204)
     assert member.get(path).json['port_forwardings'] == []
+
+
+def test_a_floating_address_of_a_router_without_a_host_is_down(member, admin, agent, external, routed, make, service):
+    host = agent('host1')
+    router, network, _ = routed
+    port = make(member, 'port', network_id=network['id'])
+    floating = make(member, 'floatingip', floating_network_id=external[0]['id'], port_id=port['id'])
+    l3 = admin.get('/agents?agent_type=L3 agent').json['agents'][0]['id']
+    if admin.get(f'/agents/{l3}/l3-routers').json['routers'] == []:
+        admin.post(f'/agents/{l3}/l3-routers', {'router_id': router['id']}).expect(201)
+
+    def status():
+        return member.get('/floatingips/' + floating['id']).json['floatingip']['status']
+    host.look()
+    host.done()
+    assert status() == 'ACTIVE'
+    admin.delete(f"/agents/{l3}/l3-routers/{router['id']}").expect(204)
+    assert status() == 'DOWN'
+    admin.post(f'/agents/{l3}/l3-routers', {'router_id': router['id']}).expect(201)
+    host.look()
+    host.done()
+    assert status() == 'ACTIVE'
