@@ -264,7 +264,8 @@ def groups_of(req, server_id):
     if not wanted:
         return {'security_groups': []}
     found = network.get('/v2.0/security-groups', params={'id': wanted}, context=req.ctx)['security_groups']
-    return {'security_groups': [proxies.group_view(group) for group in found]}
+    names = proxies.group_names(req, found)
+    return {'security_groups': [proxies.group_view(group, names) for group in found]}
 
 
 # Volumes: none are attached while there is no block storage

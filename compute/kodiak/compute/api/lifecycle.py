@@ -93,7 +93,7 @@ def rebuild(req, server_id):
         return {'server': shown}
     text = ',"adminPass":' + db.orjson.dumps(more['admin_password']).decode()
     text += ',"user_data":' + db.orjson.dumps(row['user_data']).decode()
-    answer = servers.json(servers.one(req, row, text))
+    answer = servers.json(servers.one(req, row, text, user_data=False))
     answer.status = 202
     return answer
 

@@ -308,11 +308,22 @@ def rule_view(rule, names=None):
                       'tenant_id': rule.get('project_id') or rule.get('tenant_id')} if group else {}}
 
 
-def group_view(group):
+def group_names(req, groups):
+    """``{id: name}`` of the groups that the rules of some groups refer to."""
+    names = {group['id']: group['name'] for group in groups}
+    wanted = {rule.get('remote_group_id') for group in groups for rule in group.get('security_group_rules') or ()} - {None, *names}
+    if wanted:
+        found = req.app.clients.network.get('/v2.0/security-groups', params={'id': sorted(wanted)},
+                                            context=req.ctx)['security_groups']
+        names.update((group['id'], group['name']) for group in found)
+    return names
+
+
+def group_view(group, names=None):
     """A security group as this API had it."""
     return {'id': group['id'], 'name': group['name'], 'description': group.get('description') or '', 'tenant_id':
             group.get('project_id') or group.get('tenant_id'),
-            'rules': [rule_view(rule) for rule in group.get('security_group_rules') or () if rule['direction'] == 'ingress']}
+            'rules': [rule_view(rule, names) for rule in group.get('security_group_rules') or () if rule['direction'] == 'ingress']}
 
 
 def _group(req, group_id):
@@ -327,13 +338,15 @@ def _group(req, group_id):
 def groups(req):
     params = {} if req.ctx.is_admin and 'all_tenants' in req.query else {'project_id': req.ctx.project_id}
     found = req.app.clients.network.get('/v2.0/security-groups', params=params, context=req.ctx)['security_groups']
-    return {'security_groups': [group_view(group) for group in sorted(found, key=lambda group: group['name'])]}
+    names = group_names(req, found)
+    return {'security_groups': [group_view(group, names) for group in sorted(found, key=lambda group: group['name'])]}
 
 
 @routes.get('/os-security-groups/{group_id}', rule='os_compute_api:os-security-groups:show', default=policy.READER, until=LAST,
             summary='Show a security group')
 def group(req, group_id):
-    return {'security_group': group_view(_group(req, group_id))}
+    found = _group(req, group_id)
+    return {'security_group': group_view(found, group_names(req, [found]))}
 
 
 GROUP = schema.wrap('security_group', schema.obj({'name': schema.NAME, 'description': {'type': ['string', 'null'],
@@ -401,7 +414,8 @@ def rule_create(req):
         made = req.app.clients.network.post('/v2.0/security-group-rules', {'security_group_rule': wanted}, context=req.ctx)
     except errors.Conflict as error:
         raise errors.BadRequest(error.message) from None
-    return {'security_group_rule': rule_view(made['security_group_rule'])}
+    names = {sent['group_id']: _group(req, sent['group_id'])['name']} if sent.get('group_id') else {}
+    return {'security_group_rule': rule_view(made['security_group_rule'], names)}
 
 
 @routes.delete('/os-security-group-rules/{rule_id}', rule='os_compute_api:os-security-groups:rule:delete', default=policy.MEMBER,

@@ -278,8 +278,8 @@ def load_shown(req, server_id):
     return row
 
 
-def one(req, row, more=''):
-    """``{"server": ...}`` of a row as a response's text."""
+def one(req, row, more='', user_data=True):
+    """``{"server": ...}`` of a row as a response's text; ``more`` is further text in it."""
     chosen = pieces(req)
     hosts = None
     if req.at_least(2, 16) and req.allows(HOST_STATUS):
@@ -290,7 +290,7 @@ def one(req, row, more=''):
         text += f',"host_status":"{hosts.get(row["host"], "UNKNOWN") if row["host"] else ""}"'
     if req.at_least(2, 63):
         text += ',"trusted_image_certificates":null'
-    if view.ADMIN_2_3 in chosen:
+    if user_data and view.ADMIN_2_3 in chosen:
         text += ',"OS-EXT-SRV-ATTR:user_data":' + (f'"{row["user_data"]}"' if row['user_data'] else 'null')
     if req.at_least(2, 71):
         text += ',"server_groups":' + (f'["{row["group_uuid"]}"]' if row['group_uuid'] else '[]')
@@ -339,6 +339,7 @@ def short(req, row):
     """A server as the answers to changes showed it before 2.75."""
     found = db.orjson.loads(view.fill(view.assemble(row['doc'], pieces(req)), req.base_url, req.api.prefix))
     hidden = ('OS-EXT-', 'OS-SRV-USG', 'os-extended-volumes', 'config_drive', 'key_name', 'security_groups', 'host_status')
+    found['addresses'] = view.addresses(row['networks'], macs=False)
     return {name: value for name, value in found.items() if not name.startswith(hidden)}
 
 
