@@ -313,6 +313,7 @@ def update(unit, row, values):
             _tell(unit, new, groups=[])
     unit.update(_ports, row['id'], changes)
     if {'fixed_ips', 'mac_address'} & changes.keys():
+        _owner_changed(unit, new)
         unit.notify_compute('network-changed', new)
     return new
 
@@ -324,6 +325,21 @@ def bind_again(unit, row):
     unit.update(_ports, row['id'], {**changes, 'generation': _ports.c.generation + 1})
     _tell(unit, {**row, **changes})
     return {**row, **changes}
+
+
+def _owner_changed(unit, row):
+    """The addresses of one of the cloud's own ports changed: they stand in the document of what it belongs to as well."""
+    routers = models.routers
+    if row['device_owner'] == DHCP:
+        network_changed(unit, row['network_id'], revise=False)
+    elif row['device_owner'] in ROUTER_OWNERS:
+        changes = {'generation': routers.c.generation + 1}
+        if row['device_owner'] == ROUTER_GATEWAY:
+            info = unit.conn.execute(sa.select(routers.c.external_gateway_info).where(routers.c.id == row['device_id'])).scalar()
+            if info:
+                changes['external_gateway_info'] = {**info, 'external_fixed_ips': row['fixed_ips']}
+        unit.update(routers, row['device_id'], changes, revise=False)
+        unit.touch_router(row['device_id'])
 
 
 def _change_mac(unit, row, changes):
@@ -386,6 +402,7 @@ def set_addresses(unit, row, fixed_ips):
     unit.update(_ports, row['id'], {'fixed_ips': fixed_ips, 'dns_assignment': dns_assignment(unit, new),
                                     'generation': _ports.c.generation + 1})
     _tell(unit, new)
+    _owner_changed(unit, new)
 
 
 def add_automatic(unit, network, subnet):

@@ -98,8 +98,7 @@ def _set_gateway(unit, row, info):
         if not port['fixed_ips']:
             raise faults.bad(f'Bad router request: No IPs available for external network {network_id}.')
     _check_overlap(unit, row, [_subnet(unit, ip['subnet_id']) for ip in port['fixed_ips']], gateway=True)
-    shown = {'network_id': network_id, 'external_fixed_ips': port['fixed_ips'], 'enable_snat': snat,
-             'qos_policy_id': info.get('qos_policy_id')}
+    shown = {'network_id': network_id, 'external_fixed_ips': port['fixed_ips'], 'enable_snat': snat}
     _changed(unit, row['id'], {'gateway_port_id': port['id'], 'gateway_network_id': network_id, 'enable_snat': snat,
                                'external_gateway_info': shown})
     row = unit.one(sa.select(_routers).where(_routers.c.id == row['id']))

@@ -45,7 +45,7 @@ def test_gateways(member, admin, external, net, make):
         **info, 'external_fixed_ips': [{'ip_address': '203.0.113.9'}]}}}).expect(403)
     shown = admin.put(path, {'router': {'external_gateway_info': {
         **info, 'enable_snat': False, 'external_fixed_ips': [{'ip_address': '203.0.113.9'}]}}}).expect(200).json['router']
-    assert shown['external_gateway_info'] == {**info, 'enable_snat': False, 'qos_policy_id': None, 'external_fixed_ips': [
+    assert shown['external_gateway_info'] == {**info, 'enable_snat': False, 'external_fixed_ips': [
         {'subnet_id': external[1]['id'], 'ip_address': '203.0.113.9'}]}
     moved = admin.put(path, {'router': {'external_gateway_info': {**info, 'external_fixed_ips': [
         {'ip_address': '203.0.113.9'}, {'ip_address': '203.0.113.10'}]}}}).expect(200).json['router']
@@ -53,6 +53,9 @@ def test_gateways(member, admin, external, net, make):
     [port] = admin.get('/ports?device_owner=network:router_gateway').json['ports']
     assert port['device_id'] == router['id'] and port['project_id'] == ''
     assert kind(admin.delete('/ports/' + port['id']), 409) == 'ServicePortInUse'
+    admin.put('/ports/' + port['id'], {'port': {'fixed_ips': [{'ip_address': '203.0.113.11'}]}}).expect(200)
+    [address] = member.get(path).json['router']['external_gateway_info']['external_fixed_ips']
+    assert address['ip_address'] == '203.0.113.11'
     assert kind(admin.delete('/networks/' + external[0]['id']), 409) == 'NetworkInUse'
     member.put(path, {'router': {'external_gateway_info': {}}}).expect(200)
     assert admin.get('/ports?device_owner=network:router_gateway').json['ports'] == []

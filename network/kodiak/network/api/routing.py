@@ -7,7 +7,7 @@ from kodiak.network import find, floatingips, models, routers, unit
 
 from . import fields
 from .fields import Field
-from .networks import check_hints, check_qos, zones
+from .networks import check_hints, zones
 from .resource import Resource
 
 _routers = models.routers.c
@@ -18,7 +18,7 @@ GATEWAY_SCHEMA = {'type': ['object', 'null'], 'properties': {
     'network_id': {'type': ['string', 'null']}, 'enable_snat': {'type': ['boolean', 'string', 'integer']},
     'external_fixed_ips': {'type': ['array', 'null'], 'items': {'type': 'object', 'properties': {
         'subnet_id': {'type': ['string', 'null']}, 'ip_address': {'type': ['string', 'null']}}, 'additionalProperties': False}},
-    'qos_policy_id': {'type': ['string', 'null']}}, 'additionalProperties': False}
+    'qos_policy_id': {'type': 'null'}}, 'additionalProperties': False}
 
 
 def _gateway(value, name):
@@ -59,8 +59,6 @@ def _check_router(req, values, row):
     for name in ('enable_snat', 'external_fixed_ips'):
         if name in info:
             req.authorize(row or {'project_id': values.get('project_id')}, f'{action}_router:external_gateway_info:{name}')
-    if info.get('qos_policy_id'):
-        check_qos(req, info['qos_policy_id'])
 
 
 RULES = [(f'{action}_router:external_gateway_info:{name}', ADMIN, f"{action} a router with its gateway's {name}")
@@ -121,7 +119,7 @@ FLOATING_ATTRIBUTES = [
     Field('status', fields.STRING, _floating.status, post=False, put=False),
     Field('dns_name', fields.STRING, _floating.dns_name, put=False, default=''),
     Field('dns_domain', fields.STRING, _floating.dns_domain, put=False, default=''),
-    Field('qos_policy_id', fields.ID_OR_NONE, _floating.qos_policy_id, default=None),
+    Field('qos_policy_id', fields.ID_OR_NONE, _floating.qos_policy_id, post=False, put=False),
     Field('port_details', fields.OBJECT_OR_NONE, None, post=False, put=False),
     Field('port_forwardings', fields.ANY, None, post=False, put=False),
 ]
@@ -159,11 +157,6 @@ def _details(conn, items, names, req):
             item['port_forwardings'] = listed.get(item['id'], [])
 
 
-def _check_floating(req, values, row):
-    if values.get('qos_policy_id'):
-        check_qos(req, values['qos_policy_id'])
-
-
 FLOATING = Resource('floatingip', 'floatingips', models.floatingips, FLOATING_ATTRIBUTES, find.own(models.floatingips),
-                    floatingips.create, floatingips.update, floatingips.delete, finish=_details, check=_check_floating,
+                    floatingips.create, floatingips.update, floatingips.delete, finish=_details,
                     missing=('Floating IP', 'FloatingIPNotFound'))

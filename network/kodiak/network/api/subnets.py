@@ -34,7 +34,7 @@ ATTRIBUTES = [
     Field('ipv6_address_mode', MODES, _subnets.ipv6_address_mode, put=False, default=None),
     Field('ipv6_ra_mode', MODES, _subnets.ipv6_ra_mode, put=False, default=None),
     Field('segment_id', fields.ID_OR_NONE, _subnets.segment_id, post=False, put=False, get_rule=ADMIN),
-    Field('dns_publish_fixed_ip', fields.BOOLEAN, _subnets.dns_publish_fixed_ip, default=False),
+    Field('dns_publish_fixed_ip', fields.BOOLEAN, _subnets.dns_publish_fixed_ip, post=False, put=False),
     Field('router:external', fields.BOOLEAN, None, post=False, put=False,
           expression=sa.select(models.networks.c.external).where(models.networks.c.id == _subnets.network_id).scalar_subquery()),
 ]
