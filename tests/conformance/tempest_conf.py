@@ -66,7 +66,8 @@ def settings(cloud):
     put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
     # Images are inspected as they come. Tempest's lists are tried with random bytes, which are a raw image and nothing else.
     put('image', build_timeout=BUILD_TIMEOUT, build_interval=1, disk_formats='raw', container_formats='bare,ovf')
-    put('image-feature-enabled', image_format_enforcement=False, import_image=bool(imports), os_glance_reserved=True, manage_locations=False)
+    put('image-feature-enabled', image_format_enforcement=False,
+        import_image=bool(imports), os_glance_reserved=True, manage_locations=False)
     put('network', public_network_id=public.id, floating_network_name=public.name, project_network_cidr='10.100.0.0/16',
         project_network_mask_bits=28, build_timeout=BUILD_TIMEOUT, build_interval=1)
     put('network-feature-enabled', api_extensions=','.join(sorted(item.alias for item in cloud.network.extensions())))

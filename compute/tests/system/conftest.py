@@ -283,7 +283,7 @@ class Serial:
         self.socket.sendall(b'kodiak\n')
         self.until(b'$ ')
         # A shell that neither edits nor repeats its input: what comes back is output.
-        self.socket.sendall(b"stty -echo; exec env PS1= bash --noediting --norc\n")
+        self.socket.sendall(b'stty -echo; exec env PS1= bash --noediting --norc\n')
         self.until(b'\n')
         self.command('true')
         return self
