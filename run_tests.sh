@@ -70,7 +70,10 @@ say "lint: who may import whom"
 rm -f .import-rules.log
 
 folders=()
-for d in "${only[@]:-${distributions[@]}}"; do [ -d "$d/tests" ] && folders+=("$d/tests"); done
+# What is under tests/system needs more than a virtual environment: libvirt, a kernel of its own, root.
+for d in "${only[@]:-${distributions[@]}}"; do
+    for kind in unit functional; do [ -d "$d/tests/$kind" ] && folders+=("$d/tests/$kind"); done
+done
 if [ ${#folders[@]} -gt 0 ]; then
     say "tests: ${folders[*]}"
     status=0
