@@ -6,7 +6,6 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(dirname "$HERE")
 export PATH=$PATH:/usr/sbin:/sbin
-. "$HERE/venv.sh"
 . "$HERE/functions"
 for part in common supervisor rabbitmq database libvirt services identity image network compute register; do . "$HERE/lib/$part"; done
 

@@ -32,7 +32,9 @@ if [ ! -x "$work/venv/bin/tempest" ] || [ -n "${TEMPEST_VERSION:-}" ]; then
         > "$work/install.log" 2>&1 || { tail -n 5 "$work/install.log"; exit 1; }
 fi
 "$work/venv/bin/tempest" --version
-[ -d "$work/cloud" ] || "$work/venv/bin/tempest" init "$work/cloud" > /dev/null
+# Its list of workspaces is kept here too, so that none made elsewhere under this name is in the way.
+[ -d "$work/cloud" ] || "$work/venv/bin/tempest" init --workspace-path "$work/workspaces.yaml" "$work/cloud" > "$work/init.log" 2>&1 ||
+    { tail -n 5 "$work/init.log"; exit 1; }
 "$work/venv/bin/python" "$top/tests/conformance/tempest_conf.py" "$work/cloud/etc/tempest.conf"
 cd "$work/cloud"
 status=0
