@@ -1,11 +1,13 @@
 """Servers, what an agent is told and has said about them, and the record of what was done to them."""
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from kodiak.common import db
 
 from .base import metadata
 
-LONG = 2 ** 24 - 1
+# MySQL's TEXT ends at 64 KiB.
+LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb')
 _uuid = sa.String(36)
 
 #: What a user calls a server. ``doc`` is what listings show of it, rendered whenever the row is written
@@ -40,7 +42,7 @@ servers = sa.Table(
     sa.Column('locked_by', sa.String(16)),                       # owner, admin
     sa.Column('locked_reason', sa.String(255)),
     sa.Column('config_drive', sa.Boolean, nullable=False),
-    sa.Column('user_data', sa.Text(LONG)),
+    sa.Column('user_data', LONG_TEXT),
     sa.Column('root_device', sa.String(64)),
     sa.Column('access_ip_v4', sa.String(39)),
     sa.Column('access_ip_v6', sa.String(39)),
@@ -48,20 +50,20 @@ servers = sa.Table(
     sa.Column('launch_index', sa.Integer, nullable=False),
     sa.Column('group_uuid', _uuid, index=True),
     sa.Column('disk_config', sa.String(8), nullable=False),      # AUTO, MANUAL
-    sa.Column('metadata', db.JSON(LONG), nullable=False),
+    sa.Column('metadata', db.JSON(), nullable=False),
     sa.Column('tags', db.JSON, nullable=False),
-    sa.Column('networks', db.JSON(LONG), nullable=False),        # ports and their addresses (kodiak.compute.ports)
+    sa.Column('networks', db.JSON(), nullable=False),        # ports and their addresses (kodiak.compute.ports)
     sa.Column('addresses', sa.Text, nullable=False),             # all its addresses, separated by blanks, for filters
     sa.Column('security_groups', db.JSON, nullable=False),       # names
-    sa.Column('volumes', db.JSON(LONG), nullable=False),
-    sa.Column('fault', db.JSON(LONG)),
+    sa.Column('volumes', db.JSON(), nullable=False),
+    sa.Column('fault', db.JSON()),
     sa.Column('created_at', sa.DateTime, nullable=False),
     sa.Column('updated_at', sa.DateTime, nullable=False),
     sa.Column('launched_at', sa.DateTime),
     sa.Column('terminated_at', sa.DateTime),
     sa.Column('deleted_at', sa.DateTime),
     sa.Column('deleted', sa.Boolean, nullable=False),
-    sa.Column('doc', sa.Text(LONG), nullable=False),
+    sa.Column('doc', LONG_TEXT, nullable=False),
     sa.Index('ix_servers_owner', 'deleted', 'project_id', 'created_at'),
     sa.Index('ix_servers_changed', 'updated_at'),
 )
@@ -70,7 +72,7 @@ servers = sa.Table(
 specs = sa.Table(
     'server_specs', metadata,
     sa.Column('server_uuid', _uuid, primary_key=True),
-    sa.Column('data', db.JSON(LONG), nullable=False))
+    sa.Column('data', db.JSON(), nullable=False))
 
 server_tags = sa.Table(
     'server_tags', metadata,
@@ -87,14 +89,14 @@ guests = sa.Table(
     sa.Column('desired', sa.String(16), nullable=False),
     sa.Column('desired_generation', sa.Integer, nullable=False),
     sa.Column('flavor', db.JSON, nullable=False),                # the size that it should have on this host
-    sa.Column('operations', db.JSON(LONG), nullable=False),      # agent.state.Operation
+    sa.Column('operations', db.JSON(), nullable=False),      # agent.state.Operation
     sa.Column('last_number', sa.Integer, nullable=False),        # of the newest operation ever asked for
     sa.Column('source', db.JSON),
     sa.Column('rescue', db.JSON),
     sa.Column('built', sa.Boolean, nullable=False),
     sa.Column('settled', sa.Integer, nullable=False),            # generation that the agent has brought about
     sa.Column('power_state', sa.String(16)),                     # as last reported
-    sa.Column('outcomes', db.JSON(LONG), nullable=False),
+    sa.Column('outcomes', db.JSON(), nullable=False),
     sa.Column('plugged', db.JSON, nullable=False),
     sa.Column('fault', db.JSON),
     sa.Column('reported_at', sa.DateTime),

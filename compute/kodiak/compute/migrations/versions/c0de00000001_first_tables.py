@@ -1,6 +1,9 @@
 """first tables."""
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
+
+from kodiak.common import db
 
 revision = 'c0de00000001'
 down_revision = None
@@ -79,14 +82,14 @@ def upgrade():
     sa.Column('desired', sa.String(length=16), nullable=False),
     sa.Column('desired_generation', sa.Integer(), nullable=False),
     sa.Column('flavor', sa.Text(), nullable=False),
-    sa.Column('operations', sa.Text(length=16777215), nullable=False),
+    sa.Column('operations', db.JSON(), nullable=False),
     sa.Column('last_number', sa.Integer(), nullable=False),
     sa.Column('source', sa.Text(), nullable=True),
     sa.Column('rescue', sa.Text(), nullable=True),
     sa.Column('built', sa.Boolean(), nullable=False),
     sa.Column('settled', sa.Integer(), nullable=False),
     sa.Column('power_state', sa.String(length=16), nullable=True),
-    sa.Column('outcomes', sa.Text(length=16777215), nullable=False),
+    sa.Column('outcomes', db.JSON(), nullable=False),
     sa.Column('plugged', sa.Text(), nullable=False),
     sa.Column('fault', sa.Text(), nullable=True),
     sa.Column('reported_at', sa.DateTime(), nullable=True),
@@ -126,7 +129,7 @@ def upgrade():
     sa.Column('message_id', sa.String(length=36), nullable=False),
     sa.Column('event_type', sa.String(length=255), nullable=False),
     sa.Column('resource_id', sa.String(length=255), nullable=True),
-    sa.Column('payload', sa.Text(length=16777215), nullable=True),
+    sa.Column('payload', db.JSON(), nullable=True),
     sa.Column('context', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime(), nullable=False),
     sa.Column('next_run_at', sa.Double(), nullable=False),
@@ -198,7 +201,7 @@ def upgrade():
     sa.Column('resource_id', sa.String(length=255), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('step', sa.Integer(), nullable=False),
-    sa.Column('data', sa.Text(length=16777215), nullable=True),
+    sa.Column('data', db.JSON(), nullable=True),
     sa.Column('context', sa.Text(), nullable=True),
     sa.Column('request_id', sa.String(length=64), nullable=True),
     sa.Column('global_request_id', sa.String(length=64), nullable=True),
@@ -294,7 +297,7 @@ def upgrade():
 
     op.create_table('server_specs',
     sa.Column('server_uuid', sa.String(length=36), nullable=False),
-    sa.Column('data', sa.Text(length=16777215), nullable=False),
+    sa.Column('data', db.JSON(), nullable=False),
     sa.PrimaryKeyConstraint('server_uuid', name=op.f('pk_server_specs'))
     )
     op.create_table('server_tags',
@@ -334,7 +337,7 @@ def upgrade():
     sa.Column('locked_by', sa.String(length=16), nullable=True),
     sa.Column('locked_reason', sa.String(length=255), nullable=True),
     sa.Column('config_drive', sa.Boolean(), nullable=False),
-    sa.Column('user_data', sa.Text(length=16777215), nullable=True),
+    sa.Column('user_data', sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb'), nullable=True),
     sa.Column('root_device', sa.String(length=64), nullable=True),
     sa.Column('access_ip_v4', sa.String(length=39), nullable=True),
     sa.Column('access_ip_v6', sa.String(length=39), nullable=True),
@@ -342,20 +345,20 @@ def upgrade():
     sa.Column('launch_index', sa.Integer(), nullable=False),
     sa.Column('group_uuid', sa.String(length=36), nullable=True),
     sa.Column('disk_config', sa.String(length=8), nullable=False),
-    sa.Column('metadata', sa.Text(length=16777215), nullable=False),
+    sa.Column('metadata', db.JSON(), nullable=False),
     sa.Column('tags', sa.Text(), nullable=False),
-    sa.Column('networks', sa.Text(length=16777215), nullable=False),
+    sa.Column('networks', db.JSON(), nullable=False),
     sa.Column('addresses', sa.Text(), nullable=False),
     sa.Column('security_groups', sa.Text(), nullable=False),
-    sa.Column('volumes', sa.Text(length=16777215), nullable=False),
-    sa.Column('fault', sa.Text(length=16777215), nullable=True),
+    sa.Column('volumes', db.JSON(), nullable=False),
+    sa.Column('fault', db.JSON(), nullable=True),
     sa.Column('created_at', sa.DateTime(), nullable=False),
     sa.Column('updated_at', sa.DateTime(), nullable=False),
     sa.Column('launched_at', sa.DateTime(), nullable=True),
     sa.Column('terminated_at', sa.DateTime(), nullable=True),
     sa.Column('deleted_at', sa.DateTime(), nullable=True),
     sa.Column('deleted', sa.Boolean(), nullable=False),
-    sa.Column('doc', sa.Text(length=16777215), nullable=False),
+    sa.Column('doc', sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_servers')),
     sa.UniqueConstraint('uuid', name=op.f('uq_servers_uuid'))
     )

@@ -3,6 +3,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from kodiak.common import db
+
 revision = '0001'
 down_revision = None
 branch_labels = ('expand',)
@@ -56,9 +58,9 @@ def upgrade():
     sa.Column('checksum', sa.String(length=32), nullable=True),
     sa.Column('os_hash_algo', sa.String(length=64), nullable=True),
     sa.Column('os_hash_value', sa.String(length=128), nullable=True),
-    sa.Column('properties', sa.Text(length=16777215), nullable=False),
-    sa.Column('tags', sa.Text(length=16777215), nullable=False),
-    sa.Column('locations', sa.Text(length=16777215), nullable=False),
+    sa.Column('properties', db.JSON(), nullable=False),
+    sa.Column('tags', db.JSON(), nullable=False),
+    sa.Column('locations', db.JSON(), nullable=False),
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_images'))
@@ -176,7 +178,7 @@ def upgrade():
     sa.Column('user_id', sa.String(length=64), nullable=True),
     sa.Column('request_id', sa.String(length=64), nullable=True),
     sa.Column('image_id', sa.String(length=36), nullable=True),
-    sa.Column('input', sa.Text(length=16777215), nullable=True),
+    sa.Column('input', db.JSON(), nullable=True),
     sa.Column('result', sa.Text(), nullable=True),
     sa.Column('message', sa.Text(), nullable=False),
     sa.Column('expires_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=True),
@@ -224,7 +226,7 @@ def upgrade():
     sa.Column('namespace_id', sa.String(length=36), nullable=False),
     sa.Column('kind', sa.String(length=20), nullable=False),
     sa.Column('name', sa.String(length=255), nullable=False),
-    sa.Column('body', sa.Text(length=16777215), nullable=False),
+    sa.Column('body', db.JSON(), nullable=False),
     sa.Column('created_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.Column('updated_at', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
     sa.ForeignKeyConstraint(['namespace_id'], ['metadef_namespaces.id'], name=op.f('fk_metadef_parts_namespace_id_metadef_namespaces'), ondelete='CASCADE'),
