@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 
 def listen(db, kind, function):
-    """Call ``function()`` whenever this process committed work of a ``kind`` (``saga``, ``outbox``) in ``db``.
+    """Call ``function()`` whenever this process committed work of a ``kind`` (``saga``, ``outbox``, ``hosts``) in ``db``.
 
     The function must return at once and must not fail.
     """
@@ -63,10 +63,10 @@ class Doorbell:
     :param run_path: the sockets are in ``<run_path>/<service>.wake``, made if missing, for the service's user only.
     :param service: the service's short name.
     :param db: its database; a ring from another process wakes the listeners of this one.
-    :param kinds: the kinds of work carried.
+    :param kinds: the kinds of work carried; ``hosts`` is what agents of hosts are to be hinted at.
     """
 
-    def __init__(self, run_path, service, db, kinds=('saga', 'outbox')):
+    def __init__(self, run_path, service, db, kinds=('saga', 'outbox', 'hosts')):
         self.folder = os.path.join(run_path, service + '.wake')
         self.db = db
         self.kinds = kinds
