@@ -18,6 +18,7 @@ def load(runtime):
     runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
     runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
     runtime.conf.set_default('service_type', NAME, authtoken.GROUP)
+    runtime.bus = None          # hints to agents are the conductor's: the API works without a broker
     runtime.policy = policy.Enforcer(runtime.conf)
     runtime.on_reload.append(runtime.policy.reload)
     return wsgi.load(runtime)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from kodiak.common import db, errors, heartbeat, outbox
 from kodiak.common.context import background
 
-from . import hoststate, models, placement, ports, rpc, unit
+from . import hints, hoststate, models, placement, ports, rpc, unit
 
 LOG = logging.getLogger(__name__)
 INTERVAL = 15.0                 # seconds between two looks at what nobody asked for
@@ -273,5 +273,5 @@ class ComputeSink:
 
 def build(app):
     """Make the parts of a conductor process."""
-    app.background += [outbox.Publisher(app, {'compute.': ComputeSink(app)}), Housekeeper(app)]
+    app.background += [outbox.Publisher(app, {'compute.': ComputeSink(app)}), Housekeeper(app), hints.Hinter(app)]
     app.bus.serve(rpc.CONDUCTOR, Handlers(app), rpc.CONDUCTOR_TOPIC)

@@ -1,13 +1,13 @@
 """A unit of work: one write transaction with what has to be told about it.
 
 Whatever changes something that agents must know calls :meth:`Unit.touch`; at the end the journal gets a row for each
-changed document, under a generation of its own, in the same transaction. Agents are then hinted at, after the
-commit. Losing the hint loses nothing: agents ask again by themselves.
+changed document, under a generation of its own, in the same transaction. After the commit a conductor is woken, which
+hints at the agents concerned. Losing the hint loses nothing: agents ask again by themselves.
 """
 import sqlalchemy as sa
 
-from kodiak.common import db, errors, outbox
-from kodiak.network import models, rpc
+from kodiak.common import db, errors, outbox, wake
+from kodiak.network import models
 
 KINDS = ('networks', 'ports', 'members', 'security_groups', 'set_members', 'routers', 'floating_ips')
 ATTEMPTS = 5
@@ -101,29 +101,16 @@ class Unit:
         """Write the journal; called once, last in the transaction: from here on other writers wait."""
         if not self._touched and not self._moved:
             return
-        hosts = set(self._moved)
         if self._moved:
             self.conn.execute(sa.update(models.hosts).where(models.hosts.c.host.in_(sorted(self._moved)))
                               .values(changes=models.hosts.c.changes + 1))
-        generation = None
         if self._touched:
             generation = next_generation(self.conn)
             now = db.utcnow()
             self.conn.execute(sa.insert(models.journal), [
                 {'generation': generation, 'kind': kind, 'item': item, 'scope': scope, 'created_at': now}
                 for kind, item, scope in self._touched])
-            subscriptions = models.subscriptions.c
-            hosts.update(self.conn.scalars(sa.select(subscriptions.host).distinct().where(
-                subscriptions.scope.in_({scope for _, _, scope in self._touched}), subscriptions.ended.is_(False))))
-        if hosts and self.app.bus is not None:
-            db.after_commit(self.conn, lambda: hint(self.app, hosts, generation))
-
-
-def hint(app, hosts, generation):
-    """Tell the agents of ``hosts`` that it is worth asking."""
-    client = app.bus.client(rpc.AGENT, rpc.AGENT_TOPIC)
-    for host in sorted(hosts):
-        client.cast('look', server=host, generation=generation)
+        wake.after_commit(self.conn, 'hosts')
 
 
 def next_generation(conn):

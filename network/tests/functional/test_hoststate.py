@@ -2,12 +2,13 @@
 import dataclasses
 import datetime
 import random
+import threading
 
 import pytest
 
 from kodiak.common import db, testing
 from kodiak.common.context import background
-from kodiak.network import hoststate, rpc
+from kodiak.network import hints, hoststate, rpc
 from kodiak.network.agent.state import KINDS, Member, SetMember
 
 HOSTS = ('host1', 'host2', 'host3')
@@ -192,30 +193,38 @@ def test_changes_add_up(seed, service, agent, member, admin, make, net):
 
 
 def test_only_concerned_hosts_are_hinted_at(service, agent, admin, member, net, make):
-    heard = []
-
-    class Agents:
-        def __init__(self, host):
-            self.host = host
-
-        def look(self, context, generation):
-            heard.append(self.host)
+    hinter = hints.Hinter(service.runtime)
     for name in HOSTS:
         agent(name)
-        service.runtime.bus.serve(rpc.AGENT, Agents(name), rpc.AGENT_TOPIC, name)
+    hinter.run_once()
+    assert hinter.run_once() == set()
     network, _ = net(member)
     port = make(member, 'port', network_id=network['id'])
-    service.runtime.bus.settle()
-    placed = set(heard)
-    heard.clear()
+    placed = hinter.run_once()
+    assert len(placed) == 1, 'the host of the DHCP service'
     admin.put('/ports/' + port['id'], {'port': {'binding:host_id': 'host2', 'device_owner': 'compute:nova'}}).expect(200)
-    service.runtime.bus.settle()
-    assert 'host2' in heard and set(heard) <= {'host2', *placed}
-    heard.clear()
+    assert {'host2'} <= hinter.run_once() <= {'host2', *placed}
     make(member, 'network')
     make(member, 'security_group', name='unused')
-    service.runtime.bus.settle()
-    assert heard == []
+    assert hinter.run_once() == set()
+
+
+def test_a_commit_wakes_the_hinter_and_the_hint_reaches_the_agent(service, agent, admin, member, net, make):
+    heard = threading.Event()
+
+    class Answers:
+        def look(self, context, generation):
+            heard.set()
+    agent('host1')
+    service.runtime.bus.serve(rpc.AGENT, Answers(), rpc.AGENT_TOPIC, 'host1')
+    hinter = hints.Hinter(service.runtime)
+    hinter.start()
+    try:
+        network, _ = net(member)
+        make(admin, 'port', network_id=network['id'], **{'binding:host_id': 'host1', 'device_owner': 'compute:nova'})
+        assert heard.wait(30)
+    finally:
+        hinter.stop()
 
 
 def test_an_agent_that_slept_long_or_met_another_database_is_told_everything(service, agent, admin, member, net, make):
