@@ -274,7 +274,7 @@ def update(unit, row, values):
     """
     row = unit.one(sa.select(_ports).where(_ports.c.id == row['id']).with_for_update())
     if row is None:
-        raise faults.not_found('Port', row)
+        raise faults.missing('PortNotFound', 'The port was deleted meanwhile.')
     changes = {name: value for name, value in values.items() if name not in ('fixed_ips', 'security_groups') and value != row[name]}
     new = {**row, **changes}
     network = unit.one(sa.select(models.networks).where(models.networks.c.id == row['network_id']))

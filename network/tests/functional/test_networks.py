@@ -229,6 +229,8 @@ def test_quotas(member, admin, as_, make, net):
     assert member.get('/quotas/project').json['tenant']['project_id'] == testing.PROJECT
     admin.put(path, {'quota': {'nonsense': 1}}).expect(400)
     admin.put(path, {'quota': {'network': -2}}).expect(400)
+    admin.put(path, {'quota': {'network': 0, 'check_limit': True}}).expect(400)
+    admin.put(path, {'quota': {'network': 0, 'force': True}}).expect(200)
     admin.delete(path).expect(204)
     assert kind(admin.delete(path), 404) == 'TenantQuotaNotFound'
     assert member.get(path + '/default').json['quota']['port'] == 500

@@ -42,6 +42,7 @@ EXTENSIONS = {
     'project-id': ('project_id field enabled', 'project_id beside tenant_id'),
     'provider': ('Provider Network', 'What networks are made of'),
     'qos': ('Quality of Service', 'Policies of bandwidth and marks'),
+    'quota-check-limit': ('Quota engine limit check', 'No limit below what there is'),
     'quotas': ('Quota management support', 'What projects may have'),
     'quota_details': ('Quota details management support', 'What projects have of what they may have'),
     'rbac-policies': ('RBAC Policies', 'Sharing with single projects'),

@@ -1,10 +1,11 @@
 """Quotas of projects."""
 from kodiak.common import api, errors, policy, quota
 from kodiak.common.api import schema
-from kodiak.network import quotas
+from kodiak.network import faults, quotas
 
 routes = api.Routes('quotas')
-LIMITS = schema.obj({name: {'type': ['integer', 'string']} for name in quotas.COUNTED})
+LIMITS = schema.obj({**{name: {'type': ['integer', 'string']} for name in quotas.COUNTED},
+                     'check_limit': {'type': ['boolean', 'string']}, 'force': {'type': ['boolean', 'string']}})
 OWN_READER = '(role:reader and project_id:%(project_id)s) or role:admin'
 
 
@@ -56,11 +57,17 @@ def show_details(req, project_id):
 @routes.put('/quotas/{project_id}', rule='update_quota', default=policy.ADMIN, load=load, body=schema.wrap('quota', LIMITS),
             summary='Set limits of a project')
 def update_quota(req, project_id):
-    changes = {}
-    for name, value in req.body['quota'].items():
-        changes[name] = schema.integer(value, name, -1, 2 ** 31 - 1)
+    body = dict(req.body['quota'])
+    check = schema.boolean(body.pop('check_limit', False), 'check_limit')
+    body.pop('force', None)         # the opposite of check_limit, and what happens without it
+    changes = {name: schema.integer(value, name, -1, 2 ** 31 - 1) for name, value in body.items()}
 
     def change(conn):
+        if check and changes:
+            used = quotas.count(conn, project_id, list(changes))
+            over = [name for name, limit in changes.items() if 0 <= limit < used[name]]
+            if over:
+                raise faults.invalid(f'the project has more of {", ".join(sorted(over))} than the limit asked for.')
         quota.put(conn, project_id, changes)
         return _limits(conn, req, project_id)
     return {'quota': req.db.transact(change)}
