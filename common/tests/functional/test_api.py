@@ -142,6 +142,15 @@ def test_bad_bodies_name_the_field(as_):
     client.post('/things', data=b'x' * 200000).expect(413)
 
 
+def test_a_nul_is_refused_wherever_it_stands(as_):
+    client = as_(testing.MEMBER)
+    client.post('/things', {'thing': {'name': 'a\x00b'}}).expect(400)
+    client.post('/things', {'thing': {'name': 'a', 'x\x00': 1}}).expect(400)
+    client.post('/things', {'thing': {'name': 'a\\u0000'}}).expect(201)
+    client.get('/things?name=%00').expect(400)
+    client.get('/things/%00').expect(404)
+
+
 def test_pages_follow_each_other_and_sorting_has_several_keys(as_):
     client = as_(testing.MEMBER)
     for index in range(25):

@@ -148,6 +148,11 @@ class Dispatcher:
 
     def _run(self, http, version, parameters):
         environ = http.environ
+        # No name has a NUL in it, and PostgreSQL fails on one.
+        if '\x00' in environ['PATH_INFO']:
+            raise errors.NotFound()
+        if '%00' in environ.get('QUERY_STRING', ''):
+            raise errors.BadRequest('The query has a NUL character.')
         ctx = environ.get('kodiak.context') or contexts.from_environ(environ)
         req = Request(self.api, http, None, version, ctx)
         endpoint = self._endpoint(req, version)

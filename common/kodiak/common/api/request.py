@@ -95,9 +95,20 @@ class Request:
                 return None
             raise errors.BadRequest('The request needs a JSON body and has none.')
         try:
-            return orjson.loads(data)
+            found = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise errors.BadRequest(f'Malformed JSON: {error}') from None
+        if b'\\u0000' in data and _has_nul(found):
+            raise errors.BadRequest('The body has a NUL character in a text.')
+        return found
+
+
+def _has_nul(value):
+    if isinstance(value, str):
+        return '\x00' in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(one) for key, one in value.items())
+    return isinstance(value, list) and any(_has_nul(one) for one in value)
 
 
 class Response:
