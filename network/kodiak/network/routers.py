@@ -191,6 +191,9 @@ def _add_port(unit, row, port_id):
 
 def _add_subnet(unit, row, subnet_id):
     subnet = find.subnet(unit, subnet_id)
+    if subnet['project_id'] != row['project_id'] and not unit.ctx.is_admin:
+        raise faults.bad(f'Bad router request: Cannot add interface to router because subnet {subnet_id} is not owned by project '
+                         'making the request')
     if not subnet['gateway_ip']:
         raise faults.bad('Bad router request: Subnet for router interface must have a gateway IP.')
     _check_overlap(unit, row, [subnet])

@@ -139,12 +139,12 @@ def _integer(value, name):
         raise bad(name, value, 'is not an integer')
 
 
-def integer(low=None, high=None, null=False):
+def integer(low=-2 ** 31, high=2 ** 31 - 1, null=False):
     """An integer, or a string of its digits."""
     def convert(value, name):
         number = _integer(value, name)
-        if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
-            raise bad(name, value, f'is not between {low} and {high}' if high is not None else f'is less than {low}')
+        if number is not None and not low <= number <= high:
+            raise bad(name, value, f'is not between {low} and {high}')
         return number
     kinds = ['integer', 'string', 'null'] if null else ['integer', 'string']
     return Kind({'type': kinds}, convert, {'type': ['integer', 'null'] if null else 'integer'})

@@ -5,7 +5,7 @@ from kodiak.common import api, policy
 from kodiak.common.api import schema
 from kodiak.network import faults, forwardings, models, unit
 
-from . import fields
+from . import fields, resource
 from .routing import FLOATING
 
 routes = api.Routes('port_forwardings')
@@ -70,11 +70,10 @@ def load(req, id, forwarding_id):
             response=schema.wrap('port_forwardings', schema.array(ITEM)), summary='List the port forwardings of a floating IP')
 def list_forwardings(req, id):
     query = sa.select(models.forwardings).where(_forwardings.floatingip_id == id).order_by(_forwardings.id)
-    known = {name: _forwardings[name] for name in ('id', 'protocol', 'internal_port_id', 'external_port', 'internal_port',
-                                                   'internal_ip_address')}
-    for name, value in req.query.items():
-        if name in known:
-            query = query.where(known[name].in_(value if isinstance(value, list) else [value]))
+    for name in ('id', 'protocol', 'internal_port_id', 'external_port', 'internal_port', 'internal_ip_address'):
+        if name in req.query:
+            values = req.query[name]
+            query = query.where(resource.equality(name, _forwardings[name])(values if isinstance(values, list) else [values]))
     with req.db.read() as conn:
         return {'port_forwardings': [view(row) for row in conn.execute(query).mappings()]}
 

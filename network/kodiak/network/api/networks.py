@@ -148,7 +148,7 @@ def list_availabilities(req):
         if name in known:
             query = query.where(known[name].in_(value if isinstance(value, list) else [value]))
         elif name == 'ip_version':
-            version = schema.integer(value, name)
+            version = schema.integer(value, name, 4, 6)
     with req.db.read() as conn:
         return {'network_ip_availabilities': networks.availability(conn, query, version)}
 

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import policy
 from kodiak.common.api import schema
-from kodiak.network import find, models, placement, ports
+from kodiak.network import faults, find, models, placement, ports
 
 from . import fields
 from .fields import Field
@@ -17,7 +17,8 @@ ADMIN_OR_SERVICE = 'role:admin or role:service'
 NETWORK_OWNER = '(role:member and project_id:%(network_project_id)s) or role:admin or role:service'
 MEMBER = ('(role:member and project_id:%(project_id)s) or (role:member and project_id:%(network_project_id)s) or role:admin or '
           'role:service')
-DNS_NAME = fields.Kind({'type': 'string', 'maxLength': 255, 'pattern': r'^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.?)*$'})
+DNS_NAME = fields.Kind({'type': 'string', 'maxLength': 255, 'pattern':
+                        r'^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*\.?)?$'})
 VNIC_TYPES = fields.choice('normal', 'direct', 'macvtap', 'baremetal', 'direct-physical', 'virtio-forwarder', 'smart-nic', 'vdpa',
                            'accelerator-direct', 'accelerator-direct-physical', 'remote-managed')
 DHCP_OPTS = fields.Kind({'type': ['array', 'null'], 'items': schema.obj({
@@ -78,10 +79,26 @@ ATTRIBUTES = [
 ]
 
 
+def _check_owner(values, row):
+    """What belongs to routers and floating addresses is made and taken apart with them: nobody hands a port to them."""
+    owner = values.get('device_owner', '')
+    if row is not None and row['device_owner'] in ports.SERVICE_OWNED:
+        for name in ('device_owner', 'device_id'):
+            if values.get(name, row[name]) != row[name]:
+                raise faults.conflict(
+                    'ServicePortInUse',
+                    f'Port {row["id"]} belongs to {row["device_owner"]} {row["device_id"]}, and '
+                    f'its {name} cannot be changed via the port API.',
+                )
+    elif owner in ports.SERVICE_OWNED:
+        raise faults.invalid(f"device_owner '{owner}' is set by the cloud itself.")
+
+
 def _check(req, values, row):
     for name in ('host', 'device_id', 'device_owner'):
         if name in values and values[name] is None:
             values[name] = ''
+    _check_owner(values, row)
     if values.get('qos_policy_id'):
         check_qos(req, values['qos_policy_id'])
     asked = [name for name in ('port_security_enabled', 'allowed_address_pairs') if values.get(name)]

@@ -63,7 +63,7 @@ class Resource:
             if callable(field.filter):
                 filters[field.name] = field.filter
             elif field.filter and source is not None and not isinstance(source.type, fields.db.JSON):
-                filters[field.name] = _equality(field.name, source)
+                filters[field.name] = equality(field.name, source)
             if field.sort and field.column is not None and not isinstance(field.column.type, fields.db.JSON):
                 sorts[field.name] = field.column
         if self.taggable:
@@ -336,7 +336,7 @@ def _with_id(select, table):
     return select.add_columns(table.c.id.label('_kodiak_id'))
 
 
-def _equality(name, source):
+def equality(name, source):
     """A filter by equality: values are converted to the column's type, several mean any of them."""
     kind = source.type.python_type
 
@@ -344,7 +344,7 @@ def _equality(name, source):
         if kind is bool:
             values = [schema.boolean(value, name) for value in values]
         elif kind is int:
-            values = [schema.integer(value, name) for value in values]
+            values = [schema.integer(value, name, -2 ** 63, 2 ** 63 - 1) for value in values]
         if kind is bool and len(values) == 1:
             return source.is_(values[0])
         return source == values[0] if len(values) == 1 else source.in_(values)
