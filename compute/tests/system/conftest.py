@@ -137,12 +137,12 @@ class Conductor:
         self.said = threading.Condition()
 
     def host_state(self, context, hosts):
-        since = hosts[HOST]
+        (name, since), = hosts.items()
         with self.said:
             if since >= self.generation:
                 return {}
             found = [one for one in self.instances.values() if one.generation > since]
-            return {HOST: state.dump(state.HostState(self.generation, not since, found))}
+            return {name: state.dump(state.HostState(self.generation, not since, found))}
 
     def report(self, context, reports):
         with self.said:
@@ -162,8 +162,10 @@ class Conductor:
 class Host:
     """The host under test."""
 
-    def __init__(self, folder, image):
+    def __init__(self, folder, image, name=HOST, enter=()):
         self.folder = folder
+        self.name = name
+        self.enter = enter          # a command that runs another one where this host is
         self.conductor = Conductor()
         self.server = process.serve(str(folder / 'conductor.sock'), self.conductor)
         self.process = None
@@ -176,8 +178,8 @@ class Host:
         self.conductor.reports.clear()
         path = os.pathsep.join([str(TOP / 'common'), str(TOP / 'compute')])
         self.process = subprocess.Popen(
-            ['setpriv', '--reuid', AGENT_USER, '--regid', AGENT_USER, '--init-groups', '--inh-caps=-all', sys.executable,
-             process.__file__, str(self.folder), HOST],
+            [*self.enter, 'setpriv', '--reuid', AGENT_USER, '--regid', AGENT_USER, '--init-groups', '--inh-caps=-all',
+             sys.executable, process.__file__, str(self.folder), self.name],
             env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'PYTHONPATH': path,
                  'KODIAK_TEST_VIRT_TYPE': os.environ.get('KODIAK_TEST_VIRT_TYPE', 'auto')})
 
@@ -202,7 +204,7 @@ class Host:
 
     def look(self):
         """The hint to look."""
-        self.ask('look', hosts=[HOST])
+        self.ask('look', hosts=[self.name])
 
     def image(self, id='guest', **more):
         return state.Image(id, id, hash=self.hash if id == 'guest' else None, **more)
@@ -244,17 +246,17 @@ class Host:
         return wanted, self.settle(wanted)
 
     def log(self, uuid):
-        return self.ask('console_output', host=HOST, uuid=uuid, length=None)
+        return self.ask('console_output', host=self.name, uuid=uuid, length=None)
 
     def booted(self, uuid, times=1, seconds=120):
         """Wait until the guest has come to its login so many times."""
         wait_for(lambda: self.log(uuid).count('login:') >= times, seconds, f'login number {times} of {uuid}')
 
     def serial(self, uuid):
-        return Serial(self.ask('console_address', host=HOST, uuid=uuid, kind='serial'))
+        return Serial(self.ask('console_address', host=self.name, uuid=uuid, kind='serial'))
 
     def domains(self):
-        return set(run('virsh', '-q', '-c', 'qemu:///system', 'list', '--all', '--name').split())
+        return set(run(*self.enter, 'virsh', '-q', '-c', 'qemu:///system', 'list', '--all', '--name').split())
 
 
 class Serial:
@@ -298,23 +300,72 @@ class Serial:
         self.socket.close()
 
 
-@pytest.fixture(scope='session')
-def session_host(libvirt, guest_image):
+def _folder():
     folder = pathlib.Path(tempfile.mkdtemp(prefix='kodiak-agent-', dir='/var/tmp'))
     user = pwd.getpwnam(AGENT_USER)
     folder.chmod(0o755)
     (folder / 'images').mkdir()
     for path in (folder, folder / 'images'):
         os.chown(path, user.pw_uid, user.pw_gid)
-    host = Host(folder, guest_image)
-    host.libvirt = libvirt
-    yield host
+    return folder
+
+
+def _end(host):
     if host.process is not None and host.process.poll() is None:
         host.stop_agent()
     for tap in host.taps:
         subprocess.run(['ip', 'link', 'del', tap], check=False)
     host.server.shutdown()
-    shutil.rmtree(folder)
+    shutil.rmtree(host.folder)
+
+
+@pytest.fixture(scope='session')
+def session_host(libvirt, guest_image):
+    host = Host(_folder(), guest_image)
+    host.libvirt = libvirt
+    yield host
+    _end(host)
+
+
+def _clear(host):
+    """Have the agent remove what a test left, and see that nothing stays."""
+    for wanted in list(host.conductor.instances.values()):
+        gone = host.wish(wanted, desired='absent', operations=[])
+        assert host.settle(gone).power_state == 'absent'
+        del host.conductor.instances[wanted.uuid]
+    assert not [name for name in host.domains() if name.startswith('agent-test-')]
+    assert list((host.folder / 'compute' / 'instances').iterdir()) == []
+
+
+# Folders that two libvirtds on one machine must not share.
+PRIVATE = ('/run/libvirt', '/etc/libvirt', '/var/lib/libvirt', '/var/cache/libvirt', '/var/log/libvirt')
+SECOND = ['mount --make-rprivate /', *(f'mkdir -p {path}; mount -t tmpfs tmpfs {path}' for path in PRIVATE),
+          'chmod 711 /var/lib/libvirt', 'cp "$1" /etc/libvirt/qemu.conf', 'touch "$2"/pid1 "$2"/pid2',
+          'exec 3>"$2"/log', '/usr/sbin/virtlogd -p "$2"/pid1 >&3 2>&1 &', '/usr/sbin/libvirtd -p "$2"/pid2 -f "$3" >&3 2>&1 &',
+          'echo $$ > "$2"/leader', 'wait']
+
+
+@pytest.fixture
+def second(libvirt, guest_image, tmp_path):
+    """Another host with a libvirtd of its own, in a mount namespace of this machine."""
+    config = tmp_path / 'libvirtd.conf'
+    config.write_text('unix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\nauth_unix_rw = "none"\n')
+    shutil.copy(QEMU_CONF, tmp_path / 'qemu.conf')
+    daemons = subprocess.Popen(['unshare', '-m', 'bash', '-c', '\n'.join(SECOND), 'second', str(tmp_path / 'qemu.conf'),
+                                str(tmp_path), str(config)])
+    leader = wait_for(lambda: (tmp_path / 'leader').exists() and (tmp_path / 'leader').read_text().strip(), 20)
+    enter = ['nsenter', '-m', '-t', leader]
+    wait_for(lambda: subprocess.run([*enter, 'virsh', '-c', 'qemu:///system', 'version'], capture_output=True,
+                                    check=False).returncode == 0, 60, 'the second libvirtd')
+    host = Host(_folder(), guest_image, HOST + '-2', enter)
+    host.start_agent()
+    yield host
+    _clear(host)
+    _end(host)
+    for name in ('pid2', 'pid1'):
+        pid = (tmp_path / name).read_text().strip()
+        os.kill(int(pid), signal.SIGTERM)
+    daemons.wait(30)
 
 
 @pytest.fixture
@@ -325,13 +376,7 @@ def host(session_host):
     yield session_host
     if session_host.process.poll() is not None:
         session_host.start_agent()
-    for wanted in list(session_host.conductor.instances.values()):
-        gone = session_host.wish(wanted, desired='absent', operations=[])
-        assert session_host.settle(gone).power_state == 'absent'
-        del session_host.conductor.instances[wanted.uuid]
-    assert not [name for name in session_host.domains() if name.startswith('agent-test-')]
-    left = session_host.folder / 'compute' / 'instances'
-    assert list(left.iterdir()) == []
+    _clear(session_host)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
 """The agent with the libvirt driver and real guests: what every operation does, seen from inside the guest."""
+import dataclasses
+import hashlib
 import os
 import socket
 import subprocess
@@ -29,13 +31,13 @@ def test_a_guest_is_born_and_can_be_spoken_to(host, new):
     assert shell.command('cat /sys/class/dmi/id/product_uuid 2>/dev/null || sudo cat /sys/class/dmi/id/product_uuid') == one.uuid
     assert int(shell.command('cat /sys/block/vda/size')) == (1 << 30) // 512
     shell.close()
-    vnc = host.ask('console_address', host='kodiak-agent-test', uuid=one.uuid, kind='vnc')
+    vnc = host.ask('console_address', host=host.name, uuid=one.uuid, kind='vnc')
     with socket.create_connection((vnc['host'], vnc['port']), 10) as connection:
         assert connection.recv(12).startswith(b'RFB ')
-    found = host.ask('diagnostics', host='kodiak-agent-test', uuid=one.uuid)
+    found = host.ask('diagnostics', host=host.name, uuid=one.uuid)
     assert (found['state'], found['driver'], found['num_disks']) == ('running', 'libvirt', 1)
     assert len(host.log(one.uuid)) > 100
-    assert len(host.ask('console_output', host='kodiak-agent-test', uuid=one.uuid, length=50)) == 50
+    assert len(host.ask('console_output', host=host.name, uuid=one.uuid, length=50)) == 50
 
 
 def test_its_memory_survives_pause_suspend_and_the_end_of_the_agent(host, new):
@@ -233,3 +235,24 @@ def test_guests_and_agent_outlive_libvirtd(host, new):
     host.libvirt.start('libvirtd')
     one, told = host.get(one, desired='paused')
     assert told.power_state == 'paused'
+
+
+def test_a_guest_moves_to_another_host_with_its_disks(host, second, new):
+    one, _ = host.get(new(config_drive=True))
+    host.booted(one.uuid)
+    host.serial(one.uuid).login().command('echo kodiak | sudo tee /etc/marker; sync')
+    digest = hashlib.sha256(b'token').hexdigest()
+    one, told = host.get(one, desired='stopped', operations=[op(1, 'migrate_out', token_sha256=digest)])
+    assert told.power_state == 'stopped'
+    source = state.Source(told.outcomes[0].result['url'], 'token')
+    big = state.Flavor('big', 1, 128, 2)
+    there, told = second.get(dataclasses.replace(one, operations=[], source=source), desired='running', flavor=big)
+    assert (told.power_state, told.host) == ('running', second.name)
+    second.booted(there.uuid)
+    shell = second.serial(there.uuid).login()
+    assert shell.command('cat /etc/marker; cat /sys/block/vda/size').split() == ['kodiak', str((2 << 30) // 512)]
+    # Reverted: gone there, and as it was here.
+    second.get(there, desired='absent')
+    one, told = host.get(one, desired='running', operations=[])
+    assert told.power_state == 'running'
+    host.booted(one.uuid, 2)
