@@ -267,7 +267,7 @@ class Serial:
         self.socket.sendall(f'GET {address["path"]} HTTP/1.1\r\n\r\n'.encode())
         self.seen = b''
 
-    def until(self, text, seconds=40):
+    def until(self, text, seconds=90):
         deadline = time.monotonic() + seconds
         while text not in self.seen:
             self.socket.settimeout(max(0.1, deadline - time.monotonic()))
@@ -278,8 +278,13 @@ class Serial:
         return before
 
     def login(self):
-        self.socket.sendall(b'\n')
-        self.until(b'login: ')
+        for _ in range(10):
+            self.socket.sendall(b'\n')
+            try:
+                self.until(b'login: ', 10)
+                break
+            except TimeoutError:
+                continue
         self.socket.sendall(b'cirros\n')
         self.until(b'assword: ')
         self.socket.sendall(b'kodiak\n')
