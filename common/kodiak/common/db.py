@@ -16,7 +16,6 @@ import uuid
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import mysql
 
 NAMING = {
     'ix': 'ix_%(table_name)s_%(column_0_N_name)s', 'uq': 'uq_%(table_name)s_%(column_0_N_name)s',
@@ -54,14 +53,45 @@ class JSON(sa.types.TypeDecorator):
     cache_ok = True
 
     def load_dialect_impl(self, dialect):
-        # MySQL's TEXT ends at 64 KiB; PostgreSQL's and SQLite's have no length.
-        return dialect.type_descriptor(mysql.MEDIUMTEXT() if dialect.name in ('mysql', 'mariadb') else sa.Text())
+        return dialect.type_descriptor(_long_text(dialect))
 
     def process_bind_param(self, value, dialect):
         return None if value is None else orjson.dumps(value).decode()
 
     def process_result_value(self, value, dialect):
         return None if value is None else orjson.loads(value)
+
+
+class LongText(sa.types.TypeDecorator):
+    """Text of up to 16 MiB."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect):
+        return dialect.type_descriptor(_long_text(dialect))
+
+
+class Moment(sa.types.TypeDecorator):
+    """A naive UTC datetime that keeps its microseconds."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect):
+        # MySQL's DATETIME drops them unless told otherwise.
+        if dialect.name not in ('mysql', 'mariadb'):
+            return dialect.type_descriptor(sa.DateTime())
+        from sqlalchemy.dialects import mysql
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+
+
+def _long_text(dialect):
+    # MySQL's TEXT ends at 64 KiB; PostgreSQL's and SQLite's have no length.
+    if dialect.name not in ('mysql', 'mariadb'):
+        return sa.Text()
+    from sqlalchemy.dialects import mysql  # here, as a dialect is a megabyte in each process
+    return mysql.MEDIUMTEXT()
 
 
 class Database:
@@ -95,8 +125,9 @@ class Database:
     @staticmethod
     def _sqlite_connect(connection, record):
         connection.isolation_level = None
+        # The pages of the file are mapped, which all connections and processes share; what each keeps for itself is small.
         for pragma in ('journal_mode=WAL', 'synchronous=NORMAL', 'foreign_keys=ON', 'temp_store=MEMORY',
-                       'cache_size=-8000'):
+                       'mmap_size=268435456', 'cache_size=-1000'):
             connection.execute('PRAGMA ' + pragma)
 
     @staticmethod

@@ -8,7 +8,6 @@ tables ``image_properties`` and ``image_tags`` hold the same again for filtering
 first byte is written and goes after the last one is removed, so nothing in a store is ever without a row.
 """
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from kodiak.common import db, heartbeat, quota, saga
 
@@ -19,7 +18,7 @@ quotas, quota_locks = quota.tables(metadata)
 
 
 def _time(name, **more):
-    return sa.Column(name, sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), **more)
+    return sa.Column(name, db.Moment, **more)
 
 
 images = sa.Table(

@@ -1,6 +1,5 @@
 """The metadata that all tables of identity stand on, and the columns that many of them share."""
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from kodiak.common import db
 
@@ -11,8 +10,8 @@ metadata = db.metadata()
 NO_DOMAIN = ''
 
 
-#: A time with microseconds; MySQL's own DATETIME has none.
-TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql')
+#: A time with microseconds.
+TIME = db.Moment()
 
 
 def key(name='id'):
