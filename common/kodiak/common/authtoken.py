@@ -424,6 +424,8 @@ def build(application, conf, feed=None, online=None):
 
 def filter_factory(global_conf, **local):
     """paste filter. The runtime's ``feed``, where it has one (tests, identity), is used instead of HTTP."""
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401 (before the fork, so that workers share it)
+
     from . import wsgi
 
     def wrap(application):

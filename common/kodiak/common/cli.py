@@ -4,8 +4,7 @@ import json
 import sys
 import textwrap
 
-from . import db, migrate
-from .api import openapi
+from . import db
 
 
 class Commands:
@@ -42,6 +41,7 @@ class Commands:
             (['-m', '--message'], {'default': 'change', 'help': 'what a new revision does'})])
 
     def _db(self, conf, options):
+        from . import migrate  # alembic's 8 MB are for this command, not for the processes that import this module
         database = db.Database(conf.database.connection)
         if options.action == 'version':
             print('\n'.join(migrate.current(database)) or 'empty')
@@ -57,12 +57,18 @@ class Commands:
         return 0
 
     def _documents(self):
-        self.add('openapi', lambda conf, options: print(json.dumps(
-            [openapi.document(api) for api in self.apis()], indent=1)), 'Print the OpenAPI documents of the APIs.')
-        self.add('reference', lambda conf, options: print('\n'.join(openapi.reference(api) for api in self.apis())),
-                 'Print the API reference as reStructuredText.')
+        self.add('openapi', self._openapi, 'Print the OpenAPI documents of the APIs.')
+        self.add('reference', self._reference, 'Print the API reference as reStructuredText.')
         self.add('policy-sample', lambda conf, options: print(policy_sample(self.apis()), end=''),
                  'Print policy.yaml.sample: every rule with its default.')
+
+    def _openapi(self, conf, options):
+        from .api import openapi
+        print(json.dumps([openapi.document(api) for api in self.apis()], indent=1))
+
+    def _reference(self, conf, options):
+        from .api import openapi
+        print('\n'.join(openapi.reference(api) for api in self.apis()))
 
     def run(self, argv=None):
         """Run the command line; returns the exit status."""

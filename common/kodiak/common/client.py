@@ -10,7 +10,6 @@ import time
 import urllib.parse
 
 import orjson
-import requests
 from oslo_context import context as oslo_context
 
 from kodiak.common import errors
@@ -226,6 +225,7 @@ def _sentence(response):
 
 def _local(app, method, service_type, path, params, data, headers, stream):
     """A request to a WSGI application of this process, answered as a ``requests.Response``."""
+    import requests
     prepared = requests.Request(method, f'http://{service_type}.local{path}', params=params, headers=headers).prepare()
     split = urllib.parse.urlsplit(prepared.url)
     if data is None:

@@ -17,6 +17,7 @@ import threading
 import urllib.parse
 import warnings
 
+os.environ.setdefault('EVENTLET_NO_GREENDNS', 'yes')    # names are looked up by the system's resolver; dnspython is 11 MB
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')     # eventlet advises against eventlet
     import eventlet

@@ -4,15 +4,15 @@ Text form: ``kd1.<key id>.<payload>.<signature>``; payload and signature are bas
 the payload is zlib-compressed JSON, a list in the order of :data:`FIELDS`. The catalog is not in
 the token. A token's header stays under 600 bytes, and needs no store: it is valid until it expires or
 until a revocation event covers it (:class:`Revocations`).
+
+cryptography, 7 MB, is imported where it is used: this module is part of every process's configuration, and agents
+verify no tokens.
 """
 import base64
 import datetime
 import zlib
 
 import orjson
-from cryptography import exceptions
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 PREFIX = 'kd1.'
 MAX_LENGTH = 8192
@@ -78,27 +78,31 @@ def _decode(text):
 
 def new_key():
     """A new signing key: ``(key id, private key PEM, public key as base64url)``."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
     private = ed25519.Ed25519PrivateKey.generate()
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
                                 serialization.NoEncryption())
-    public = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    public = private.public_key().public_bytes_raw()
     # The id is derived from the key, so two keys can never share one.
     return _encode(public[:6]), pem, _encode(public)
 
 
 def load_private(pem):
     """The private key of a PEM."""
+    from cryptography.hazmat.primitives import serialization
     return serialization.load_pem_private_key(pem, None)
 
 
 def load_public(text):
     """The public key of its base64url text."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519
     return ed25519.Ed25519PublicKey.from_public_bytes(_decode(text))
 
 
 def public_text(private):
     """The base64url text of a private key's public half."""
-    return _encode(private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+    return _encode(private.public_key().public_bytes_raw())
 
 
 def key_id_of(public):
@@ -134,6 +138,7 @@ def verify(text, keys, now=None):
     key = keys.get(key_id)
     if key is None:
         raise UnknownKey(key_id)
+    from cryptography import exceptions
     try:
         key.verify(_decode(signature), body.encode())
         inflate = zlib.decompressobj()
