@@ -36,7 +36,8 @@ connection = sqlite:///{folder}/{name}.sqlite
 [api]
 bind_host = 127.0.0.1
 bind_port = {port}
-workers = 2
+workers = {workers}
+conductor = {small}
 [keystone_authtoken]
 www_authenticate_uri = {identity}
 auth_url = {identity}
@@ -58,13 +59,16 @@ class Cluster:
     """The services, running. Use it as a context manager.
 
     :param services: names of :data:`PROCESSES`. :param transport: the broker's URL. :param hosts: fake hosts.
+    :param workers: processes an API. :param small: conductors run in the API processes.
     :param bin_folder: where the console scripts are.
     """
 
-    def __init__(self, services, transport, hosts=100, bin_folder=None):
+    def __init__(self, services, transport, hosts=100, bin_folder=None, workers=2, small=False):
         self.services = services
         self.transport = transport
         self.hosts = hosts
+        self.workers = workers
+        self.small = small
         self.bin = pathlib.Path(bin_folder or pathlib.Path(sys.executable).parent)
         self.password = secrets.token_hex(16)
         self.leaders = {}
@@ -107,8 +111,8 @@ class Cluster:
 
     def _configure(self, name):
         path = pathlib.Path(self.folder, name + '.conf')
-        path.write_text(CONF.format(folder=self.folder, name=name, port=PORTS[name], identity=self.identity, hosts=self.hosts,
-                                    password=self.password, transport=self.transport))
+        path.write_text(CONF.format(folder=self.folder, name=name, port=PORTS[name], workers=self.workers, small=self.small,
+                                    identity=self.identity, hosts=self.hosts, password=self.password, transport=self.transport))
         self._admin(name, 'db', 'sync')
 
     def _admin(self, name, *arguments):
@@ -137,6 +141,8 @@ class Cluster:
     def _start(self, name):
         began = time.monotonic()
         for process in PROCESSES[name]:
+            if self.small and process.endswith('-conductor'):
+                continue
             log = open(f'{self.folder}/{process}.log', 'w')
             running = subprocess.Popen([self.bin / process], env=self._environment(), cwd=self.folder, stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, start_new_session=True)

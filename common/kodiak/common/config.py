@@ -50,6 +50,8 @@ COMMON = {
         cfg.StrOpt('bind_host', default='0.0.0.0', help='Address that the API listens on.'),
         cfg.PortOpt('bind_port', help='Port that the API listens on; each service has its default.'),
         cfg.IntOpt('workers', default=2, min=1, help='API processes.'),
+        cfg.BoolOpt('conductor', default=False, help='The API processes do the work of the conductor too: a small node saves '
+                                                     'a process for each service.'),
         cfg.IntOpt('threads', default=8, min=1, help='Threads of an API process.'),
         cfg.StrOpt('public_endpoint', help='URL under which users reach this API, where it differs from the '
                                            'one in their request (a load balancer, TLS in front).'),

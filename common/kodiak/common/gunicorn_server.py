@@ -45,11 +45,12 @@ class Server(gunicorn.app.base.BaseApplication):
     """The server of one API.
 
     :param runtime: the process's Runtime.
-    :param load_app: ``load(runtime)`` returns the WSGI application.
+    :param load_app: ``load_app(runtime)`` returns the WSGI application.
+    :param attach: ``attach(runtime)`` starts what a worker runs besides its requests.
     """
 
-    def __init__(self, runtime, load_app):
-        self.runtime, self.load_app = runtime, load_app
+    def __init__(self, runtime, load_app, attach):
+        self.runtime, self.load_app, self.attach = runtime, load_app, attach
         super().__init__()
 
     def load_config(self):
@@ -82,7 +83,7 @@ class Server(gunicorn.app.base.BaseApplication):
         super().reload()
 
     def _when_ready(self, server):
-        LOG.info('%s is up on %s:%s', self.runtime.binary, self.runtime.conf.api.bind_host,
+        LOG.info('%s listens on %s:%s', self.runtime.binary, self.runtime.conf.api.bind_host,
                  self.runtime.conf.api.bind_port)
 
     def _post_fork(self, server, worker):
@@ -90,7 +91,7 @@ class Server(gunicorn.app.base.BaseApplication):
             self.runtime.db.dispose()
 
     def _post_worker_init(self, worker):
-        service.attach_api(self.runtime)
+        self.attach(self.runtime)
 
     def _worker_exit(self, server, worker):
         self.runtime.stop()

@@ -6,8 +6,11 @@ beat in the table ``services`` and answer ``/healthcheck`` and ``/metrics``: an 
 the Unix socket ``<run_path>/<binary>.status`` and on ``[worker] status_port`` if that is set.
 """
 import contextlib
+import ctypes
+import dataclasses
 import gc
 import http.server
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -45,21 +48,34 @@ def make_runtime(name, binary, conf, database=True):
 
 
 def _prepare(name, binary, opts, defaults, argv, database):
+    _spare_memory()
     conf = config.load(name, opts, args=sys.argv[1:] if argv is None else argv, defaults=defaults)
     log.setup(conf, binary)
-    app = make_runtime(name, binary, conf, database)
     os.makedirs(conf.run_path, exist_ok=True)
     events.setup(os.path.join(conf.state_path, name, 'events'), binary)
-    return app
+    return make_runtime(name, binary, conf, database)
 
 
-def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None):
+def _spare_memory():
+    """Let glibc give large blocks back when they are freed, and keep no heap a thread.
+
+    By default it keeps what a login's password hash took (19 MiB), and the buffers of each thread.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, 'mallopt'):
+        for parameter, value in ((-8, 2), (-3, 1 << 18), (-1, 1 << 18)):    # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            libc.mallopt(parameter, value)
+
+
+def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, conductor=None):
     """Serve an API until SIGTERM; does not return.
 
     :param name: the service (``image``).
     :param load: ``load(runtime)`` returns the WSGI application; called before the processes fork and again on SIGHUP.
         It may add to ``runtime.background``.
     :param opts: the service's options, see :func:`kodiak.common.config.load`; ``defaults`` likewise.
+    :param conductor: ``(module, topic)`` of the service's conductor, whose ``build`` is run in the API process where
+        ``[api] conductor`` says so.
     """
     app = _prepare(name, binary or f'kodiak-{name}-api', opts, defaults, argv, True)
     folder = os.path.join(app.conf.run_path, app.binary + '.metrics')
@@ -67,16 +83,30 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None):
     os.makedirs(folder)
     os.environ['PROMETHEUS_MULTIPROC_DIR'] = folder
     from kodiak.common import gunicorn_server
-    gunicorn_server.Server(app, load).run()
+
+    gunicorn_server.Server(app, load, lambda app: attach_api(app, conductor if app.conf.api.conductor else None)).run()
 
 
-def attach_api(app):
-    """What every API worker process runs besides its requests: a heartbeat, and the carrying of wake-ups."""
+def attach_api(app, conductor=None):
+    """What every API worker process runs besides its requests: a heartbeat, the carrying of wake-ups, perhaps a conductor.
+
+    :param conductor: see :func:`run_api`.
+    """
     from kodiak.common import heartbeat, wake
     bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
-    bell.start(hear=False)
     heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at).start()
+    if conductor is not None:
+        module, topic = conductor
+        part = dataclasses.replace(app, binary=f'kodiak-{app.name}-conductor', background=[], on_reload=app.on_reload,
+                                   bus=rpc.Bus(app.conf))
+        importlib.import_module(module).build(part)
+        part.background += [bell, Status(part), heartbeat.Heartbeat(app.db, app.host, part.binary, topic, app.version,
+                                                              started_at=app.started_at)]
+        app.background.append(part)
+    else:
+        bell.start(hear=False)
     app.start()
+    LOG.info('%s is up on %s', app.binary, app.host)
 
 
 def run_worker(name, build, *, opts=None, defaults=None, argv=None, binary=None, topic=None, database=True):

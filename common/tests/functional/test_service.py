@@ -49,10 +49,11 @@ def build(app):
     app.background.append(saga.Worker(app, [KIND], poll=600))
 
 
-if sys.argv.pop(1) == 'api':
-    service.run_api('try', load)
-else:
-    service.run_worker('try', build, topic='try-conductor')
+if __name__ == '__main__':
+    if sys.argv.pop(1) == 'api':
+        service.run_api('try', load, conductor=('program', 'try-conductor'))
+    else:
+        service.run_worker('try', build, topic='try-conductor')
 """
 
 
@@ -94,11 +95,11 @@ class World:
         metadata.create_all(self.db.engine)
         self.processes = []
 
-    def configure(self, debug, more=''):
+    def configure(self, debug, more='', api='workers = 2'):
         (self.folder / 'try.conf').write_text(
             f'[DEFAULT]\nhost = host1\ndebug = {debug}\nstate_path = {self.folder}\nrun_path = {self.folder}/run\n{more}\n'
             f'[database]\nconnection = sqlite:///{self.folder}/try.sqlite\n'
-            f'[api]\nbind_host = 127.0.0.1\nbind_port = {self.port}\nworkers = 2\n')
+            f'[api]\nbind_host = 127.0.0.1\nbind_port = {self.port}\n{api}\n')
 
     def run(self, kind):
         process = subprocess.Popen(
@@ -188,6 +189,22 @@ def test_a_worker_works_on_a_hint_of_the_api_reloads_and_ends(world):
     assert api.wait(20) == 0
     assert os.listdir(world.folder / 'run' / 'try.wake') == []
     assert 'Traceback' not in world.log('worker')
+
+
+def test_an_api_process_is_its_conductor_too_where_it_is_told_to(world):
+    world.configure(debug=False, api='workers = 1\nconductor = true')
+    process = world.run('api')
+    until(lambda: world.get('/start'))
+    until((world.folder / 'ran').exists)
+    until(lambda: world.rows(saga.rows)[0]['state'] == 'done')
+    assert json.loads(world.status('/healthcheck')[1])['binary'] == 'kodiak-try-conductor'
+    until(lambda: len(world.beats()) == 2)
+    assert {(row['binary'], row['topic']) for row in world.beats()} == {
+        ('kodiak-try-api', None), ('kodiak-try-conductor', 'try-conductor')}
+    process.terminate()
+    assert process.wait(20) == 0
+    assert os.listdir(world.folder / 'run' / 'try.wake') == []
+    assert 'Traceback' not in world.log('api')
 
 
 def test_a_worker_without_its_broker_says_so(world):

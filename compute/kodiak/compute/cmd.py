@@ -2,6 +2,8 @@
 from kodiak.common import cli, config, policy, service, wsgi
 from kodiak.compute import conf as options
 
+CONDUCTOR, TOPIC = 'kodiak.compute.conductor', 'compute-conductor'
+
 
 def load_conf(args=()):
     """The configuration of a process of compute."""
@@ -17,13 +19,13 @@ def load_api(app):
 
 def api():
     """kodiak-compute-api"""
-    service.run_api('compute', load_api, opts=options.OPTS, defaults=options.DEFAULTS)
+    service.run_api('compute', load_api, opts=options.OPTS, defaults=options.DEFAULTS, conductor=(CONDUCTOR, TOPIC))
 
 
 def conductor():
     """kodiak-compute-conductor"""
     from kodiak.compute import conductor as made
-    service.run_worker('compute', made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic='compute-conductor')
+    service.run_worker('compute', made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic=TOPIC)
 
 
 def admin():

@@ -2,6 +2,7 @@
 from kodiak.common import authtoken, cli, config, policy, service, wsgi
 
 from . import conf as options
+from . import rpc
 from .agent import conf as agent_options
 
 NAME = 'network'
@@ -26,13 +27,13 @@ def load(runtime):
 
 def api():
     """``kodiak-network-api``."""
-    service.run_api(NAME, load, opts=options.OPTS, defaults=options.DEFAULTS)
+    service.run_api(NAME, load, opts=options.OPTS, defaults=options.DEFAULTS,
+                    conductor=('kodiak.network.conductor', rpc.CONDUCTOR_TOPIC))
 
 
 def conductor():
     """``kodiak-network-conductor``."""
     from . import conductor as made
-    from . import rpc
     service.run_worker(NAME, made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic=rpc.CONDUCTOR_TOPIC)
 
 
