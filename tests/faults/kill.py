@@ -19,6 +19,7 @@ import sys
 import time
 
 import openstack
+from keystoneauth1 import exceptions
 
 SETTLE = 300        # seconds in which everything must be stable again
 PREFIX = 'fault-'
@@ -79,9 +80,9 @@ def patiently(function, seconds=120):
     while True:
         try:
             return function()
-        except (openstack.exceptions.HttpException, openstack.exceptions.SDKException, OSError) as error:
-            if isinstance(error, openstack.exceptions.NotFoundException):
-                return None
+        except openstack.exceptions.NotFoundException:
+            return None
+        except (openstack.exceptions.SDKException, exceptions.ClientException, OSError):
             if time.monotonic() > until:
                 raise
             time.sleep(1)
@@ -154,7 +155,8 @@ def round_of(cloud, name, pids, count, pool):
         kill(name, again)
     for future in going:
         future.result()
-    return {server.id for server in servers if server}
+    # A request whose answer was lost may have made a server that nobody here knows by its id.
+    return {server.id for server in [*servers, *cloud.servers()] if server}
 
 
 def main():

@@ -7,7 +7,9 @@ what the ORM takes. SQLite, PostgreSQL and MySQL/MariaDB are supported; what dif
 import contextlib
 import contextvars
 import datetime
+import fcntl
 import importlib
+import os
 import random
 import threading
 import time
@@ -114,9 +116,7 @@ class Database:
             options['isolation_level'] = 'READ COMMITTED'
         self.url = url
         self.engine = sa.create_engine(url, **options)
-        # SQLite has one writer at a time: waiting for it in turn inside a process is cheaper and fairer
-        # than letting its threads poll the file lock.
-        self._writer = threading.Lock() if self.sqlite else contextlib.nullcontext()
+        self._writer = _Turn(url.database) if self.sqlite else contextlib.nullcontext()
         if self.sqlite:
             event.listen(self.engine, 'connect', self._sqlite_connect)
             event.listen(self.engine, 'begin', self._sqlite_begin)
@@ -192,6 +192,41 @@ class Database:
     def close(self):
         """Close every connection of this process."""
         self.engine.dispose()
+
+
+class _Turn:
+    """One writer at a time in an SQLite file, in turn.
+
+    SQLite's own way to wait for another writer is to sleep and look again, longer each time. The threads of a process wait for
+    each other by a lock, the processes by one on the file ``<database>.turn``, which the kernel gives on at once and takes
+    back from a process that dies.
+    """
+
+    def __init__(self, path):
+        self._lock = threading.Lock()
+        self._path = None if path in (None, '', ':memory:') else path + '.turn'
+        self._file = None       # (process id, descriptor): a lock on a descriptor from before a fork would be the parent's too
+
+    def __enter__(self):
+        self._lock.acquire()
+        try:
+            if self._path is not None:
+                fcntl.flock(self._open(), fcntl.LOCK_EX)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_):
+        try:
+            if self._path is not None:
+                fcntl.flock(self._file[1], fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
+
+    def _open(self):
+        if self._file is None or self._file[0] != os.getpid():
+            self._file = os.getpid(), os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return self._file[1]
 
 
 def lost_race(error):
