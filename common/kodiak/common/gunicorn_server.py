@@ -1,10 +1,18 @@
-"""gunicorn's gthread workers under an API of ours: loaded before the fork, quiet, drained on SIGTERM."""
+"""gunicorn's gthread workers under an API of ours: quiet, drained on SIGTERM.
+
+Several workers share what was loaded before they forked. A single worker does without gunicorn's master: that would be as
+large as the worker and do nothing but start it again, which who started the master does as well.
+"""
 import gc
 import logging
 import os
+import signal
+import threading
 
 import gunicorn.app.base
 import gunicorn.glogging
+import gunicorn.sock
+from gunicorn.workers import gthread
 
 from kodiak.common import metrics, service
 
@@ -41,16 +49,26 @@ class _Metrics:
         return [body]
 
 
+class _Alone(gthread.ThreadWorker):
+    """A worker without a master."""
+
+    def is_parent_alive(self):
+        """Whoever started this process need not stay."""
+        return True
+
+
 class Server(gunicorn.app.base.BaseApplication):
     """The server of one API.
 
     :param runtime: the process's Runtime.
     :param load_app: ``load_app(runtime)`` returns the WSGI application.
-    :param attach: ``attach(runtime)`` starts what a worker runs besides its requests.
+    :param attach: ``attach(runtime)`` returns what a worker process runs besides requests, however often the app is loaded.
     """
 
     def __init__(self, runtime, load_app, attach):
         self.runtime, self.load_app, self.attach = runtime, load_app, attach
+        self.worker = None
+        self.attached = []
         super().__init__()
 
     def load_config(self):
@@ -76,6 +94,32 @@ class Server(gunicorn.app.base.BaseApplication):
         gc.freeze()
         return _Metrics(app)
 
+    def run(self):
+        """Serve until SIGTERM."""
+        if self.runtime.conf.api.workers > 1:
+            super().run()
+        log = self.cfg.logger_class(self.cfg)
+        sockets = gunicorn.sock.create_sockets(self.cfg, log)
+        self.worker = _Alone(0, os.getppid(), sockets, self, self.cfg.timeout, self.cfg, log)
+        try:
+            self.worker.init_process()
+        finally:
+            self._worker_exit(self, self.worker)
+
+    def _reload_alone(self):
+        service.reload(self.runtime)
+        before = list(self.runtime.background)
+        try:
+            app = self.load()
+        except Exception:
+            LOG.exception('The pipeline could not be loaded again; the one from before goes on')
+            self.runtime.background[:] = before
+            return
+        for part in reversed(before):
+            part.stop()
+        self.worker.wsgi = app
+        self.runtime.start()
+
     def reload(self):
         """SIGHUP: read the configuration and the pipeline again; new workers take over from the old ones."""
         service.reload(self.runtime)
@@ -91,10 +135,16 @@ class Server(gunicorn.app.base.BaseApplication):
             self.runtime.db.dispose()
 
     def _post_worker_init(self, worker):
-        self.attach(self.runtime)
+        self.attached = self.attach(self.runtime)
+        for part in [*self.attached, self.runtime]:
+            part.start()
+        LOG.info('%s is up on %s', self.runtime.binary, self.runtime.host)
+        if worker is self.worker:
+            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._reload_alone, daemon=True).start())
 
     def _worker_exit(self, server, worker):
-        self.runtime.stop()
+        for part in [self.runtime, *reversed(self.attached)]:
+            part.stop()
 
     @staticmethod
     def _child_exit(server, worker):

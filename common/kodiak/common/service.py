@@ -83,30 +83,25 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, con
     os.makedirs(folder)
     os.environ['PROMETHEUS_MULTIPROC_DIR'] = folder
     from kodiak.common import gunicorn_server
+    with_conductor = conductor if app.conf.api.conductor else None
+    gunicorn_server.Server(app, load, lambda app: attached_to_api(app, with_conductor)).run()
 
-    gunicorn_server.Server(app, load, lambda app: attach_api(app, conductor if app.conf.api.conductor else None)).run()
 
-
-def attach_api(app, conductor=None):
-    """What every API worker process runs besides its requests: a heartbeat, the carrying of wake-ups, perhaps a conductor.
+def attached_to_api(app, conductor=None):
+    """What every API worker process runs besides its requests: the carrying of wake-ups, a heartbeat, perhaps a conductor.
 
     :param conductor: see :func:`run_api`.
     """
     from kodiak.common import heartbeat, wake
-    bell = wake.Doorbell(app.conf.run_path, app.name, app.db)
-    heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at).start()
+    parts = [wake.Doorbell(app.conf.run_path, app.name, app.db, hear=conductor is not None),
+             heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at)]
     if conductor is not None:
         module, topic = conductor
-        part = dataclasses.replace(app, binary=f'kodiak-{app.name}-conductor', background=[], on_reload=app.on_reload,
-                                   bus=rpc.Bus(app.conf))
+        part = dataclasses.replace(app, binary=f'kodiak-{app.name}-conductor', background=[], bus=rpc.Bus(app.conf))
         importlib.import_module(module).build(part)
-        part.background += [bell, Status(part), heartbeat.Heartbeat(app.db, app.host, part.binary, topic, app.version,
-                                                              started_at=app.started_at)]
-        app.background.append(part)
-    else:
-        bell.start(hear=False)
-    app.start()
-    LOG.info('%s is up on %s', app.binary, app.host)
+        parts += [part, Status(part), heartbeat.Heartbeat(app.db, app.host, part.binary, topic, app.version,
+                                                          started_at=app.started_at)]
+    return parts
 
 
 def run_worker(name, build, *, opts=None, defaults=None, argv=None, binary=None, topic=None, database=True):

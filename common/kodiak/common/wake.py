@@ -64,25 +64,27 @@ class Doorbell:
     :param service: the service's short name.
     :param db: its database; a ring from another process wakes the listeners of this one.
     :param kinds: the kinds of work carried; ``hosts`` is what agents of hosts are to be hinted at.
+    :param hear: False for a process that does no such work: it tells the others, and is not told.
     """
 
-    def __init__(self, run_path, service, db, kinds=('saga', 'outbox', 'hosts')):
+    def __init__(self, run_path, service, db, kinds=('saga', 'outbox', 'hosts'), hear=True):
         self.folder = os.path.join(run_path, service + '.wake')
         self.db = db
         self.kinds = kinds
+        self.hear = hear
         self._out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._in = None
         self._senders = []
         self.path = None
 
-    def start(self, hear=True):
-        """Carry this process's wake-ups to the others and, unless ``hear`` is False, hear theirs."""
+    def start(self):
+        """Carry this process's wake-ups to the others and hear theirs."""
         for kind in self.kinds:
             def sender(kind=kind):
                 self.ring(kind)
             self._senders.append((kind, sender))
             listen(self.db, kind, sender)
-        if hear:
+        if self.hear:
             os.makedirs(self.folder, mode=0o750, exist_ok=True)
             self.path = os.path.join(self.folder, f'{os.getpid()}.{id(self):x}')
             self._in = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

@@ -142,7 +142,9 @@ def world(tmp_path):
     made.db.close()
 
 
-def test_an_api_answers_reloads_and_drains(world):
+@pytest.mark.parametrize('workers', [1, 2])
+def test_an_api_answers_reloads_and_drains(world, workers):
+    world.configure(debug=False, api=f'workers = {workers}')
     process = world.run('api')
     assert until(lambda: world.get('/')) == (200, 'debug=False')
     status, text = world.get('/metrics')
@@ -150,7 +152,7 @@ def test_an_api_answers_reloads_and_drains(world):
     assert 'kodiak_http_request_seconds_count{code="200",method="GET",route="/",service="try"}' in text
     row = until(world.beats)[0]
     assert (row['host'], row['binary']) == ('host1', 'kodiak-try-api')
-    world.configure(debug=True)
+    world.configure(debug=True, api=f'workers = {workers}')
     process.send_signal(signal.SIGHUP)
     assert until(lambda: world.get('/')[1] == 'debug=True')
     slow = []

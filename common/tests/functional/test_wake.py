@@ -49,12 +49,13 @@ def test_other_databases_and_those_who_left_are_not_woken(databases):
 
 def test_a_doorbell_reaches_the_other_process_and_does_not_echo(databases, tmp_path):
     # Two engines stand for two processes.
-    api, conductor = (wake.Doorbell(str(tmp_path), 'try', database) for database in databases)
+    api, conductor = (wake.Doorbell(str(tmp_path), 'try', database, hear=hear)
+                      for database, hear in zip(databases, (False, True), strict=True))
     rung, echoed = threading.Event(), []
     wake.listen(databases[1], 'saga', rung.set)
     wake.listen(databases[0], 'saga', lambda: echoed.append(1))
     conductor.start()
-    api.start(hear=False)
+    api.start()
     try:
         with databases[0].write() as connection:
             wake.after_commit(connection, 'saga')
