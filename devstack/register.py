@@ -169,6 +169,11 @@ def register_networks(admin, demo):
     admin.ensure('network', '/v2.0/subnets', 'subnet', {
         'name': public_name + '-subnet', 'network_id': public['id'], 'ip_version': 4, 'cidr': ENV['FLOATING_RANGE'],
         'gateway_ip': ENV['PUBLIC_NETWORK_GATEWAY'], 'enable_dhcp': False}, network_id=public['id'])
+    # Projects without a network of their own get one from these where a server asks for it ("--nic auto").
+    for version, prefix, length in ((4, '10.128.0.0/10', 24), (6, 'fd6b:6f64:6961::/48', 64)):
+        admin.ensure('network', '/v2.0/subnetpools', 'subnetpool', {
+            'name': f'default-v{version}', 'prefixes': [prefix], 'default_prefixlen': length, 'is_default': True, 'shared': True},
+            name=f'default-v{version}')
     project = demo.project_id
     private = demo.ensure('network', '/v2.0/networks', 'network', {'name': private_name},
                           name=private_name, project_id=project)

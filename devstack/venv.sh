@@ -10,15 +10,28 @@ find_python() {
         command -v "$candidate"
         return 0
     done
-    echo 'No Python >= 3.11 with venv and ensurepip was found. On Debian: apt-get install python3-venv' >&2
     return 1
+}
+
+# Installs Debian's packages, by root or by a user whom sudo serves; fails where neither is so.
+install_debian() {
+    local root=()
+    command -v apt-get > /dev/null || return 1
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    command -v "${root[0]:-apt-get}" > /dev/null || return 1
+    echo "apt-get install $*"
+    { "${root[@]}" apt-get update -q && "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } > /dev/null
 }
 
 # make_venv FOLDER: an empty virtual environment; one that is there and whose Python still starts is kept.
 make_venv() {
     local python
     if ! "$1/bin/python" -c '' 2> /dev/null; then
-        python=$(find_python) || return 1
+        find_python > /dev/null || install_debian python3-venv || true
+        python=$(find_python) || {
+            echo 'No Python >= 3.11 with venv and ensurepip was found. On Debian, by root: apt-get install python3-venv' >&2
+            return 1
+        }
         rm -rf "$1"
         "$python" -m venv "$1"
     fi

@@ -202,8 +202,8 @@ def fitting(connection, conf, project_id, flavor, least, most):
 # Rows
 
 def hostname_of(name, uuid):
-    """A host name made of a server's name."""
-    cleaned = re.sub(r'[^a-z0-9.-]', '', re.sub(r'[ _]', '-', name.lower())).strip('.-')[:63].strip('.-')
+    """A host name, without a domain, made of a server's name."""
+    cleaned = re.sub(r'[^a-z0-9-]', '', re.sub(r'[ _.]', '-', name.lower())).strip('-')[:63].strip('-')
     return cleaned or f'server-{uuid}'
 
 

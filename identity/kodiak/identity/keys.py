@@ -12,6 +12,7 @@ import time
 from kodiak.common import tokens
 
 NEXT, CURRENT, OLD = 'next.pem', 'current.pem', 'old-'
+TICK = 1_000_000_000    # nanoseconds within which two changes of a folder may bear the same time
 
 
 class NoKeys(Exception):
@@ -53,7 +54,7 @@ class KeyRing:
         if stamp == self._stamp and stamp is not None:
             return
         with self._lock:
-            self._read(stamp)
+            self._read(stamp if stamp is not None and abs(time.time_ns() - stamp) > TICK else None)
 
     def _read(self, stamp):
         found = {}
