@@ -219,8 +219,8 @@ class Scheduler:
     def _refusal(self):
         reasons = [f'{count} dropped by {name}' for name, count in self.dropped.most_common()]
         missing = placement.explain(self.connection, self.wanted, required=self.required, forbidden=self.forbidden)
-        if missing:
-            reasons.append(missing)
+        if missing and (not reasons or ' lack ' in missing):
+            reasons.append(missing.rstrip('.'))
         return NoValidHost('No valid host was found. ' + ('; '.join(reasons) if reasons else 'There are no hosts') + '.')
 
 

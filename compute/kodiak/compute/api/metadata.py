@@ -1,4 +1,4 @@
-"""The metadata service: what guests read about themselves.
+"""The metadata service: what guests read about themselves, and the password that they report.
 
 The network's metadata proxy says which server asks (``X-Instance-ID``) and proves it with an HMAC under a shared secret;
 nothing here is reached with a token.
@@ -7,11 +7,13 @@ import hashlib
 import hmac
 import re
 
-from kodiak.common import wsgi
+from kodiak.common import errors, wsgi
 from kodiak.compute import guests, metadata, store
 from kodiak.compute.agent import state
 
-PASSWORD = re.compile(r'^openstack/(latest|20\d\d-\d\d-\d\d)/password$')
+PLAIN = 'text/plain; charset=UTF-8'
+PASSWORD = re.compile(r'^openstack/(latest|\d{4}-\d\d-\d\d)/password$')
+#: An encrypted password is base64 of one RSA block.
 LONGEST_PASSWORD = 1024
 
 
@@ -22,59 +24,58 @@ class Metadata:
         self.app = app
 
     def __call__(self, environ, start_response):
-        status, body, kind = self._answer(environ)
+        environ['kodiak.route'] = 'metadata'
+        try:
+            status, (body, kind) = '200 OK', self._answer(environ)
+        except errors.Error as error:
+            status, body, kind = f'{error.code} {error.title}', error.message.encode() + b'\n', PLAIN
         start_response(status, [('Content-Type', kind), ('Content-Length', str(len(body)))])
         return [body]
 
     def _answer(self, environ):
-        plain = 'text/plain; charset=UTF-8'
-        environ['kodiak.route'] = 'metadata'
         path = (environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')).strip('/')
-        posted = environ['REQUEST_METHOD'] == 'POST' and PASSWORD.match(path)
-        if environ['REQUEST_METHOD'] not in ('GET', 'HEAD') and not posted:
-            return '405 Method Not Allowed', b'Only GET is answered here.\n', plain
-        uuid, project = environ.get('HTTP_X_INSTANCE_ID', ''), environ.get('HTTP_X_TENANT_ID', '')
-        if not uuid:
-            return '400 Bad Request', b'X-Instance-ID header is missing from request.\n', plain
-        secret = self.app.conf.metadata.shared_secret
-        expected = hmac.new(secret.encode(), uuid.encode(), hashlib.sha256).hexdigest()
-        if not secret or not hmac.compare_digest(expected.encode(), environ.get('HTTP_X_INSTANCE_ID_SIGNATURE', '').encode(
-                'latin-1', 'replace')):
-            return '403 Forbidden', b'Invalid proxy request signature.\n', plain
+        uuid, project = self._caller(environ)
         with self.app.db.read() as connection:
             row = store.get(connection, uuid)
             guest = guests.get(connection, uuid, row['host']) if row and row['host'] else None
             spec = store.spec(connection, uuid) if row else {}
         if row is None or row['deleted'] or guest is None or (project and project != row['project_id']):
-            return '404 Not Found', b'There is no such instance.\n', plain
-        if posted:
-            return (*self._keep_password(environ, uuid), plain)
+            raise errors.NotFound('There is no such instance.')
+        method = environ['REQUEST_METHOD']
         if PASSWORD.match(path):
-            return '200 OK', (spec.get('guest_password') or '').encode(), plain
+            return self._password(environ, uuid, spec) if method == 'POST' else ((spec.get('guest_password') or '').encode(), PLAIN)
+        if method not in ('GET', 'HEAD'):
+            raise errors.MethodNotAllowed('Only GET is answered here.')
         told = state.Spec.load(guests.instance(guest, row, {**spec, 'admin_password': None}, self.app.conf)['spec'])
         found = metadata.lookup(told, path)
         if found is None:
-            return '404 Not Found', b'There is nothing here.\n', plain
-        return '200 OK', found, 'application/json' if path.endswith('.json') else plain
+            raise errors.NotFound('There is nothing here.')
+        return found, 'application/json' if path.endswith('.json') else PLAIN
 
+    def _caller(self, environ):
+        uuid = environ.get('HTTP_X_INSTANCE_ID', '')
+        if not uuid:
+            raise errors.BadRequest('X-Instance-ID header is missing from request.')
+        secret = self.app.conf.metadata.shared_secret
+        expected = hmac.new(secret.encode(), uuid.encode(), hashlib.sha256).hexdigest()
+        signature = environ.get('HTTP_X_INSTANCE_ID_SIGNATURE', '')
+        if not secret or not hmac.compare_digest(expected.encode(), signature.encode('latin-1', 'replace')):
+            raise errors.Forbidden('Invalid proxy request signature.')
+        return uuid, environ.get('HTTP_X_TENANT_ID', '')
 
-    def _keep_password(self, environ, uuid):
-        """Keep the password that a guest posts, once; its owner reads it with os-server-password."""
+    def _password(self, environ, uuid, spec):
         length = environ.get('CONTENT_LENGTH') or '0'
         if not length.isdigit() or int(length) > LONGEST_PASSWORD:
-            return '400 Bad Request', f'Request is too long: a password has at most {LONGEST_PASSWORD} bytes.\n'.encode()
-        try:
-            text = environ['wsgi.input'].read(int(length)).decode()
-        except UnicodeDecodeError:
-            return '400 Bad Request', b'A password is UTF-8 text.\n'
+            raise errors.BadRequest(f'A password has at most {LONGEST_PASSWORD} bytes.')
+        text = environ['wsgi.input'].read(int(length)).decode('ascii', 'replace')
 
-        def keep(connection):
-            spec = store.spec(connection, uuid)
-            if spec.get('guest_password'):
-                return '409 Conflict', b'This server has a password. Its owner can clear it.\n'
-            store.save_spec(connection, uuid, {**spec, 'guest_password': text})
-            return '200 OK', b''
-        return self.app.db.transact(keep)
+        def write(connection):
+            found = store.spec(connection, uuid)
+            if found.get('guest_password'):
+                raise errors.Conflict('The password was reported before.')
+            store.save_spec(connection, uuid, {**found, 'guest_password': text})
+        self.app.db.transact(write)
+        return b'', PLAIN
 
 
 def app_factory(global_conf, **local):

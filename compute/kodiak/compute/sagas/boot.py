@@ -1,5 +1,5 @@
 """The birth of a server: a host with its claim, ports, the guest."""
-from kodiak.common import errors, saga
+from kodiak.common import saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, placement, ports, record, scheduler, states, store
 from kodiak.compute.sagas import common, wiring
@@ -97,7 +97,9 @@ def unspawn(work):
 def failed(work, error):
     """Try another host, or tell the owner why there is no server. One that is being deleted is left to that."""
     tried = [*work.data.get('excluded', ()), *([work.data['host']] if work.data.get('host') else [])]
-    final = not isinstance(error, common.HostFault) or (error.detail or {}).get('final')
+    # Errors come here as they were recorded: by their kind and detail, not their class.
+    detail = error.detail if isinstance(error.detail, dict) else {}
+    final = 'host' not in detail or detail.get('final')
 
     def write(connection, row):
         if row is None or row['deleted'] or row['task_state'] in ('deleting', 'soft-deleting'):
@@ -107,9 +109,9 @@ def failed(work, error):
             saga.start(connection, SAGA, row['uuid'], {'excluded': tried}, work.context,
                        deadline=work.app.conf.compute.boot_timeout)
             return
-        message = error.message if isinstance(error, errors.Error) else str(error)
-        if tried and isinstance(error, scheduler.NoValidHost):
-            message = f'Exceeded maximum number of retries: tried {", ".join(tried)}. {message}'
+        message = error.message
+        if tried and error.kind == 'NoValidHost':
+            message = f'Tried {", ".join(tried)}, which failed. {message}'
         store.fail(connection, row, message, code=500)
         record.finish(connection, row['uuid'], error=message)
     common.alter(work, write)

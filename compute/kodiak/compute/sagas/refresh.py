@@ -7,7 +7,10 @@ from kodiak.compute.sagas import common
 
 def read(work):
     """Read the ports and write what differs."""
-    row = common.row_of(work)
+    with work.db.read() as connection:
+        row = store.get(connection, work.resource_id)
+    if row is None or row['deleted']:
+        return
     entries = ports.look(work.app.clients.network, row)
     if entries == row['networks']:
         return
@@ -23,6 +26,8 @@ SAGA = Saga('refresh', [Step('read', read)], deadline=120)
 
 def begin(connection, row, context):
     """Have the addresses of a server read again, once for any number of events that come before it begins."""
+    if row['task_state'] == 'deleting':
+        return
     for pending in saga.active(connection, row['uuid']):
         if pending['name'] == SAGA.name and pending['step'] == 0 and pending['lease_owner'] is None:
             return
