@@ -246,7 +246,7 @@ def make(connection, conf, context, wanted, spec, least, most):
             'group_uuid': group and group['uuid']}
         store.insert(connection, row, spec)
         record.begin(connection, uuid, 'create', context, event='compute__do_build_and_run_instance')
-        saga.start(connection, boot.SAGA, uuid, {}, context, deadline=conf.compute.boot_timeout)
+        saga.start(connection, boot.SAGA, uuid, {}, context)
         rows.append(row)
     return rows
 

@@ -6,8 +6,11 @@ CONDUCTOR, TOPIC = 'kodiak.compute.conductor', 'compute-conductor'
 
 
 def load_conf(args=()):
-    """The configuration of a process of compute."""
-    return config.load('compute', options.OPTS, args=args, defaults=options.DEFAULTS)
+    """The whole configuration of compute, as its admin command reads it: every process has its part of it."""
+    from kodiak.compute.agent import conf as agent
+    from kodiak.compute.console import conf as console
+    opts = {**options.OPTS, **agent.OPTS, **console.OPTS}
+    return config.load('compute', opts, args=args, defaults=options.DEFAULTS)
 
 
 def load_api(app):

@@ -121,7 +121,7 @@ def inventories(conf, sent):
     return {
         'VCPU': inventory(sent['vcpus'], options.cpu_allocation_ratio),
         'MEMORY_MB': inventory(sent['memory_mb'], options.ram_allocation_ratio, options.reserved_memory),
-        'DISK_GB': inventory(sent['disk_gb'], options.disk_allocation_ratio, options.reserved_disk)}
+        'DISK_GB': inventory(sent['disk_gb'], options.disk_allocation_ratio)}
 
 
 class Watch:

@@ -11,12 +11,10 @@ OPTS = {
     'compute': [
         cfg.StrOpt('default_availability_zone', default='nova',
                    help='Zone of hosts that are in no aggregate with one of its own.'),
-        cfg.StrOpt('default_schedule_zone', help='Zone of servers whose owner asks for none; any if unset.'),
         cfg.DictOpt('quotas', default={}, help='Limits of projects that have none of their own, for example '
                                                '"instances:20,cores:-1"; those not named keep their defaults: '
                                                + ', '.join(f'{name}:{limit}' for name, limit in QUOTAS.items()) + '.'),
         cfg.IntOpt('boot_attempts', default=3, min=1, help='How many hosts are tried for a server before it is in error.'),
-        cfg.IntOpt('boot_timeout', default=600, min=10, help='Seconds that a server may take to become active on one host.'),
         cfg.IntOpt('stop_timeout', default=60, min=0, help='Seconds that a guest may take to shut down.'),
         cfg.IntOpt('reclaim_interval', default=0, min=0,
                    help='Seconds that deleted servers can still be restored; 0 deletes at once.'),
@@ -32,7 +30,6 @@ OPTS = {
         cfg.FloatOpt('ram_allocation_ratio', default=1.0, min=0.1, help='Memory offered for the memory of a host.'),
         cfg.FloatOpt('disk_allocation_ratio', default=1.0, min=0.1, help='Disk space offered for that of a host.'),
         cfg.IntOpt('reserved_memory', default=512, min=0, help='Memory of each host that guests do not get, in MiB.'),
-        cfg.IntOpt('reserved_disk', default=0, min=0, help='Disk space of each host that guests do not get, in GiB.'),
     ],
 }
 

@@ -120,7 +120,7 @@ class Scheduler:
             checks.append(('forced host', lambda row: self.forced in (row['host'], row['node'])))
         if self.spec.get('forced_node'):
             checks.append(('forced node', lambda row: row['node'] == self.spec['forced_node']))
-        zone = self.row['pinned_zone'] or self.conf.compute.default_schedule_zone
+        zone = self.row['pinned_zone']
         self.zones = zones_of(self.connection, self.conf.compute.default_availability_zone,
                               None if len(known) > 500 else [row['host'] for row in known])
         if zone:

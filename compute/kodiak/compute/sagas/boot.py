@@ -106,8 +106,7 @@ def failed(work, error):
             return
         if not final and len(tried) < work.app.conf.compute.boot_attempts:
             store.save(connection, row, task_state='scheduling')
-            saga.start(connection, SAGA, row['uuid'], {'excluded': tried}, work.context,
-                       deadline=work.app.conf.compute.boot_timeout)
+            saga.start(connection, SAGA, row['uuid'], {'excluded': tried}, work.context)
             return
         message = error.message
         if tried and error.kind == 'NoValidHost':
