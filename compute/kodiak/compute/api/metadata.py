@@ -43,7 +43,7 @@ class Metadata:
             raise errors.NotFound('There is no such instance.')
         method = environ['REQUEST_METHOD']
         if PASSWORD.match(path):
-            return self._password(environ, uuid, spec) if method == 'POST' else ((spec.get('guest_password') or '').encode(), PLAIN)
+            return self._password(environ, uuid) if method == 'POST' else ((spec.get('guest_password') or '').encode(), PLAIN)
         if method not in ('GET', 'HEAD'):
             raise errors.MethodNotAllowed('Only GET is answered here.')
         told = state.Spec.load(guests.instance(guest, row, {**spec, 'admin_password': None}, self.app.conf)['spec'])
@@ -63,11 +63,14 @@ class Metadata:
             raise errors.Forbidden('Invalid proxy request signature.')
         return uuid, environ.get('HTTP_X_TENANT_ID', '')
 
-    def _password(self, environ, uuid, spec):
+    def _password(self, environ, uuid):
         length = environ.get('CONTENT_LENGTH') or '0'
         if not length.isdigit() or int(length) > LONGEST_PASSWORD:
             raise errors.BadRequest(f'A password has at most {LONGEST_PASSWORD} bytes.')
-        text = environ['wsgi.input'].read(int(length)).decode('ascii', 'replace')
+        try:
+            text = environ['wsgi.input'].read(int(length)).decode('ascii')
+        except UnicodeError:
+            raise errors.BadRequest('An encrypted password is base64.') from None
 
         def write(connection):
             found = store.spec(connection, uuid)

@@ -50,13 +50,13 @@ servers = sa.Table(
     sa.Column('launch_index', sa.Integer, nullable=False),
     sa.Column('group_uuid', _uuid, index=True),
     sa.Column('disk_config', sa.String(8), nullable=False),      # AUTO, MANUAL
-    sa.Column('metadata', db.JSON(), nullable=False),
+    sa.Column('metadata', db.JSON, nullable=False),
     sa.Column('tags', db.JSON, nullable=False),
-    sa.Column('networks', db.JSON(), nullable=False),        # ports and their addresses (kodiak.compute.ports)
+    sa.Column('networks', db.JSON, nullable=False),        # ports and their addresses (kodiak.compute.ports)
     sa.Column('addresses', sa.Text, nullable=False),             # all its addresses, separated by blanks, for filters
     sa.Column('security_groups', db.JSON, nullable=False),       # names
-    sa.Column('volumes', db.JSON(), nullable=False),
-    sa.Column('fault', db.JSON()),
+    sa.Column('volumes', db.JSON, nullable=False),
+    sa.Column('fault', db.JSON),
     sa.Column('created_at', sa.DateTime, nullable=False),
     sa.Column('updated_at', sa.DateTime, nullable=False),
     sa.Column('launched_at', sa.DateTime),
@@ -72,7 +72,7 @@ servers = sa.Table(
 specs = sa.Table(
     'server_specs', metadata,
     sa.Column('server_uuid', _uuid, primary_key=True),
-    sa.Column('data', db.JSON(), nullable=False))
+    sa.Column('data', db.JSON, nullable=False))
 
 server_tags = sa.Table(
     'server_tags', metadata,
@@ -89,14 +89,14 @@ guests = sa.Table(
     sa.Column('desired', sa.String(16), nullable=False),
     sa.Column('desired_generation', sa.Integer, nullable=False),
     sa.Column('flavor', db.JSON, nullable=False),                # the size that it should have on this host
-    sa.Column('operations', db.JSON(), nullable=False),      # agent.state.Operation
+    sa.Column('operations', db.JSON, nullable=False),      # agent.state.Operation
     sa.Column('last_number', sa.Integer, nullable=False),        # of the newest operation ever asked for
     sa.Column('source', db.JSON),
     sa.Column('rescue', db.JSON),
     sa.Column('built', sa.Boolean, nullable=False),
     sa.Column('settled', sa.Integer, nullable=False),            # generation that the agent has brought about
     sa.Column('power_state', sa.String(16)),                     # as last reported
-    sa.Column('outcomes', db.JSON(), nullable=False),
+    sa.Column('outcomes', db.JSON, nullable=False),
     sa.Column('plugged', db.JSON, nullable=False),
     sa.Column('fault', db.JSON),
     sa.Column('reported_at', sa.DateTime),

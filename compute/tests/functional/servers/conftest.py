@@ -2,6 +2,7 @@
 import dataclasses
 import functools
 import ipaddress
+import os
 import re
 import tempfile
 import time
@@ -23,6 +24,8 @@ from kodiak.compute.agent import conf as agent_options
 from kodiak.compute.drivers.fake import FakeDriver
 from kodiak.compute.sagas import ALL
 
+SERVER = os.environ.get('KODIAK_TEST_DATABASE')
+
 
 @functools.cache
 def empty_database():
@@ -36,10 +39,23 @@ _databases = []
 
 
 def database(number):
-    """An empty database. They are emptied and used again: an engine remembers the statements that it has compiled."""
+    """An empty database. They are emptied and used again: an engine remembers the statements that it has compiled.
+
+    ``KODIAK_TEST_DATABASE`` names an empty one on a server (an SQLAlchemy URL) to be used in place of SQLite; tests that need
+    several clouds are skipped then.
+    """
+    if SERVER and number:
+        pytest.skip('there is one database on the server')
     if number == len(_databases):
-        _databases.append(db.Database(f'sqlite:///{tempfile.mkdtemp()}/compute.sqlite'))
+        _databases.append(db.Database(SERVER or f'sqlite:///{tempfile.mkdtemp()}/compute.sqlite'))
+        if SERVER:
+            models.metadata.create_all(_databases[0].engine)
     found = _databases[number]
+    if SERVER:
+        with found.engine.begin() as connection:
+            for table in reversed(models.metadata.sorted_tables):
+                connection.execute(table.delete())
+        return found
     with found.engine.connect() as connection:
         empty_database().backup(connection.connection.driver_connection)
     return found
