@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db
 
-from .base import metadata
+from .base import MOMENT, metadata
 
 _uuid = sa.String(36)
 
@@ -21,7 +21,7 @@ flavors = sa.Table(
     sa.Column('is_public', sa.Boolean, nullable=False),
     sa.Column('description', sa.Text),
     sa.Column('extra_specs', db.JSON, nullable=False),
-    sa.Column('created_at', sa.DateTime, nullable=False))
+    sa.Column('created_at', MOMENT, nullable=False))
 
 flavor_projects = sa.Table(
     'flavor_projects', metadata,
@@ -36,7 +36,7 @@ keypairs = sa.Table(
     sa.Column('type', sa.String(8), nullable=False),
     sa.Column('fingerprint', sa.String(255), nullable=False),
     sa.Column('public_key', sa.Text, nullable=False),
-    sa.Column('created_at', sa.DateTime, nullable=False),
+    sa.Column('created_at', MOMENT, nullable=False),
     sa.UniqueConstraint('user_id', 'name'))
 
 #: A host with its one hypervisor. ``uuid`` is also its resource provider in Placement. ``generation`` counts the
@@ -50,8 +50,8 @@ hosts = sa.Table(
     sa.Column('agent', sa.String(255), nullable=False),
     sa.Column('generation', sa.Integer, nullable=False),
     sa.Column('resources', db.JSON, nullable=False),             # agent.state.Resources as last sent
-    sa.Column('created_at', sa.DateTime, nullable=False),
-    sa.Column('updated_at', sa.DateTime, nullable=False))
+    sa.Column('created_at', MOMENT, nullable=False),
+    sa.Column('updated_at', MOMENT, nullable=False))
 
 aggregates = sa.Table(
     'aggregates', metadata,
@@ -60,8 +60,8 @@ aggregates = sa.Table(
     sa.Column('name', sa.String(255), nullable=False, unique=True),
     sa.Column('zone', sa.String(255)),
     sa.Column('metadata', db.JSON, nullable=False),
-    sa.Column('created_at', sa.DateTime, nullable=False),
-    sa.Column('updated_at', sa.DateTime))
+    sa.Column('created_at', MOMENT, nullable=False),
+    sa.Column('updated_at', MOMENT))
 
 aggregate_hosts = sa.Table(
     'aggregate_hosts', metadata,
@@ -77,4 +77,4 @@ groups = sa.Table(
     sa.Column('name', sa.String(255), nullable=False),
     sa.Column('policy', sa.String(32), nullable=False),
     sa.Column('rules', db.JSON, nullable=False),
-    sa.Column('created_at', sa.DateTime, nullable=False))
+    sa.Column('created_at', MOMENT, nullable=False))

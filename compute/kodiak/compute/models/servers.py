@@ -1,13 +1,10 @@
 """Servers, what an agent is told and has said about them, and the record of what was done to them."""
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from kodiak.common import db
 
-from .base import metadata
+from .base import LONG_TEXT, MOMENT, metadata
 
-# MySQL's TEXT ends at 64 KiB.
-LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb')
 _uuid = sa.String(36)
 
 #: What a user calls a server. ``doc`` is what listings show of it, rendered whenever the row is written
@@ -24,7 +21,7 @@ servers = sa.Table(
     sa.Column('status', sa.String(32), nullable=False),          # as users see it: states.status()
     sa.Column('vm_state', sa.String(32), nullable=False),
     sa.Column('task_state', sa.String(32)),
-    sa.Column('task_deadline', sa.DateTime, index=True),         # set exactly while task_state is
+    sa.Column('task_deadline', MOMENT, index=True),         # set exactly while task_state is
     sa.Column('power_state', sa.Integer, nullable=False),
     sa.Column('progress', sa.Integer, nullable=False),
     sa.Column('host', sa.String(255), index=True),
@@ -57,11 +54,11 @@ servers = sa.Table(
     sa.Column('security_groups', db.JSON, nullable=False),       # names
     sa.Column('volumes', db.JSON, nullable=False),
     sa.Column('fault', db.JSON),
-    sa.Column('created_at', sa.DateTime, nullable=False),
-    sa.Column('updated_at', sa.DateTime, nullable=False),
-    sa.Column('launched_at', sa.DateTime),
-    sa.Column('terminated_at', sa.DateTime),
-    sa.Column('deleted_at', sa.DateTime),
+    sa.Column('created_at', MOMENT, nullable=False),
+    sa.Column('updated_at', MOMENT, nullable=False),
+    sa.Column('launched_at', MOMENT),
+    sa.Column('terminated_at', MOMENT),
+    sa.Column('deleted_at', MOMENT),
     sa.Column('deleted', sa.Boolean, nullable=False),
     sa.Column('doc', LONG_TEXT, nullable=False),
     sa.Index('ix_servers_owner', 'deleted', 'project_id', 'created_at'),
@@ -99,8 +96,8 @@ guests = sa.Table(
     sa.Column('outcomes', db.JSON, nullable=False),
     sa.Column('plugged', db.JSON, nullable=False),
     sa.Column('fault', db.JSON),
-    sa.Column('reported_at', sa.DateTime),
-    sa.Column('created_at', sa.DateTime, nullable=False),
+    sa.Column('reported_at', MOMENT),
+    sa.Column('created_at', MOMENT, nullable=False),
     sa.Index('ix_guests_look', 'host', 'generation'))
 
 actions = sa.Table(
@@ -112,8 +109,8 @@ actions = sa.Table(
     sa.Column('user_id', sa.String(64)),
     sa.Column('project_id', sa.String(64)),
     sa.Column('message', sa.String(255)),
-    sa.Column('started_at', sa.DateTime, nullable=False),
-    sa.Column('updated_at', sa.DateTime, nullable=False),
+    sa.Column('started_at', MOMENT, nullable=False),
+    sa.Column('updated_at', MOMENT, nullable=False),
     sa.Index('ix_server_actions_server', 'server_uuid', 'started_at'),
     sa.UniqueConstraint('server_uuid', 'request_id'))
 
@@ -122,8 +119,8 @@ action_events = sa.Table(
     sa.Column('id', sa.Integer, primary_key=True),
     sa.Column('action_id', sa.Integer, nullable=False, index=True),
     sa.Column('event', sa.String(64), nullable=False),
-    sa.Column('started_at', sa.DateTime, nullable=False),
-    sa.Column('finished_at', sa.DateTime),
+    sa.Column('started_at', MOMENT, nullable=False),
+    sa.Column('finished_at', MOMENT),
     sa.Column('result', sa.String(16)),
     sa.Column('details', sa.Text),
     sa.Column('host', sa.String(255)))
@@ -144,13 +141,13 @@ migrations = sa.Table(
     sa.Column('old_flavor', db.JSON),
     sa.Column('new_flavor', db.JSON),
     sa.Column('old_state', sa.String(32)),                       # vm_state that a revert goes back to
-    sa.Column('created_at', sa.DateTime, nullable=False),
-    sa.Column('updated_at', sa.DateTime, nullable=False))
+    sa.Column('created_at', MOMENT, nullable=False),
+    sa.Column('updated_at', MOMENT, nullable=False))
 
 console_tokens = sa.Table(
     'console_tokens', metadata,
     sa.Column('token_hash', sa.String(64), primary_key=True),
     sa.Column('server_uuid', _uuid, nullable=False, index=True),
     sa.Column('kind', sa.String(16), nullable=False),
-    sa.Column('expires_at', sa.DateTime, nullable=False),
+    sa.Column('expires_at', MOMENT, nullable=False),
     sa.Column('host', sa.String(255), nullable=False))
