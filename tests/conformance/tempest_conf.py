@@ -16,7 +16,7 @@ FEATURES = {
         'suspend': True, 'interface_attach': True, 'snapshot': True, 'personality': True, 'rescue': True, 'stable_rescue': True,
         'config_drive': True, 'metadata_service': True, 'vnc_console': True, 'serial_console': False, 'spice_console': False,
         'unified_limits': False, 'swap_volume': False, 'volume_multiattach': False, 'attach_encrypted_volume': False,
-        'hostname_fqdn_sanitization': True, 'ide_bus': True, 'vtpm_live_migration': False,
+        'hostname_fqdn_sanitization': True, 'dhcp_domain': '', 'ide_bus': True, 'vtpm_live_migration': False,
     },
     'identity-feature-enabled': {
         'trust': True, 'application_credentials': True, 'access_rules': True, 'project_tags': True,
