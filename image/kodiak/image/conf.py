@@ -32,6 +32,13 @@ OPTS = {
         cfg.ListOpt('web_hosts', default=[], help='Hosts that a web-download may go to; any if empty.'),
         cfg.ListOpt('web_networks', default=[],
                     help='Networks (CIDR) that a web-download may go to although their addresses are not public.'),
+        cfg.BoolOpt('unpack', default=False,
+                    help='Unpack gzip and zip data that is imported into images whose container format is bare.'),
+        cfg.StrOpt('convert_to', choices=['raw', 'qcow2', 'vmdk', 'vdi', 'vhd', 'vhdx'],
+                   help='Disk format that imported images are converted to, unless the import asks for another; not at all if '
+                        'unset.'),
+        cfg.DictOpt('inject', default={},
+                    help='Properties that every image gets that somebody else than an administrator imports.'),
         cfg.IntOpt('threads', default=4, min=1, help='Imports that one API process runs at the same time.'),
     ],
     'cache': [

@@ -5,13 +5,14 @@ there, and is then promoted, or copied to the other stores. Blobs have ids that 
 that is run again finds what it made the first time.
 """
 import logging
+import os
 import uuid
 
 import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import blobs, catalog, formats, quotas, remote, tasks, uploads, web
+from . import blobs, catalog, convert, formats, quotas, remote, tasks, unpack, uploads, web
 from .drivers import base
 from .models import blobs as table
 from .models import images
@@ -33,10 +34,11 @@ def delete(connection, image_id, delay):
     blobs.doom(connection, table.c.image_id == image_id, delay)
 
 
-def start(connection, context, image, stores, request, kind='api_image_import'):
+def start(connection, context, image, stores, request, inject, kind='api_image_import'):
     """Claim an image and start its import; returns the task's row.
 
     :param stores: ids of the stores that are to have the data. :param request: the body of the import request.
+    :param inject: properties that the image gets by being imported.
     :raises Conflict: the image is in another state, or is being imported.
     """
     method = request['method']['name']
@@ -53,7 +55,7 @@ def start(connection, context, image, stores, request, kind='api_image_import'):
     saga.start(connection, IMPORT, image['id'], {
         'task': task['id'], 'method': method, 'uri': request['method'].get('uri'), 'request': request['method'],
         'stores': stores, 'all': request.get('all_stores_must_succeed', True), 'owner': image['owner'], 'kind': kind,
-        'disk_format': now['disk_format'], 'container_format': now['container_format']}, context, DEADLINE)
+        'disk_format': now['disk_format'], 'container_format': now['container_format'], 'inject': inject}, context, DEADLINE)
     return task
 
 
@@ -73,8 +75,11 @@ def progress(work, verb='Copied'):
     return watch
 
 
-def take(work, step, store, read, expected=None, inspector=None, verb='Copied'):
-    """Fill the blob of a step, or find it filled; returns its id and the facts of its data."""
+def take(work, step, store, read, expected=None, inspector=None, verb='Copied', limit=None):
+    """Fill the blob of a step, or find it filled; returns its id and the facts of its data.
+
+    :param limit: most bytes, where that is less than what the project may have.
+    """
     blob = blob_of(work, step, store.id)
     with work.db.read() as connection:
         row = blobs.find(connection, blob)
@@ -83,7 +88,8 @@ def take(work, step, store, read, expected=None, inspector=None, verb='Copied'):
     filling = blobs.Filling(work.app, work.resource_id, store, blob)
     work.db.transact(filling.begin)
     try:
-        limit = uploads.allowance(work.app, _image(work), expected)
+        allowed = uploads.allowance(work.app, _image(work), expected)
+        limit = allowed if limit is None else min(limit, allowed)
         outcome = filling.fill(read, inspector, limit, expected, progress(work, verb))
         if not work.db.transact(blobs.settle, blob, 'staged', facts=outcome.facts()):
             raise blobs.gone(work.resource_id)
@@ -118,15 +124,14 @@ def _fetch(work):
             raise errors.Conflict('The staged data of this image is gone. Stage it again.')
         return {'blob': row['id'], 'source': row['store'], 'facts': row['facts'], 'drop': True}
     more = {}
-    inspector = formats.Inspector(work.data['disk_format'], work.data['container_format'],
-                                  work.app.conf.formats.enforce, strict=False)
+    inspector = _inspect(work, work.data['disk_format'], work.data['container_format'])
     if method == 'web-download':
         source = web.Fetch(web.Guard(work.app.conf.imports), work.data['uri'])
     else:
         source = remote.Download(work)
         more = {'columns': source.columns, 'properties': source.properties,
                 'disk_format': source.columns['disk_format'], 'container_format': source.columns['container_format']}
-        inspector = formats.Inspector(more['disk_format'], more['container_format'], work.app.conf.formats.enforce, strict=False)
+        inspector = _inspect(work, more['disk_format'], more['container_format'])
     try:
         blob, facts = take(work, 'fetch', stores.default, source.read, source.size, inspector, 'Downloaded')
     finally:
@@ -153,10 +158,101 @@ def _unfetch(work):
         drop(work, 'fetch', [work.app.extra['stores'].default.id])
 
 
+def _inspect(work, disk_format, container_format='bare'):
+    return formats.Inspector(disk_format, container_format, work.app.conf.formats.enforce, strict=False)
+
+
+def _target(work):
+    """The disk format that the image is to have in the end; None: the one that it has."""
+    if work.data['method'] == 'copy-image':
+        return None
+    asked = work.data['request'].get('convert_to')
+    wanted = asked or work.app.conf.imports.convert_to
+    if not wanted or wanted == work.data['disk_format']:
+        return None
+    # A CD image is a CD image, and kernels are no disks; who asks for a conversion is told so.
+    if work.data['disk_format'] not in convert.QEMU or work.data['container_format'] not in ('bare', 'ova'):
+        if asked:
+            raise errors.BadRequest(f"An image of the formats {work.data['disk_format']} and {work.data['container_format']} "
+                                    'cannot be converted.')
+        return None
+    return wanted
+
+
+def _unpack(work):
+    """Take the disk out of an archive."""
+    data = work.data
+    container, facts = data['container_format'], data['facts']
+    if data['method'] == 'copy-image':
+        return None
+    if container == 'ova' and data['disk_format'] in ('vmdk', 'ova') and _target(work):
+        kind = 'ova'
+    else:
+        kind = unpack.kind(bytes.fromhex(facts['begins'])) if container == 'bare' and work.app.conf.imports.unpack else None
+    if kind is None:
+        return None
+    store = work.app.extra['stores'].default
+    limit = unpack.bound(facts['size'], uploads.allowance(work.app, _image(work)))
+    source = work.app.extra['stores'][data['source']].open(data['blob'])
+    try:
+        reader = unpack.READERS[kind](source.read)
+        blob, new = take(work, 'unpack', store, reader.read, None, _inspect(work, data['disk_format']), 'Unpacked', limit)
+    finally:
+        source.close()
+    return {'blob': blob, 'source': store.id, 'facts': new, 'container_format': 'bare',
+            'columns': {**data.get('columns', {}), 'container_format': 'bare'}}
+
+
+def _ununpack(work):
+    drop(work, 'unpack', [work.app.extra['stores'].default.id])
+
+
 def _judge(work):
     """Refuse what an image cannot hold."""
     if work.data['facts'].get('refused'):
         raise errors.BadRequest(work.data['facts']['refused'])
+
+
+def _convert(work):
+    """Bring the data into the disk format that the image is to have."""
+    data, target = work.data, _target(work)
+    if target is None:
+        return None
+    stores = work.app.extra['stores']
+    blob = blob_of(work, 'convert', stores.default.id)
+    with work.db.read() as connection:
+        row = blobs.find(connection, blob)
+    if row is not None and row['state'] == 'staged':
+        facts = row['facts']
+    else:
+        limit = uploads.allowance(work.app, _image(work))
+        with convert.Scratch(work.app.conf.state_path, blob) as folder:
+            path = stores[data['source']].path_of(data['blob']) or _bring(work, folder)
+            made = convert.convert(path, data['disk_format'], target, folder, limit,
+                                   lambda text: work.db.transact(tasks.update, data['task'], message=text))
+            with open(made, 'rb', buffering=0) as file:
+                blob, facts = take(work, 'convert', stores.default, file.read, os.path.getsize(made), _inspect(work, target))
+    if facts['refused']:
+        raise errors.BadRequest(facts['refused'])
+    return {'blob': blob, 'source': stores.default.id, 'facts': facts, 'disk_format': target,
+            'columns': {**data.get('columns', {}), 'disk_format': target}}
+
+
+def _bring(work, folder):
+    """A copy of the data in a folder of this host."""
+    path = os.path.join(folder, 'source')
+    source = work.app.extra['stores'][work.data['source']].open(work.data['blob'])
+    try:
+        with open(path, 'wb') as file:
+            while data := source.read(1 << 20):
+                file.write(data)
+    finally:
+        source.close()
+    return path
+
+
+def _unconvert(work):
+    drop(work, 'convert', [work.app.extra['stores'].default.id])
 
 
 def _claim(work):
@@ -271,7 +367,9 @@ def _failed(work, error):
 IMPORT = saga.Saga('import', [
     saga.Step('begin', _begin),
     saga.Step('fetch', _fetch, _unfetch, retries=3),
+    saga.Step('unpack', _unpack, _ununpack, retries=3),
     saga.Step('judge', _judge),
+    saga.Step('convert', _convert, _unconvert, retries=3),
     saga.Step('claim', _claim, _unclaim),
     saga.Step('place', _place, _unplace, retries=3),
     saga.Step('finish', _finish),

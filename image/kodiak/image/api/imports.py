@@ -7,7 +7,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import catalog, formats, imports, uploads, web
+from .. import catalog, convert, formats, imports, uploads, web
 from ..models import tasks
 from . import attributes, rules
 from .data import BYTES, announced, body, check_formats_set, release
@@ -22,6 +22,8 @@ METHOD = {
         'name': schemas.STRING, 'uri': {'type': 'string', 'minLength': 1, 'maxLength': 4096},
         'glance_image_id': schemas.STRING, 'glance_region': schemas.STRING,
         'glance_service_interface': schemas.STRING,
+        # Ours: the disk format that the image is to have in the end.
+        'convert_to': {'type': 'string', 'enum': sorted(convert.QEMU)},
     },
 }
 REQUEST = schemas.obj({
@@ -100,7 +102,12 @@ def import_image(req, image_id):
                               f"this one is {image['status']}.")
     targets = _targets(req, image)
     uploads.allowance(req.app, image)
-    req.db.transact(imports.start, req.ctx, image, targets, req.body)
+    req.db.transact(imports.start, req.ctx, image, targets, req.body, _injected(req, method['name']))
+
+
+def _injected(req, method):
+    """The properties that an operator has imported images get."""
+    return {} if method == 'copy-image' or req.ctx.is_admin else dict(req.app.conf.imports.inject)
 
 
 def _task(row):
@@ -194,7 +201,8 @@ def create_task(req):
 
     def add(connection):
         catalog.insert(connection, values, limits)
-        row = imports.start(connection, req.ctx, values, [req.app.extra['stores'].default.id], request, 'import')
+        row = imports.start(connection, req.ctx, values, [req.app.extra['stores'].default.id], request,
+                            _injected(req, 'web-download'), 'import')
         connection.execute(sa.update(tasks).where(tasks.c.id == row['id']).values(input=given))
         return {**row, 'input': given}
     row = req.db.transact(add)

@@ -72,6 +72,10 @@ class Store(abc.ABC):
         """A binary file object at ``offset``; with a real ``fileno()`` where the kernel can send it. Raises
         :class:`NoSuchData`."""
 
+    def path_of(self, key):
+        """The path of a blob where it is a file on this host, else None."""
+        return None
+
     @abc.abstractmethod
     def remove(self, key):
         """Remove a blob, half-written ones too. Nothing there is no error: a removal may be repeated."""

@@ -41,6 +41,9 @@ class FileStore(base.Store):
         file.seek(offset)
         return file
 
+    def path_of(self, key):
+        return self._place(key)
+
     def remove(self, key):
         for path in (os.path.join(self.path, 'writing', key), self._place(key)):
             try:
@@ -52,11 +55,15 @@ class FileStore(base.Store):
         return 'file://' + os.path.abspath(self._place(key))
 
     def properties(self):
-        return {'data_dir': self.path, 'chunk_size': 1 << 20, 'thin_provisioning': False}
+        return {'data_dir': self.path, 'chunk_size': 1 << 20, 'thin_provisioning': True}
+
+
+#: A piece of nothing: it becomes a hole in the file.
+ZEROS = bytes(1 << 20)
 
 
 class FileWriter(base.Writer):
-    """Writes beside the blob's place and moves it there when all of it is on disk."""
+    """Writes beside the blob's place and moves it there when all of it is on disk. Pieces of zeros take no room."""
 
     def __init__(self, temporary, place):
         self._temporary = temporary
@@ -65,6 +72,9 @@ class FileWriter(base.Writer):
         os.chmod(temporary, 0o640)
 
     def write(self, data):
+        if data == ZEROS:
+            self._file.seek(len(data), os.SEEK_CUR)
+            return
         try:
             view = memoryview(data)
             while view:
@@ -75,6 +85,8 @@ class FileWriter(base.Writer):
             raise
 
     def commit(self):
+        # A hole at the end has been sought over, and is none before the file has its length.
+        self._file.truncate(self._file.tell())
         os.fsync(self._file.fileno())
         self._file.close()
         folder = os.path.dirname(self._place)
