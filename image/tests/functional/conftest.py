@@ -1,4 +1,5 @@
 """The image service in process: its real pipeline, SQLite, a file store, tokens from a test key."""
+import os
 import types
 
 import pytest
@@ -7,6 +8,10 @@ from kodiak.common import db, policy, testing
 from kodiak.common.runtime import Runtime
 from kodiak.image import cmd, models
 from kodiak.image.api import API
+
+
+#: An SQLAlchemy URL of a server's database that may be emptied, to run these tests on; SQLite if unset.
+SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 
 
 class Cloud(types.SimpleNamespace):
@@ -30,7 +35,9 @@ def make(tmp_path, **overrides):
         group, _, option = name.partition('__')
         conf.set_override(option, value, group=group)
     identity = testing.Identity()
-    database = db.Database(f'sqlite:///{tmp_path}/image.sqlite')
+    database = db.Database(SERVER or f'sqlite:///{tmp_path}/image.sqlite')
+    if SERVER:
+        models.metadata.drop_all(database.engine)
     models.metadata.create_all(database.engine)
     runtime = Runtime(name='image', conf=conf, db=database, policy=policy.Enforcer(conf), feed=identity.feed)
     return Cloud(runtime=runtime, identity=identity, application=cmd.load(runtime), api=API, path=tmp_path)
