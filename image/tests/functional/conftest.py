@@ -9,7 +9,6 @@ from kodiak.common.runtime import Runtime
 from kodiak.image import cmd, models
 from kodiak.image.api import API
 
-
 #: An SQLAlchemy URL of a server's database that may be emptied, to run these tests on; SQLite if unset.
 SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 
