@@ -1,12 +1,14 @@
 """The admin command, ``kodiak-identity``."""
+import dataclasses
 import getpass
+import json
 import os
 import pwd
 import sys
 
-from kodiak.common import cli, db
+from kodiak.common import cli, db, errors
 
-from . import bootstrap, core, crypt, housekeeping, keys
+from . import bootstrap, core, crypt, housekeeping, keys, mapping
 
 
 def _core(conf):
@@ -80,6 +82,22 @@ def _credential_keys(conf, options):
     return 0
 
 
+def _mapping(conf, options):
+    with open(options.rules, encoding='utf-8') as file:
+        rules = json.load(file)
+    with open(options.input, encoding='utf-8') as file:
+        assertion = dict(line.rstrip('\n').split(':', 1) for line in file if ':' in line)
+    try:
+        rules = rules.get('rules', rules) if isinstance(rules, dict) else rules
+        mapping.validate(rules)
+        found = mapping.apply(rules, {name.strip(): value.strip() for name, value in assertion.items()})
+    except errors.Error as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    print(json.dumps(dataclasses.asdict(found), indent=2))
+    return 0
+
+
 def _clear(conf, options):
     housekeeping.clear(_core(conf))
     return 0
@@ -125,6 +143,9 @@ def build(load_conf, apis):
         (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'})])
     commands.add('credential-keys', _credential_keys, 'Manage the keys that encrypt stored credentials.', [
         (['action'], {'choices': ['setup', 'rotate']})])
+    commands.add('mapping-test', _mapping,
+                 'Say whom the rules of a mapping (JSON) make of an assertion (lines of "attribute: value").', [
+        (['rules'], {}), (['input'], {})])
     commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
     commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
     return commands

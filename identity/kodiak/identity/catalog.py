@@ -2,7 +2,7 @@
 import orjson
 import sqlalchemy as sa
 
-from .models import endpoint_groups, endpoints, project_endpoint_groups, project_endpoints, services
+from .models import endpoint_groups, endpoints, project_endpoint_groups, project_endpoints, service_providers, services
 
 
 def build(connection):
@@ -25,15 +25,25 @@ def build(connection):
 class Texts:
     """One version of the catalog and the texts that were made of it.
 
-    ``filtered``: endpoint filtering is in use; ``by_user``: URLs depend on the user as well as on the project; ``texts``: JSON
+    ``filtered``: endpoint filtering is in use; ``service_providers``: what tokens say of clouds that take our
+    users; ``by_user``: URLs depend on the user as well as on the project; ``texts``: JSON
     text by (project id or None, user id or None).
     """
 
-    def __init__(self, catalog, filtered):
+    def __init__(self, catalog, filtered=False, service_providers=b''):
         self.catalog = catalog
+        self.service_providers = service_providers
         self.filtered = filtered
         self.by_user = any('(user_id)' in endpoint['url'] for service in catalog for endpoint in service['endpoints'])
         self.texts = {}
+
+
+def providers(connection):
+    """``,"service_providers":[...]`` for the answers about tokens, or nothing where there are none."""
+    rows = connection.execute(sa.select(service_providers.c.id, service_providers.c.auth_url, service_providers.c.sp_url).where(
+        service_providers.c.enabled.is_(True)).order_by(service_providers.c.id)).all()
+    found = [{'id': row.id, 'auth_url': row.auth_url, 'sp_url': row.sp_url} for row in rows]
+    return b',"service_providers":' + orjson.dumps(found) if found else b''
 
 
 def filtering(connection):

@@ -47,6 +47,10 @@ OPTS = {
     'credential': [
         cfg.IntOpt('user_limit', default=-1, help='Credentials a user may have, and application credentials; -1: any number.'),
     ],
+    'federation': [
+        cfg.MultiStrOpt('trusted_dashboard', default=[], help='URL of a dashboard that may be sent tokens of people who logged in '
+                                                              'through an identity provider. May be repeated.'),
+    ],
     'unified_limit': [
         cfg.StrOpt('enforcement_model', default='flat', choices=['flat', 'strict_two_level'],
                    help='How limits of a project and of its parent depend on each other.'),

@@ -54,6 +54,19 @@ def issue_for_credential(core, user_id, project_id, content):
     return tokens.sign(claims, *core.ring.signing()), claims
 
 
+def issue_for_federation(core, user, said, method, issued):
+    """An unscoped token for somebody whom an identity provider has confirmed; ``said``: what it says of that, or None; ``issued``:
+    seconds since the epoch, from before anything was read."""
+    core.state.look()
+    attempt = login.Attempt({'unscoped': {}})
+    attempt.user, attempt.methods = user, [method]
+    if said:
+        attempt.extra['federation'] = said
+    with core.db.read() as connection:
+        claims = after(core, claim(core, connection, attempt, attempt.scope, issued))
+    return tokens.sign(claims, *core.ring.signing()), claims
+
+
 def after(core, claims):
     """Move ``issued`` behind the events that would cover the new token: what was read already shows what they changed."""
     for event in list(core.state.revocations.covering(claims)):
@@ -114,7 +127,8 @@ def _place(core, connection, attempt, scope):
         return _default(core, connection, attempt)
     if 'project' in scope:
         where = _project(core, connection, scope['project'])
-        held = roles.in_project(core, connection, user_id, where)
+        # Memberships of people from elsewhere run out.
+        held = roles.in_project(core, connection, user_id, where, remember='federation' not in attempt.extra)
         return project_scope(where), _some(held, user_id, 'project', where.row['id'])
     if 'domain' in scope:
         where = _domain(core, connection, scope['domain'])
@@ -232,10 +246,13 @@ def render(core, claims, with_catalog=True):
     """
     body = authtoken.info_of(claims)
     text = orjson.dumps(body)
-    if not with_catalog or not claims.scope:
+    if not with_catalog:
         return text
-    # {"token":{...}} with one more member at its end
-    return text[:-2] + b',"catalog":' + catalog_text(core, claims) + b'}}'
+    # {"token":{...}} with more members at its end
+    more = core.state.texts.service_providers
+    if claims.scope:
+        more += b',"catalog":' + catalog_text(core, claims)
+    return text[:-2] + more + b'}}' if more else text
 
 
 def catalog_text(core, claims):

@@ -129,13 +129,14 @@ def assigned_in_system(connection, user_id):
     return list({row.role_id: True for row in rows if row.target_kind == 'system'})
 
 
-def in_project(core, connection, user_id, where):
-    """``[[id, name], ...]`` of a user's roles in a project; remembered."""
+def in_project(core, connection, user_id, where, remember=True):
+    """``[[id, name], ...]`` of a user's roles in a project; remembered, unless they may run out."""
     cache, key = core.state.assignments, (user_id, where.row['id'])
-    found = cache.get(key)
+    found = cache.get(key) if remember else None
     if found is None:
         found = graph(core, connection).in_token(assigned_in_project(core, connection, user_id, where))
-        core.state.remember(cache, key, found)
+        if remember:
+            core.state.remember(cache, key, found)
     return found
 
 

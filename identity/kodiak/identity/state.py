@@ -34,7 +34,7 @@ class State(authtoken.Feed):
         self.assignments = {}
         self.versions = {}
         self.catalog_version = -1
-        self.texts = catalog.Texts([], False)
+        self.texts = catalog.Texts([])
         self.tokens = collections.OrderedDict()
         self._ring_seen = None
 
@@ -68,7 +68,7 @@ class State(authtoken.Feed):
                 self.assignments = {}
             if changes.CATALOG in newer:
                 self.catalog, self.catalog_version = catalog.build(connection), found[changes.CATALOG]
-                self.texts = catalog.Texts(self.catalog, catalog.filtering(connection))
+                self.texts = catalog.Texts(self.catalog, catalog.filtering(connection), catalog.providers(connection))
             if changes.REVOCATION in newer:
                 self._take_events(connection)
             self.versions = {name: max(value, self.versions.get(name, -1)) for name, value in found.items()}

@@ -100,3 +100,12 @@ def test_the_documents_follow_from_the_declarations(run):
     assert '"openapi": "3.1.0"' in run('openapi')[1]
     assert 'GET /v3/users' in run('reference')[1]
     assert cli.policy_sample([api.API]).count('\n#"identity:') > 150
+
+
+def test_a_mapping_can_be_tried(run):
+    (run.folder / 'rules.json').write_text('[{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "UserName"}]}]')
+    (run.folder / 'input').write_text('UserName: ann\nother: x:y\n')
+    status, said = run('mapping-test', str(run.folder / 'rules.json'), str(run.folder / 'input'))
+    assert status == 0 and '"name": "ann"' in said
+    (run.folder / 'input').write_text('other: x\n')
+    assert run('mapping-test', str(run.folder / 'rules.json'), str(run.folder / 'input'))[0] == 1

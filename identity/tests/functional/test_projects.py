@@ -105,3 +105,8 @@ def test_what_is_immutable(cloud):
     admin.patch(path, {'project': {'description': 'x'}}).expect(200)
     admin.delete(path).expect(204)
     admin.delete(f'/v3/roles/{cloud.role_id("admin")}').expect(403)
+
+
+def test_an_empty_filter_of_tags_filters_nothing(cloud):
+    for query in ('tags=', 'tags=,', 'not-tags-any='):
+        assert len(cloud.admin().get('/v3/projects?' + query).expect(200).json['projects']) == 1

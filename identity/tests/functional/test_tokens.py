@@ -102,7 +102,7 @@ def test_a_revoked_token_is_dead_at_the_next_request(cloud):
     cloud.client(other).delete('/v3/auth/tokens', headers={'X-Subject-Token': token.headers['X-Subject-Token']}).expect(204)
     cloud.client(token).get('/v3/users').expect(401)
     cloud.client(other).get('/v3/auth/tokens', headers={'X-Subject-Token': token.headers['X-Subject-Token']}).expect(404)
-    rescope(cloud, token.headers['X-Subject-Token']).expect(401)
+    rescope(cloud, token.headers['X-Subject-Token']).expect(404)
 
 
 def test_what_revokes_tokens(cloud):

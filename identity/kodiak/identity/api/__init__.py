@@ -10,6 +10,7 @@ from . import (
     domains,
     endpoint_filter,
     faults,
+    federation,
     grants,
     groups,
     limits,
@@ -20,6 +21,7 @@ from . import (
     role_assignments,
     roles,
     rules,
+    sso,
     tokens,
     trusts,
     users,
@@ -36,7 +38,8 @@ def document(req):
 
 
 MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
-           credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2)
+           credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2,
+           federation, sso)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
               base_rules=rules.BASE, rules=domain_config.RULES)

@@ -16,7 +16,7 @@ from . import delegation, kit, rules
 routes = api.Routes('credentials', '/v3')
 
 KNOWN = ('user_id', 'project_id', 'type', 'blob')
-FIELDS = {'blob': {'type': ['string', 'object']}, 'type': kit.NAME, 'user_id': schema.nullable(kit.ID),
+FIELDS = {'blob': {'type': ['string', 'object']}, 'type': kit.NAME, 'user_id': kit.ID,
           'project_id': schema.nullable(kit.ID)}
 HOW = kit.listing_of(credentials.c.id, {'user_id': credentials.c.user_id, 'type': credentials.c.type})
 EC2_PATH = '/users/{user_id}/credentials/OS-EC2'

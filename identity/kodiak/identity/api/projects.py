@@ -27,7 +27,7 @@ def _names(values):
 
 
 def _having(values):
-    return sa.and_(*(projects.c.id.in_(sa.select(project_tags.c.project_id).where(project_tags.c.name == name))
+    return sa.and_(sa.true(), *(projects.c.id.in_(sa.select(project_tags.c.project_id).where(project_tags.c.name == name))
                      for name in _names(values)))
 
 

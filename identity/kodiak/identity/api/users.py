@@ -7,13 +7,13 @@ from kodiak.common.api import schema
 
 from .. import core as cores
 from .. import people, roles, times
-from ..models import users
+from ..models import federated_identities, protocols, users
 from . import kit, rules
 
 routes = api.Routes('users', '/v3')
 
 KNOWN = ('name', 'domain_id', 'enabled', 'default_project_id', 'options')
-HIDDEN = (*KNOWN, 'password', 'original_password', 'password_expires_at')
+HIDDEN = (*KNOWN, 'federated', 'password', 'original_password', 'password_expires_at')
 OPTION = {'type': ['boolean', 'null']}
 OPTIONS = schema.obj({
     'ignore_change_password_upon_first_use': OPTION, 'ignore_password_expiry': OPTION,
@@ -23,7 +23,11 @@ OPTIONS = schema.obj({
         schema.array({'type': 'string'}, minItems=1, uniqueItems=True), uniqueItems=True)]}})
 FIELDS = {
     'name': kit.NAME, 'domain_id': schema.nullable(kit.ID), 'default_project_id': schema.nullable(kit.ID), 'enabled': kit.FLAG,
-    'password': {'type': ['string', 'null']}, 'description': kit.TEXT, 'email': kit.TEXT, 'options': OPTIONS}
+    'password': {'type': ['string', 'null']}, 'description': kit.TEXT, 'email': kit.TEXT, 'options': OPTIONS,
+    'federated': schema.array(schema.obj({
+        'idp_id': kit.NAME, 'protocols': schema.array(schema.obj({'protocol_id': kit.NAME, 'unique_id': kit.NAME},
+                                                                 ['protocol_id', 'unique_id']), minItems=1)},
+        ['idp_id', 'protocols']))}
 SHOWN = {'id': schema.STRING, 'name': schema.STRING, 'domain_id': schema.STRING, 'enabled': kit.FLAG, 'options': schema.ANY,
          'password_expires_at': schema.TEXT}
 
@@ -36,9 +40,16 @@ def _expires(values):
             'neq': column != value}[operator]
 
 
+def _federated(name):
+    def condition(values):
+        return users.c.id.in_(sa.select(federated_identities.c.user_id).where(federated_identities.c[name] == values[-1]))
+    return condition
+
+
 HOW = kit.listing_of(users.c.id, {
     **kit.text_filters(name=users.c.name), 'domain_id': users.c.domain_id, 'enabled': kit.flag_filter(users.c.enabled),
-    'password_expires_at': _expires}, {'name': users.c.name})
+    'password_expires_at': _expires, **{name: _federated(name) for name in ('idp_id', 'protocol_id',
+                                                                            'unique_id')}}, {'name': users.c.name})
 
 
 def view(prefix, row):
@@ -118,8 +129,35 @@ def create(req):
         connection.execute(users.insert().values(row))
         if hashed:
             people.add_password(core, connection, row, hashed, self_service=False)
+        if asked.get('federated'):
+            _set_federated(connection, row['id'], asked['federated'])
         return connection.execute(sa.select(users).where(users.c.id == row['id'])).one()
-    return {'user': view(req.base_url + '/v3/users/', _stored(core, store, row['name']))}
+    return {'user': _with_federated(req, _stored(core, store, row['name']))}
+
+
+def _set_federated(connection, user_id, asked):
+    table = federated_identities
+    connection.execute(sa.delete(table).where(table.c.user_id == user_id))
+    for provider in asked:
+        for protocol in provider['protocols']:
+            if connection.execute(sa.select(protocols.c.id).where(protocols.c.idp_id == provider['idp_id'],
+                                                                  protocols.c.id == protocol['protocol_id'])).first() is None:
+                raise errors.BadRequest(f"Could not find federated protocol {protocol['protocol_id']} for Identity Provider: "
+                                        f"{provider['idp_id']} (user.federated).")
+            connection.execute(table.insert().values(idp_id=provider['idp_id'], user_id=user_id, **protocol))
+    kind = 'federated' if asked else 'local'
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(kind=kind))
+
+
+def _with_federated(req, row):
+    found = viewer(req)(row)
+    if row.kind == 'federated':
+        with req.db.read() as connection:
+            providers = {}
+            for each in connection.execute(sa.select(federated_identities).where(federated_identities.c.user_id == row.id)):
+                providers.setdefault(each.idp_id, []).append({'protocol_id': each.protocol_id, 'unique_id': each.unique_id})
+        found['federated'] = [{'idp_id': name, 'protocols': listed} for name, listed in providers.items()]
+    return found
 
 
 def _stored(core, store, name):
@@ -142,7 +180,7 @@ def _check_default_project(core, connection, project_id):
             summary='Show a user')
 def show(req, user_id):
     """Show a user."""
-    return {'user': viewer(req)(req.row)}
+    return {'user': _with_federated(req, req.row)}
 
 
 @routes.patch('/users/{user_id}', rule='identity:update_user', default=rules.USER_WRITE, load=load,
@@ -169,6 +207,8 @@ def update(req, user_id):
             connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
         if connection.execute(sa.select(users.c.id).where(users.c.id == user_id)).first() is None:
             raise errors.NotFound(f'Could not find user: {user_id}.')
+        if 'federated' in asked:
+            _set_federated(connection, user_id, asked['federated'])
         if values.get('enabled') is True and not req.row.enabled:
             connection.execute(sa.update(users).where(users.c.id == user_id).values(
                 failed_count=0, failed_at=None, last_active_on=db.utcnow().date()))
@@ -179,7 +219,7 @@ def update(req, user_id):
         if hashed or values.get('enabled') is False:
             core.revoke(connection, {'user_id': user_id})
         return row
-    return {'user': viewer(req)(_stored(core, store, values.get('name')))}
+    return {'user': _with_federated(req, _stored(core, store, values.get('name')))}
 
 
 @routes.delete('/users/{user_id}', rule='identity:delete_user', default=rules.USER_WRITE, load=load, summary='Delete a user')

@@ -9,7 +9,7 @@ def check(core, payload, attempt):
         raise errors.BadRequest('Invalid input for field/attribute token.id: it must be a string.')
     claims = core.state.claims(text)
     if claims is None:
-        raise errors.Unauthorized()
+        raise errors.NotFound('Could not find token.')
     refuse(core, claims, attempt.scope)
     user_id, name, domain_id, domain_name, password_expires = [*claims.user, None][:5]
     # The user of a good token exists and is enabled: anything else has revoked the token.

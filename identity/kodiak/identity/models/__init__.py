@@ -24,6 +24,14 @@ from .credentials import (
     oauth_tokens,
     trusts,
 )
+from .federation import (
+    federated_identities,
+    identity_providers,
+    mappings,
+    protocols,
+    remote_ids,
+    service_providers,
+)
 from .people import groups, members, passwords, users
 from .resources import assignments, implied_roles, project_tags, projects, roles
 from .state import domain_options, revocations, versions
@@ -33,7 +41,9 @@ heartbeats = heartbeat.tables(metadata)
 
 __all__ = [
     'NO_DOMAIN', 'access_rules', 'app_credential_rules', 'app_credentials', 'assignments', 'credentials', 'domain_options',
-    'endpoint_groups', 'endpoints', 'groups', 'heartbeats', 'implied_roles', 'limits', 'members', 'metadata', 'oauth_consumers',
+    'endpoint_groups', 'endpoints', 'federated_identities', 'groups', 'heartbeats', 'identity_providers', 'implied_roles',
+    'limits', 'mappings', 'members', 'metadata', 'oauth_consumers',
     'oauth_nonces', 'oauth_tokens', 'passwords', 'policies', 'policy_links', 'project_endpoint_groups', 'project_endpoints',
-    'project_tags', 'projects', 'regions', 'registered_limits', 'revocations', 'roles', 'services', 'trusts', 'users', 'versions',
+    'project_tags', 'projects', 'protocols', 'regions', 'registered_limits', 'remote_ids', 'revocations', 'roles',
+    'service_providers', 'services', 'trusts', 'users', 'versions',
 ]

@@ -45,6 +45,12 @@ def upgrade():
     sa.Column('filters', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_endpoint_groups'))
     )
+    op.create_table('mappings',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('rules', sa.Text(), nullable=False),
+    sa.Column('schema_version', sa.String(length=5), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_mappings'))
+    )
     op.create_table('oauth_consumers',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('secret', sa.String(length=64), nullable=False),
@@ -120,6 +126,15 @@ def upgrade():
     sa.Column('options', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_roles')),
     sa.UniqueConstraint('domain_id', 'name', name=op.f('uq_roles_domain_id_name'))
+    )
+    op.create_table('service_providers',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('auth_url', sa.String(length=256), nullable=False),
+    sa.Column('sp_url', sa.String(length=256), nullable=False),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.Column('enabled', sa.Boolean(), nullable=False),
+    sa.Column('relay_state_prefix', sa.String(length=256), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_service_providers'))
     )
     op.create_table('services',
     sa.Column('id', sa.String(length=36), nullable=False),
@@ -213,6 +228,15 @@ def upgrade():
     sa.ForeignKeyConstraint(['domain_id'], ['projects.id'], name=op.f('fk_groups_domain_id_projects'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_groups')),
     sa.UniqueConstraint('domain_id', 'name', name=op.f('uq_groups_domain_id_name'))
+    )
+    op.create_table('identity_providers',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('domain_id', sa.String(length=64), nullable=False),
+    sa.Column('enabled', sa.Boolean(), nullable=False),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.Column('authorization_ttl', sa.Integer(), nullable=True),
+    sa.ForeignKeyConstraint(['domain_id'], ['projects.id'], name=op.f('fk_identity_providers_domain_id_projects'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_identity_providers'))
     )
     op.create_table('implied_roles',
     sa.Column('prior_id', sa.String(length=64), nullable=False),
@@ -334,6 +358,26 @@ def upgrade():
     with op.batch_alter_table('application_credentials', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_application_credentials_project_id'), ['project_id'], unique=False)
 
+    op.create_table('federated_identities',
+    sa.Column('idp_id', sa.String(length=64), nullable=False),
+    sa.Column('protocol_id', sa.String(length=64), nullable=False),
+    sa.Column('unique_id', sa.String(length=255), nullable=False),
+    sa.Column('user_id', sa.String(length=64), nullable=False),
+    sa.ForeignKeyConstraint(['idp_id'], ['identity_providers.id'], name=op.f('fk_federated_identities_idp_id_identity_providers'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_federated_identities_user_id_users'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('idp_id', 'protocol_id', 'unique_id', name=op.f('pk_federated_identities'))
+    )
+    with op.batch_alter_table('federated_identities', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_federated_identities_user_id'), ['user_id'], unique=False)
+
+    op.create_table('federation_protocols',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('idp_id', sa.String(length=64), nullable=False),
+    sa.Column('mapping_id', sa.String(length=64), nullable=False),
+    sa.Column('remote_id_attribute', sa.String(length=64), nullable=True),
+    sa.ForeignKeyConstraint(['idp_id'], ['identity_providers.id'], name=op.f('fk_federation_protocols_idp_id_identity_providers'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', 'idp_id', name=op.f('pk_federation_protocols'))
+    )
     op.create_table('group_members',
     sa.Column('user_id', sa.String(length=64), nullable=False),
     sa.Column('group_id', sa.String(length=64), nullable=False),
@@ -344,6 +388,15 @@ def upgrade():
     )
     with op.batch_alter_table('group_members', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_group_members_group_id'), ['group_id'], unique=False)
+
+    op.create_table('identity_provider_remote_ids',
+    sa.Column('remote_id', sa.String(length=255), nullable=False),
+    sa.Column('idp_id', sa.String(length=64), nullable=False),
+    sa.ForeignKeyConstraint(['idp_id'], ['identity_providers.id'], name=op.f('fk_identity_provider_remote_ids_idp_id_identity_providers'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('remote_id', name=op.f('pk_identity_provider_remote_ids'))
+    )
+    with op.batch_alter_table('identity_provider_remote_ids', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_identity_provider_remote_ids_idp_id'), ['idp_id'], unique=False)
 
     op.create_table('passwords',
     sa.Column('id', sa.Integer(), nullable=False),
