@@ -48,6 +48,7 @@ COMMON = {
     ],
     'api': [
         cfg.StrOpt('bind_host', default='0.0.0.0', help='Address that the API listens on.'),
+        cfg.ListOpt('also_bind', default=[], help='More addresses that the API listens on, each as host:port.'),
         cfg.PortOpt('bind_port', help='Port that the API listens on; each service has its default.'),
         cfg.IntOpt('workers', default=2, min=1, help='API processes.'),
         cfg.BoolOpt('conductor', default=False, help='The API processes do the work of the conductor too: a small node saves '

@@ -75,7 +75,7 @@ class Server(gunicorn.app.base.BaseApplication):
         """gunicorn's settings, from ours."""
         conf = self.runtime.conf
         for name, value in {
-            'bind': f'{conf.api.bind_host}:{conf.api.bind_port}', 'workers': conf.api.workers,
+            'bind': [f'{conf.api.bind_host}:{conf.api.bind_port}', *conf.api.also_bind], 'workers': conf.api.workers,
             'threads': conf.api.threads, 'worker_class': 'gthread', 'preload_app': True, 'accesslog': None,
             'control_socket_disable': True, 'keepalive': 65, 'timeout': 60, 'graceful_timeout': 30, 'backlog': 1024,
             'logger_class': _Logger, 'proc_name': self.runtime.binary, 'worker_connections': 1000,

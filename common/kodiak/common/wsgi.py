@@ -14,7 +14,8 @@ from paste import deploy
 from . import context, events, metrics
 
 LOG = logging.getLogger('kodiak.access')
-ROUTELESS = re.compile(r'[0-9a-fA-F]{8}-?[0-9a-fA-F-]{24,}')
+#: Tokens in a path, as old APIs have them: they must not get into a log.
+TOKEN = re.compile(r'kd1\.[\w.-]+|(?<=/tokens/)[^/]{20,}')
 
 
 class Front:
@@ -48,22 +49,24 @@ class Front:
             start('400 Bad Request', [('Content-Type', 'text/plain')])
             return [b'The path or a header is not UTF-8.\n']
         except Exception:
-            LOG.exception('Unexpected error outside the application: %s %s', environ['REQUEST_METHOD'], environ['PATH_INFO'])
+            LOG.exception('Unexpected error outside the application: %s %s', environ['REQUEST_METHOD'],
+                          TOKEN.sub('***', environ['PATH_INFO']))
             start('500 Internal Server Error', [('Content-Type', 'text/plain')])
             return [b'An unexpected error stopped the request.\n']
         finally:
             elapsed = time.perf_counter() - started
+            path = TOKEN.sub('***', environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''))
             code = seen[0].split(' ', 1)[0] if seen else '500'
             route = environ.get('kodiak.route') or '-'
             metrics.observe_request(self.service, environ['REQUEST_METHOD'], route, code, elapsed)
             if environ['kodiak.global_request_id'] or code[0] > '3' or environ['REQUEST_METHOD'] not in ('GET', 'HEAD'):
                 # Reads that went well and were made for nobody else's request are not worth their room.
                 events.emit('http', request_id, environ['kodiak.global_request_id'], method=environ['REQUEST_METHOD'],
-                            path=environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''), code=code,
+                            path=path, code=code,
                             ms=round(elapsed * 1000, 1))
             if LOG.isEnabledFor(logging.INFO):
                 LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), environ['REQUEST_METHOD'],
-                         environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', ''), code, elapsed * 1000,
+                         path, code, elapsed * 1000,
                          extra={'route': route, 'request_id': request_id})
 
 

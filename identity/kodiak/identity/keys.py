@@ -80,7 +80,10 @@ class KeyRing:
             return []
 
     def _write(self, name):
-        key_id, pem, _ = tokens.new_key()
+        key_id = '-'
+        while key_id.startswith('-'):
+            # An id that starts like an option could not be typed as an argument.
+            key_id, pem, _ = tokens.new_key()
         path = os.path.join(self.path, name)
         with open(os.open(path + '.tmp', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as file:
             file.write(pem)

@@ -25,6 +25,8 @@ from . import (
     tokens,
     trusts,
     users,
+    v2_admin,
+    v2_tokens,
     versions,
 )
 
@@ -39,7 +41,7 @@ def document(req):
 
 MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
            credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2,
-           federation, sso)
+           federation, sso, v2_tokens, v2_admin)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
               base_rules=rules.BASE, rules=domain_config.RULES)

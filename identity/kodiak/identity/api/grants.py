@@ -50,13 +50,15 @@ def loader(actor_kind, target_kind):
     return load
 
 
-def _key(actor_kind, actor_id, target_kind, target_id, role_id, inherited):
+def key(actor_kind, actor_id, target_kind, target_id, role_id, inherited=False):
+    """An assignment's columns."""
     return {'actor_kind': actor_kind, 'actor_id': actor_id, 'target_kind': target_kind, 'target_id': target_id or 'system',
             'role_id': role_id, 'inherited': inherited}
 
 
-def _where(key):
-    return [assignments.c[name] == value for name, value in key.items()]
+def where(columns):
+    """The conditions that choose an assignment."""
+    return [assignments.c[name] == value for name, value in columns.items()]
 
 
 def _check_domain_role(req, key, target):
@@ -69,11 +71,12 @@ def _check_domain_role(req, key, target):
         raise errors.Forbidden(f"Role {key['role_id']} belongs to another domain than its target.")
 
 
-def _grant(req, key):
+def give(req, key):
+    """Store an assignment; the endpoint's target was loaded with :func:`loader`."""
     _check_domain_role(req, key, req.target)
 
     def store(connection):
-        if connection.execute(sa.select(assignments.c.role_id).where(*_where(key))).first() is None:
+        if connection.execute(sa.select(assignments.c.role_id).where(*where(key))).first() is None:
             connection.execute(assignments.insert().values(key))
             changes.bump(connection, changes.ASSIGNMENT)
     cores.of(req).db.transact(store)
@@ -81,16 +84,17 @@ def _grant(req, key):
 
 def _check(req, key):
     with req.db.read() as connection:
-        if connection.execute(sa.select(assignments.c.role_id).where(*_where(key))).first() is None:
+        if connection.execute(sa.select(assignments.c.role_id).where(*where(key))).first() is None:
             raise errors.NotFound(f"Could not find role assignment with role: {key['role_id']}, user or group: {key['actor_id']}, "
                                   f"{key['target_kind']}: {key['target_id']}.")
 
 
-def _revoke(req, key):
+def take(req, key):
+    """Remove an assignment and revoke the tokens that may hold it; 404 if there is none."""
     core = cores.of(req)
 
     def store(connection):
-        if not connection.execute(sa.delete(assignments).where(*_where(key))).rowcount:
+        if not connection.execute(sa.delete(assignments).where(*where(key))).rowcount:
             raise errors.NotFound(f"Could not find role assignment with role: {key['role_id']}, user or group: {key['actor_id']}, "
                                   f"{key['target_kind']}: {key['target_id']}.")
         changes.bump(connection, changes.ASSIGNMENT)
@@ -138,20 +142,20 @@ def _declare(actor_kind, target_kind, inherited):
     def many(req, actor_id, target_id=None):
         return _list(req, actor_kind, actor_id, target_kind, target_id, inherited)
 
-    def key(actor_id, role_id, target_id=None):
-        return _key(actor_kind, actor_id, target_kind, target_id, role_id, inherited)
+    def of(actor_id, role_id, target_id=None):
+        return key(actor_kind, actor_id, target_kind, target_id, role_id, inherited)
 
     @routes.put(item, rule=f'identity:create_{suffix}', default=write, load=load, status=204, summary=f'Add to the {what}')
-    def give(req, **parameters):
-        _grant(req, key(**parameters))
+    def put(req, **parameters):
+        give(req, of(**parameters))
 
     @routes.get(item, rule=f'identity:check_{suffix}', default=read, load=load, status=204, summary=f'Check one of the {what}')
     def check(req, **parameters):
-        _check(req, key(**parameters))
+        _check(req, of(**parameters))
 
     @routes.delete(item, rule=f'identity:revoke_{suffix}', default=write, load=load, summary=f'Remove from the {what}')
-    def take(req, **parameters):
-        _revoke(req, key(**parameters))
+    def delete(req, **parameters):
+        take(req, of(**parameters))
 
 
 for _actor_kind in ('user', 'group'):

@@ -36,13 +36,17 @@ def load(req, role_id):
     return {'target.role.id': row.id, 'target.role.name': row.name, 'target.role.domain_id': kit.domain_or_none(row.domain_id)}
 
 
+LIST = rules.READ + ' or (role:manager and domain_id:%(target.domain_id)s)'
+SHOW = rules.READ + ' or (role:manager and rule:domain_managed_role)'
+
+
 def load_domain(req):
     """The domain of the token as a policy target."""
     return {'target.domain_id': req.ctx.domain_id}
 
 
-@routes.get('/roles', rule='identity:list_roles', default=rules.READ + ' or (role:manager and domain_id:%(target.domain_id)s)',
-            load=load_domain, query=kit.parameters(HOW), response=kit.many_of('roles', SHOWN), summary='List roles')
+@routes.get('/roles', rule='identity:list_roles', default=LIST, load=load_domain, query=kit.parameters(HOW),
+            response=kit.many_of('roles', SHOWN), summary='List roles')
 def list_roles(req):
     """List roles: those of all domains, or with ``domain_id`` those of one."""
     select, prefix = sa.select(roles), req.base_url + '/v3/roles/'
@@ -81,7 +85,7 @@ def _stored(core, store, name):
 
 
 @routes.get('/roles/{role_id}', rule='identity:get_role', load=load,
-            default=rules.READ + ' or (role:manager and rule:domain_managed_role)',
+            default=SHOW,
             response=kit.one_of('role', SHOWN), summary='Show a role')
 def show(req, role_id):
     """Show a role."""

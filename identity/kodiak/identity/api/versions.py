@@ -11,12 +11,19 @@ def _version(req):
             'links': [{'rel': 'self', 'href': req.base_url + '/v3/'}]}
 
 
+def older(req):
+    """Version 2.0, as the version documents list it."""
+    return {'id': 'v2.0', 'status': 'deprecated', 'updated': UPDATED,
+            'media-types': [{'base': 'application/json', 'type': 'application/vnd.openstack.identity-v2.0+json'}],
+            'links': [{'rel': 'self', 'href': req.base_url + '/v2.0/'}]}
+
+
 @routes.get('/', public=True, summary='Versions of this API')
 def versions(req):
     """300 Multiple Choices, or JSON-home where that is asked for."""
     if 'json-home' in req.http.headers.get('Accept', ''):
         return home(req)
-    return api.Response({'versions': {'values': [_version(req)]}}, status=300, headers={'Vary': 'X-Auth-Token'})
+    return api.Response({'versions': {'values': [_version(req), older(req)]}}, status=300, headers={'Vary': 'X-Auth-Token'})
 
 
 @routes.get('/v3', public=True, summary='Version 3 of this API')
