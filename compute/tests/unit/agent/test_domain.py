@@ -81,6 +81,13 @@ def test_boot_from_volumes_goes_by_their_index():
     assert [(name, order) for _, name, order in found] == [('vda', '1'), ('vdb', '2'), ('vdc', None)]
 
 
+def test_usb_is_there_for_what_is_on_it_only():
+    assert build(spec()).find("devices/controller[@type='usb']").get('model') == 'none'
+    rescue = image(id='r', properties={'hw_rescue_device': 'disk', 'hw_rescue_bus': 'usb'})
+    for given in (spec(rescue=rescue), with_properties(hw_disk_bus='usb'), with_properties(hw_pointer_model='usbtablet')):
+        assert build(given).find("devices/controller[@type='usb']").get('model') == 'qemu-xhci'
+
+
 def test_the_rescue_disk_comes_first_or_where_its_image_wants_it():
     rescue = Disk('rescue', '/d/rescue.qcow2')
     found = disks(build(spec(rescue=image(id='r')), [rescue, ROOT]))

@@ -313,10 +313,13 @@ def _controllers(devices, hw, machine):
     if 'q35' in machine:
         for _ in range(SPARE_PCIE_PORTS):
             child(devices, 'controller', type='pci', model='pcie-root-port')
-    if 'scsi' in (disk_bus(hw), cdrom_bus(hw), hw.get('hw_rescue_bus')):
+    buses = {disk_bus(hw), cdrom_bus(hw), hw.get('hw_rescue_bus')}
+    if 'scsi' in buses:
         child(devices, 'controller', type='scsi', index=0, model=hw.get('hw_scsi_model') or 'virtio-scsi')
-    if hw.get('hw_pointer_model') != 'usbtablet':
-        # The emulated USB controller wakes the host a thousand times a second, for nothing.
+    if hw.get('hw_pointer_model') == 'usbtablet' or 'usb' in buses:
+        child(devices, 'controller', type='usb', model='qemu-xhci')
+    else:
+        # An emulated USB controller wakes the host a thousand times a second, for nothing.
         child(devices, 'controller', type='usb', model='none')
 
 

@@ -22,6 +22,10 @@ LOG = logging.getLogger(__name__)
 GROUP = 'kvm'       # QEMU's user runs in it, and the agent's user is a member
 SOFT_REBOOT_SECONDS = 60
 
+#: What libvirt says of a definition that it will not take however often it is asked.
+REFUSALS = (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_DETAIL,
+            libvirt.VIR_ERR_XML_INVALID_SCHEMA)
+
 
 class LibvirtDriver(base.Driver):
     """See :class:`base.Driver`. Folders: ``<state_path>/compute/instances`` and ``.../images``."""
@@ -77,7 +81,7 @@ class LibvirtDriver(base.Driver):
                 return base.Fault('hypervisor', 'The domain of the instance is not there.')
             # Owners read this, and have no use for where the host keeps things.
             message = (error.get_error_message() or '').replace(self.conf.state_path, '')
-            return base.Fault('hypervisor', f'The hypervisor says: {message}')
+            return base.Fault('hypervisor', f'The hypervisor says: {message}', final=error.get_error_code() in REFUSALS)
         return super().explain(error)
 
     def resources(self):
