@@ -1,0 +1,63 @@
+"""The outermost filter: transaction ids, a clean 500 for what nobody caught, and no header of ours from or to a client."""
+import logging
+import re
+import time
+import uuid
+
+from ..proxy.http import Fault, Filter, error, quote
+
+LOG = logging.getLogger(__name__)
+ACCESS = logging.getLogger('kodiak.object.access')
+INWARD = re.compile(r'HTTP_(X_(ACCOUNT|CONTAINER|OBJECT)_(TRANSIENT_)?SYSMETA_|X_BACKEND|X_OBJECT_META_CRYPTO|X_TIMESTAMP_NOW)')
+OUTWARD = re.compile(r'X-((Account|Container|Object)-(Transient-)?Sysmeta-|Backend)')
+
+
+class CatchErrors(Filter):
+    """See the module."""
+
+    def __init__(self, application, conf=None):
+        super().__init__(application, conf)
+        self.suffix = self.conf.get('trans_id_suffix', '')
+
+    def __call__(self, environ, start_response):
+        started = time.time()
+        for name in [name for name in environ if name.startswith('HTTP_X_') and INWARD.match(name)]:
+            del environ[name]
+        trans = environ['kodiak.trans_id'] = environ['HTTP_X_TRANS_ID'] = (
+            f'tx{uuid.uuid4().hex[:21]}-{int(started):010x}{quote(self.suffix + environ.get("HTTP_X_TRANS_ID_EXTRA", "")[:32])}')
+        from ..proxy.http import Request
+        request = Request.of(environ)
+        method = request.method
+        try:
+            answer = self._answer(request, method)
+        except Fault as fault:
+            answer = fault.response
+        except UnicodeError:
+            answer = error(412, 'Invalid UTF8 or contains NULL')
+        except Exception:
+            LOG.exception('%s %s failed (%s)', method, environ.get('PATH_INFO'), trans)
+            answer = error(500)
+        headers = answer.headers
+        for name in [name for name in headers if name.startswith('X-') and OUTWARD.match(name)]:
+            del headers[name]
+        headers['X-Trans-Id'] = headers['X-Openstack-Request-Id'] = trans
+        if answer.status >= 400 and method in ('PUT', 'POST') and self._unread(environ):
+            headers['Connection'] = 'close'
+        if ACCESS.isEnabledFor(logging.INFO):
+            ACCESS.info('%s %s %s%s %s %s %.4f %s', environ.get('REMOTE_ADDR', '-'), method, quote(environ.get('PATH_INFO', '')),
+                        '?' + environ['QUERY_STRING'] if environ.get('QUERY_STRING') and 'sig' not in environ['QUERY_STRING'].lower()
+                        else '', answer.status, headers.get('Content-Length', '-'), time.time() - started, trans)
+        environ['REQUEST_METHOD'] = method
+        return answer(environ, start_response)
+
+    def _answer(self, request, method):
+        if method == 'GET' or method == 'HEAD':
+            pass
+        elif 'CONTENT_LENGTH' in request.environ:
+            request.content_length  # noqa: B018 (400 for one that is no number)
+        return self.next(request)
+
+    @staticmethod
+    def _unread(environ):
+        length = environ.get('CONTENT_LENGTH') or ''
+        return environ.get('HTTP_TRANSFER_ENCODING') or (length.isdigit() and int(length) > 65536)

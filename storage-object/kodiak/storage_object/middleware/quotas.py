@@ -1,0 +1,115 @@
+"""Quotas of containers (their owners set them) and of accounts (resellers set them)."""
+import time
+
+from ..proxy.http import Fault, Filter, error
+
+
+def _number(value, what):
+    if value and not value.isdigit():
+        raise Fault(400, f'Invalid {what} quota.')
+
+
+class ContainerQuotas(Filter):
+    """``X-Container-Meta-Quota-Bytes`` and ``-Count``; 413 for a PUT that would pass them."""
+
+    def handle(self, request):
+        """Check, or pass on."""
+        method = request.method
+        if method not in ('PUT', 'POST') or (split := request.split()) is None or split[2] is None:
+            return self.next(request)
+        _, account, container, name = split
+        if name is None:
+            _number(request.headers.get('X-Container-Meta-Quota-Bytes'), 'bytes')
+            _number(request.headers.get('X-Container-Meta-Quota-Count'), 'count')
+        elif method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
+            info = proxy.infos.get(request, account, container)
+            if info.ok and info['meta']:
+                size = request.content_length or 0
+                limit, count = info['meta'].get('quota-bytes'), info['meta'].get('quota-count')
+                if (limit and limit.isdigit() and info['bytes'] + size > int(limit)) or (
+                        count and count.isdigit() and info['objects'] + 1 > int(count)):
+                    if limit or count:
+                        proxy.infos.forget(account, container)
+                        info = proxy.infos.get(request, account, container)
+                    if (limit and info['bytes'] + size > int(limit)) or (count and info['objects'] + 1 > int(count)):
+                        return self._refuse(request, split)
+        return self.next(request)
+
+    def _refuse(self, request, split):
+        authorize = request.environ.get('kodiak.authorize')
+        if authorize is not None:
+            proxy = request.environ['kodiak.proxy']
+            request.environ['kodiak.acl'] = proxy.infos.get(request, split[1], split[2])['write_acl']
+            refusal = authorize(request)
+            if refusal is not None:
+                return refusal
+        return error(413, 'Upload exceeds quota.')
+
+
+class AccountQuotas(Filter):
+    """``X-Account-Meta-Quota-Bytes``, which only a reseller may set; 413 for a PUT that would pass it."""
+
+    HEADERS = ('X-Account-Meta-Quota-Bytes', 'X-Remove-Account-Meta-Quota-Bytes')
+
+    def handle(self, request):
+        """Check, or pass on."""
+        method = request.method
+        if method not in ('PUT', 'POST') or (split := request.split()) is None:
+            return self.next(request)
+        _, account, container, name = split
+        headers = request.headers
+        if container is None:
+            if any(headers.get(header) is not None for header in self.HEADERS):
+                authorize = request.environ.get('kodiak.authorize')
+                refusal = authorize(request) if authorize else None
+                if refusal is not None:
+                    return refusal
+                if authorize and not request.environ.get('kodiak.reseller'):
+                    return error(403)
+                _number(headers.get(self.HEADERS[0]), 'bytes')
+        elif name is not None and method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
+            info = proxy.infos.get(request, account)
+            limit = info['meta'].get('quota-bytes')
+            if limit and limit.isdigit() and not (request.environ.get('kodiak.identity') or {}).get('reseller'):
+                size = request.content_length or 0
+                if info['bytes'] + size > int(limit):
+                    return error(413, 'Upload exceeds quota.')
+        return self.next(request)
+
+
+class RateLimit(Filter):
+    """So many writes a second for a container of a size (``container_ratelimit_<objects> = <rate>``); slows, then 498."""
+
+    def __init__(self, application, conf=None):
+        super().__init__(application, conf)
+        self.rates = sorted((int(name.rsplit('_', 1)[1]), float(value)) for name, value in self.conf.items()
+                            if name.startswith('container_ratelimit_'))
+        self.account_rate = float(self.conf.get('account_ratelimit', 0))
+        self.longest = float(self.conf.get('max_sleep_time_seconds', 60))
+        self.next_at = {}
+
+    def handle(self, request):
+        """Wait, refuse, or pass on."""
+        if request.method not in ('PUT', 'POST', 'DELETE') or not (self.rates or self.account_rate):
+            return self.next(request)
+        split = request.split()
+        if split is None or request.environ.get('kodiak.sub'):
+            return self.next(request)
+
+        rate, key = 0, None
+        if split[3] is not None and self.rates and (proxy := request.environ.get('kodiak.proxy')) is not None:
+            size = proxy.infos.get(request, split[1], split[2])['objects']
+            rate, key = next((r for least, r in reversed(self.rates) if size >= least), 0), (split[1], split[2])
+        elif split[2] is not None and split[3] is None:
+            rate, key = self.account_rate, split[1]
+        if rate:
+            now = time.monotonic()
+            at = max(self.next_at.get(key, 0), now - 5)
+            if at - now > self.longest:
+                return error(498, 'Slow down', {'Retry-After': '1'})
+            if len(self.next_at) > 10000:
+                self.next_at = {}
+            self.next_at[key] = at + 1 / rate
+            if at > now:
+                time.sleep(at - now)
+        return self.next(request)

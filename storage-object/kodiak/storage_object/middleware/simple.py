@@ -1,0 +1,48 @@
+"""Small filters: healthcheck, crossdomain, name_check."""
+import os
+import re
+
+from ..proxy.http import Filter, Response, error
+
+
+class HealthCheck(Filter):
+    """``GET /healthcheck``; 503 while the file ``disable_path`` exists."""
+
+    def handle(self, request):
+        """Answer, or pass on."""
+        if request.environ.get('PATH_INFO') != '/healthcheck':
+            return self.next(request)
+        if (path := self.conf.get('disable_path')) and os.path.exists(path):
+            return Response(503, b'DISABLED BY FILE', content_type='text/plain')
+        return Response(200, b'OK', content_type='text/plain')
+
+
+class CrossDomain(Filter):
+    """``GET /crossdomain.xml``."""
+
+    def handle(self, request):
+        """Answer, or pass on."""
+        if request.environ.get('PATH_INFO') != '/crossdomain.xml':
+            return self.next(request)
+        policy = self.conf.get('cross_domain_policy', '<allow-access-from domain="*" secure="false" />')
+        body = ('<?xml version="1.0"?>\n<!DOCTYPE cross-domain-policy SYSTEM '
+                '"http://www.adobe.com/xml/dtds/cross-domain-policy.dtd" >\n'
+                f'<cross-domain-policy>\n{policy}\n</cross-domain-policy>')
+        return Response(200, body.encode(), content_type='application/xml')
+
+
+class NameCheck(Filter):
+    """Refuses names with forbidden characters, that match a pattern, or are too long."""
+
+    def __init__(self, application, conf=None):
+        super().__init__(application, conf)
+        self.forbidden = set(self.conf.get('forbidden_chars', '\'"`<>'))
+        self.pattern = re.compile(self.conf.get('forbidden_regexp', r'/\./|/\.\./|/\.$|/\.\.$'))
+        self.length = int(self.conf.get('maximum_length', 255))
+
+    def handle(self, request):
+        """400, or pass on."""
+        path = request.path
+        if self.forbidden & set(path) or len(path) > self.length or self.pattern.search(path):
+            return error(400, 'Object/Container/Account name contains what is forbidden')
+        return self.next(request)

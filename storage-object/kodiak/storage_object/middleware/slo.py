@@ -1,0 +1,361 @@
+"""Static large objects: a manifest that names the segments, checked when it is put."""
+import base64
+import binascii
+import hashlib
+import time
+
+import orjson
+
+from ..proxy import ranges
+from ..proxy.http import Fault, Filter, HeaderDict, Response, error, is_true, quote, serve
+from .dlo import Joined
+
+ETAG, SIZE = 'X-Object-Sysmeta-Slo-Etag', 'X-Object-Sysmeta-Slo-Size'
+TYPE = 'application/json; charset=utf-8'
+LIMITS = {'max_manifest_segments': 1000, 'max_manifest_size': 8388608, 'min_segment_size': 1, 'yield_frequency': 10,
+          'allow_async_delete': False}
+KEYS = {'path', 'etag', 'size_bytes', 'range', 'data'}
+
+
+class Slo(Filter):
+    """See the module."""
+
+    def handle(self, request):
+        """Manifests in, joined objects out."""
+        method = request.method
+        query = request.environ.get('QUERY_STRING')
+        if method == 'PUT' and query and request.query.get('multipart-manifest') == 'put':
+            split = request.split()
+            return self._put(request, split) if split is not None and split[3] is not None else self.next(request)
+        if method == 'DELETE' and query and request.query.get('multipart-manifest') == 'delete':
+            split = request.split()
+            return self._delete(request, split) if split is not None and split[3] is not None else self.next(request)
+        if method in ('GET', 'HEAD'):
+            return self._get(request)
+        if method in ('PUT', 'POST') and request.headers.get('X-Static-Large-Object') is not None:
+            if not request.environ.get('kodiak.sub') and request.split() and request.split()[3] is not None:
+                request.headers.pop('X-Static-Large-Object')
+        return self.next(request)
+
+    # writing
+
+    def _put(self, request, split):
+        if request.headers.get('X-Copy-From') is not None:
+            raise Fault(405, 'Multipart Manifest PUTs cannot be COPY requests')
+        if request.content_length is None and not request.chunked:
+            raise Fault(411)
+        body = request.body(LIMITS['max_manifest_size'])
+        raw = request.query.get('kodiak-raw') == '1' and request.environ.get('kodiak.sub')
+        segments = self._stored(body) if raw else self._parse(body, split)
+        errors, checked, newest = [], [], {}
+        for position, item in enumerate(segments):
+            if 'data' in item:
+                checked.append(item)
+                continue
+            path = f'/{split[0]}/{split[1]}{item["path"]}'
+            if path not in newest:
+                newest[path] = self.handle(request.sub('HEAD', path, source='SLO')).drain()
+            self._check(item, newest[path], errors, checked, position == len(segments) - 1)
+        if errors:
+            return self._refuse(request, errors)
+        return self._store(request, checked)
+
+    @staticmethod
+    def _stored(body):
+        items = []
+        for row in orjson.loads(body):
+            if 'data' in row:
+                items.append({'data': row['data']})
+                continue
+            items.append({'path': row['name'], 'size_bytes': row['bytes'], 'etag': row['hash'], **(
+                {'range': row['range']} if 'range' in row else {})})
+        return items
+
+    @staticmethod
+    def _parse(body, split):
+        try:
+            items = orjson.loads(body)
+        except ValueError:
+            raise Fault(400, 'Manifest must be valid JSON.\n') from None
+        if not isinstance(items, list):
+            raise Fault(400, 'Manifest must be a list.\n')
+        if not items:
+            raise Fault(400, 'Manifest must not be empty.\n')
+        problems = []
+        for index, item in enumerate(items):
+            label = f'Index {index}: '
+            if not isinstance(item, dict):
+                problems.append(label + 'not a JSON object')
+                continue
+            if unknown := set(item) - KEYS:
+                problems.append(label + f'extraneous keys {", ".join(repr(key) for key in sorted(unknown))}')
+                continue
+            if 'data' in item:
+                if set(item) != {'data'}:
+                    problems.append(label + 'data must be alone')
+                    continue
+                try:
+                    data = base64.b64decode(item['data'], validate=True)
+                    if not data:
+                        raise ValueError
+                    item['data'] = base64.b64encode(data).decode()
+                except (TypeError, ValueError, binascii.Error):
+                    problems.append(label + 'data must be valid base64')
+                continue
+            if 'path' not in item:
+                problems.append(label + 'expected keys to include "path"')
+                continue
+            path = item['path']
+            if not isinstance(path, str) or '/' not in path.strip('/'):
+                problems.append(label + 'path does not refer to an object. Path must be of the form /container/object.')
+                continue
+            item['path'] = path if path.startswith('/') else '/' + path
+            if item['path'].lstrip('/') == f'{split[2]}/{split[3]}':
+                problems.append(label + 'manifest must not include itself as a segment')
+            size = item.get('size_bytes')
+            if size is not None:
+                try:
+                    item['size_bytes'] = size = int(size)
+                except (TypeError, ValueError):
+                    problems.append(label + 'invalid size_bytes')
+                    continue
+                if size < LIMITS['min_segment_size'] and index < len(items) - 1:
+                    problems.append(label + f'too small; each segment must be at least {LIMITS["min_segment_size"]} byte.')
+            if item.get('range'):
+                if not isinstance(item['range'], str) or ',' in item['range'] or ranges.parse(
+                        'bytes=' + item['range'], 1 << 62) in (None, []):
+                    problems.append(label + 'invalid range')
+        if problems:
+            raise Fault(400, ''.join(problem + '\n' for problem in problems))
+        if all('data' in item for item in items):
+            raise Fault(400, 'Inline data segments require at least one object-backed segment.')
+        if sum('data' not in item for item in items) > LIMITS['max_manifest_segments']:
+            raise Fault(413, f'Number of object-backed segments must be <= {LIMITS["max_manifest_segments"]}')
+        return items
+
+    @staticmethod
+    def _check(item, found, errors, checked, last):
+        path = item['path']
+        if not found.ok:
+            errors.append([quote(path), f'{found.status} {"Not Found" if found.status == 404 else "Error"}'])
+            return
+        length, etag = int(found.headers.get('Content-Length', 0)), found.headers.get('Etag', '').strip('"')
+        if item.get('size_bytes') is not None and item['size_bytes'] != length:
+            errors.append([quote(path), 'Size Mismatch'])
+            return
+        if item.get('etag') and item['etag'].strip('"') != etag:
+            errors.append([quote(path), 'Etag Mismatch'])
+            return
+        if length < LIMITS['min_segment_size'] and not last:
+            errors.append([quote(path), f'Too Small; each segment must be at least {LIMITS["min_segment_size"]} byte.'])
+            return
+        row = {'name': path, 'bytes': length, 'hash': etag, 'content_type': found.headers.get('Content-Type', ''),
+               'last_modified': _iso(found.headers.get('X-Timestamp', '0'))}
+        if item.get('range'):
+            spans = ranges.parse('bytes=' + item['range'], length)
+            if not spans:
+                errors.append([quote(path), 'Unsatisfiable Range'])
+                return
+            row['range'] = f'{spans[0][0]}-{spans[0][1] - 1}'
+            if spans[0] == (0, length):
+                del row['range']
+        if is_true(found.headers.get('X-Static-Large-Object', '')):
+            row['sub_slo'] = True
+        checked.append(row)
+
+    @staticmethod
+    def _refuse(request, errors):
+        accept = request.headers.get('Accept', '')
+        if 'json' in accept:
+            return Response(400, orjson.dumps({'Errors': errors}), content_type='application/json')
+        return error(400, 'Errors:\n' + ''.join(f'{name}, {problem}\n' for name, problem in errors))
+
+    def _store(self, request, rows):
+        sizes, digest = 0, hashlib.md5(usedforsecurity=False)
+        for row in rows:
+            if 'data' in row:
+                data = base64.b64decode(row['data'])
+                sizes += len(data)
+                digest.update(hashlib.md5(data, usedforsecurity=False).hexdigest().encode())
+            elif 'range' in row:
+                first, last = row['range'].split('-')
+                sizes += int(last) - int(first) + 1
+                digest.update(f'{row["hash"]}:{row["range"]};'.encode())
+            else:
+                sizes += row['bytes']
+                digest.update(row['hash'].encode())
+        etag = digest.hexdigest()
+        given = request.headers.pop('Etag')
+        if given is not None and given.strip('"') != etag:
+            return error(422, 'Etag does not match the manifest')
+        body = orjson.dumps(rows)
+        put = request.sub('PUT', request.path, body=body, source='SLO')
+        put.headers.update((n, v) for n, v in request.headers.items() if n not in ('Content-Length', 'Transfer-Encoding'))
+        kept = {k: v for k, v in request.query.items() if k not in ('multipart-manifest', 'kodiak-raw')}
+        put.set_query(kept)
+        manifest_etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        put.headers.update({'X-Static-Large-Object': 'True', ETAG: etag, SIZE: str(sizes), 'Etag': manifest_etag,
+                            'X-Backend-Container-Update-Override-Size': str(sizes),
+                            'X-Backend-Container-Update-Override-Etag': f'{manifest_etag}; slo_etag={etag}'})
+        from .copying import guess
+        if not put.headers.get('Content-Type'):
+            put.headers['Content-Type'] = guess(request.path)
+        answer = self.next(put)
+        if answer.ok:
+            answer.headers['Etag'] = f'"{etag}"'
+        return answer
+
+    # reading
+
+    def _get(self, request):
+        split = request.split()
+        if split is None:
+            return self.next(request)
+        if split[3] is None:
+            return self._listing(request, split)
+        raw = request.query.get('multipart-manifest') == 'get'
+        for header in ('If-Match', 'If-None-Match'):
+            if request.headers.get(header) is not None:
+                known = request.headers.get('X-Backend-Etag-Is-At')
+                if not raw:
+                    request.headers['X-Backend-Etag-Is-At'] = f'{known},{ETAG}' if known else ETAG
+                break
+        answer = self.next(request)
+        if not is_true(answer.headers.get('X-Static-Large-Object', '')):
+            return answer
+        if raw:
+            if answer.ok:
+                answer.headers['Content-Type'] = TYPE
+                if request.method == 'GET' and request.query.get('format') == 'raw' and answer.status == 200:
+                    rows = [{'path': r['name'], 'size_bytes': r['bytes'], 'etag': r['hash'],
+                             **({'range': r['range']} if 'range' in r else {})} if 'data' not in r else {'data': r['data']}
+                            for r in orjson.loads(answer.read())]
+                    answer.set_body(orjson.dumps(rows))
+                    answer.headers['Etag'] = f'"{hashlib.md5(answer.body, usedforsecurity=False).hexdigest()}"'
+            return answer
+        if answer.status in (304, 412):
+            if ETAG in answer.headers:
+                answer.headers['Etag'] = f'"{answer.headers[ETAG]}"'
+            return answer
+        if not answer.ok and answer.status != 416:
+            return answer
+        whole = answer
+        if request.method == 'HEAD' and ETAG in answer.headers:
+            answer.close()
+        elif answer.status != 200 or request.method == 'HEAD':
+            answer.close()
+            whole = self._manifest(request)
+            if not whole.ok:
+                return whole
+        return self._join(request, split, whole)
+
+    def _manifest(self, request):
+        read = request.sub('GET', request.path, query=dict(request.query), source='SLO')
+        return self.next(read)
+
+    def _join(self, request, split, answer):
+        headers = answer.headers
+        etag = headers.get(ETAG)
+        made = Response(200, b'', HeaderDict(headers))
+        made.headers['X-Manifest-Etag'] = headers.get('Etag', '').strip('"')
+        if request.method == 'HEAD' and etag is not None:
+            made.headers['Etag'] = f'"{etag}"'
+            return serve(request, made, int(headers[SIZE]), None)
+        rows = orjson.loads(answer.read(LIMITS['max_manifest_size'] * 2))
+        segments = self._flatten(request, split, rows, 0)
+        length = sum(size for _, size, _, _ in segments)
+        if etag is None:
+            etag = hashlib.md5(''.join(f'{r["hash"]}:{r["range"]};' if 'range' in r else r['hash'] for r in rows).encode(),
+                               usedforsecurity=False).hexdigest()
+        made.headers['Etag'] = f'"{etag}"'
+        return serve(request, made, length, lambda start, end: Checked(self, request, split, segments, start, end))
+
+    def _flatten(self, request, split, rows, depth):
+        segments = []
+        for row in rows:
+            if 'data' in row:
+                data = base64.b64decode(row['data'])
+                segments.append((None, len(data), None, data))
+                continue
+            path = f'/{split[0]}/{split[1]}{row["name"]}'
+            span = None
+            size = int(row['bytes'])
+            if 'range' in row:
+                first, last = row['range'].split('-')
+                span, size = (int(first), int(last) + 1), int(last) - int(first) + 1
+            segments.append((path, size, row['hash'], span))
+        if depth > 10:
+            raise Fault(409, 'Too many levels of manifests')
+        return segments
+
+    def _listing(self, request, split):
+        answer = self.next(request)
+        if split[2] is None or request.method != 'GET' or not answer.ok or 'json' not in answer.headers.get('Content-Type', ''):
+            return answer
+        body = answer.read()
+        if b'slo_etag=' not in body:
+            return answer
+        rows = orjson.loads(body)
+        for row in rows:
+            etag, _, rest = row.get('hash', '').partition(';')
+            if 'slo_etag=' in rest:
+                row['hash'] = etag
+                row['slo_etag'] = f'"{rest.split("slo_etag=")[1].split(";")[0].strip()}"'
+        answer.set_body(orjson.dumps(rows))
+        return answer
+
+    # deleting
+
+    def _delete(self, request, split):
+        from .bulk import delete_all
+        version, account, container, name = split
+        top = f'/{container}/{name}'
+        todo, seen = [top], []
+        while todo:
+            path = todo.pop()
+            if path in seen:
+                continue
+            seen.append(path)
+            got = self.next(request.sub('GET', f'/{version}/{account}{path}', query={'multipart-manifest': 'get'}, source='SLO'))
+            if got.ok and is_true(got.headers.get('X-Static-Large-Object', '')):
+                if len(seen) > 1 + LIMITS['max_manifest_segments'] * 10:
+                    got.close()
+                    raise Fault(400, 'Too many buffered slo segments to delete.')
+                rows = orjson.loads(got.read(LIMITS['max_manifest_size'] * 2))
+                todo += [row['name'] for row in reversed(rows) if 'name' in row]
+            else:
+                got.close()
+                if path == top:
+                    if not got.ok:
+                        if got.status == 404:
+                            return delete_all(self, request, f'/{version}/{account}', [top])
+                        return error(got.status)
+                    return error(400, 'Not an SLO manifest')
+        # The segments first: were it the manifest, what fails would be found by nobody.
+        return delete_all(self, request, f'/{version}/{account}', [*seen[1:], top])
+
+
+class Checked(Joined):
+    """Segments, the first of which is asked for before the answer begins: a manifest whose first segment is gone is a 409."""
+
+    def __init__(self, owner, request, split, segments, start, end):
+        super().__init__(owner, request, segments, start, end, 'SLO')
+        self.ready = iter(self.begin())
+        try:
+            self.first = next(self.ready, b'')
+        except OSError as problem:
+            raise Fault(409, str(problem)) from problem
+
+    def begin(self):
+        """The pieces."""
+        return super().__iter__()
+
+    def __iter__(self):
+        if self.first:
+            yield self.first
+        yield from self.ready
+
+
+def _iso(stamp):
+    moment = float(stamp.split('_')[0])
+    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment)) + f'.{int(moment % 1 * 1e6):06d}'

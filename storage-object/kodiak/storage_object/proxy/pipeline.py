@@ -1,0 +1,136 @@
+"""paste.deploy factories of the proxy and its filters, and what they share.
+
+A pipeline's ``global_conf`` names the configuration by ``kodiak_runtime`` (:func:`kodiak.common.wsgi.load`).
+"""
+import os
+import threading
+
+from kodiak.common import authtoken, wsgi
+
+from ..middleware import (
+    auth,
+    bulk,
+    catch_errors,
+    copying,
+    cors,
+    dlo,
+    formpost,
+    quotas,
+    simple,
+    slo,
+    staticweb,
+    symlink,
+    tempurl,
+    versions_old,
+)
+from .app import Proxy
+from .cache import Cache
+from .http import Filter, Request, Response, is_true
+from .rings import Rings
+
+_lock = threading.Lock()
+FILTERS = {
+    'catch_errors': catch_errors.CatchErrors, 'healthcheck': simple.HealthCheck, 'crossdomain': simple.CrossDomain,
+    'name_check': simple.NameCheck, 'cors': cors.Cors, 'bulk': bulk.Bulk, 'tempurl': tempurl.TempUrl, 'formpost': formpost.FormPost,
+    'staticweb': staticweb.StaticWeb, 'ratelimit': quotas.RateLimit, 'localauth': auth.Local, 'keystone': auth.Keystone,
+    'account_acl': auth.AccountAcl, 'copy': copying.Copy, 'container_quotas': quotas.ContainerQuotas,
+    'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
+    'symlink': symlink.Symlink,
+}
+SHOWN = {
+    'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],
+                'incoming_remove_headers': ['x-timestamp', 'x-open-expired'], 'incoming_allow_headers': [],
+                'outgoing_remove_headers': ['x-object-meta-*'], 'outgoing_allow_headers': ['x-object-meta-public-*']},
+    'formpost': {'allowed_digests': ['sha1', 'sha256', 'sha512']}, 'staticweb': {},
+    'bulk_upload': {'max_containers_per_extraction': bulk.MAX_CONTAINERS, 'max_failed_extractions': bulk.MAX_FAILED},
+    'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
+    'slo': slo.LIMITS, 'dlo': {'max_segments': 100000}, 'symlink': {'symloop_max': symlink.MAX_LINKS, 'static_links': True},
+    'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {}, 'account_quotas': {},
+    'crossdomain': {}, 'ratelimit': {},
+}
+
+
+class Authtoken(Filter):
+    """The common library's token middleware among these filters; it lets all pass and says who each is."""
+
+    def __init__(self, application, middleware):
+        super().__init__(application)
+        self.middleware = middleware
+        middleware.application = self._inner
+
+    def _inner(self, environ, start_response):
+        environ['kodiak.answer'] = answer = self.next(Request.of(environ))
+        start_response(str(answer.status), [])
+        return ()
+
+    def handle(self, request):
+        """Verify the token, if there is one; local tokens are another filter's."""
+        environ = request.environ
+        if environ.get('kodiak.sub') or environ.get('HTTP_X_AUTH_TOKEN', '').startswith('AUTH_tk'):
+            return self.next(request)
+        answer = Response.from_wsgi(self.middleware, environ)
+        return environ.pop('kodiak.answer', answer)
+
+
+def assemble(proxy, filters):
+    """A pipeline: ``[(name, options)]`` from the outside in, around the proxy."""
+    application = proxy
+    for name, options in reversed(filters):
+        application = FILTERS[name](application, options)
+        _show(proxy, name)
+    return _Edge(application, proxy)
+
+
+def _show(proxy, name):
+    for shown in {'bulk': ('bulk_upload', 'bulk_delete'), 'localauth': ('tempauth',)}.get(name, (name,)):
+        if shown in SHOWN:
+            proxy.info[shown] = SHOWN[shown]
+        elif shown == 'tempauth':
+            proxy.info['tempauth'] = {'account_acls': True}
+
+
+class _Edge:
+    def __init__(self, application, proxy):
+        self.application, self.proxy = application, proxy
+
+    def __call__(self, environ, start_response):
+        environ['kodiak.proxy'] = self.proxy
+        return self.application(environ, start_response)
+
+
+def app_factory(global_conf, **local):
+    """paste application: the proxy, from the configuration's rings."""
+    from ..ring import Policies, Ring
+    conf = wsgi.runtime_of(global_conf).conf
+    folder = conf.storage.ring_path
+    rings = Rings.load(folder, list(Policies(conf)), Ring)
+    os.makedirs(conf.run_path, exist_ok=True)
+    proxy = Proxy(rings, cache=Cache(os.path.join(conf.run_path, 'kodiak-object-proxy.changes')),
+                  account_management=is_true(local.get('allow_account_management', '')))
+    with _lock:
+        _pending.append(proxy)
+    return proxy
+
+
+_pending = []
+
+
+def filter_factory(global_conf, name, **local):
+    """paste filter: the one called ``name`` in :data:`FILTERS`, with its options."""
+    def wrap(application):
+        if _pending:
+            _show(_pending[-1], name)
+        return FILTERS[name](application, local)
+    return wrap
+
+
+def edge_factory(global_conf, **local):
+    """paste filter, outermost: lets filters see the proxy."""
+    return lambda application: _Edge(application, _pending.pop())
+
+
+def authtoken_factory(global_conf, **local):
+    """paste filter: tokens of identity."""
+    runtime = wsgi.runtime_of(global_conf)
+    runtime.conf.set_override('delay_auth_decision', True, group=authtoken.GROUP)
+    return lambda application: Authtoken(application, authtoken.build(None, runtime.conf, feed=getattr(runtime, 'feed', None)))

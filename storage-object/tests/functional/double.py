@@ -1,0 +1,345 @@
+"""A stand-in for the account, container and object servers: one process, one dictionary a device, the servers' protocol."""
+import hashlib
+import http.server
+import json
+import re
+import threading
+import time
+import urllib.parse
+
+from kodiak.storage_object.proxy import http as wire
+from kodiak.storage_object.proxy import ranges
+
+
+class Device:
+    """What one device holds: path -> record."""
+
+    def __init__(self):
+        self.accounts, self.containers, self.objects = {}, {}, {}
+        self.lock = threading.RLock()
+
+
+class Servers:
+    """A set of devices behind one port; ``failing`` names devices that answer 507."""
+
+    def __init__(self, devices=4, port=0):
+        self.devices = {f'd{number}': Device() for number in range(devices)}
+        self.failing = set()
+        servers = self
+
+        class Handler(_Handler):
+            world = servers
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(5)
+
+    def ring(self):
+        return Ring([{'id': index, 'region': 1, 'zone': 1, 'ip': '127.0.0.1', 'port': self.port, 'device': name, 'weight': 1,
+                      'meta': '', 'replication_ip': '127.0.0.1', 'replication_port': self.port}
+                     for index, name in enumerate(self.devices)])
+
+
+class Ring:
+    replica_count = 3
+
+    def __init__(self, devices):
+        self.devices = devices
+
+    def reload_if_changed(self):
+        return False
+
+    def get_part(self, account, container=None, obj=None):
+        path = '/'.join(['', account] + [x for x in (container, obj) if x is not None])
+        return hashlib.md5(path.encode('utf-8', 'surrogateescape')).digest()[0]
+
+    def primaries(self, part):
+        return [self.devices[(part + i) % len(self.devices)] for i in range(3)]
+
+    def handoffs(self, part):
+        return iter([self.devices[(part + i) % len(self.devices)] for i in range(3, len(self.devices))])
+
+
+class Policy:
+    index, name, aliases, default, deprecated, type = 0, 'gold', ['policy-0'], True, False, 'replication'
+
+    def __init__(self, ring):
+        self.ring = ring
+
+
+def _iso(stamp):
+    moment = float(stamp.split('_')[0])
+    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment)) + f'.{int(round(moment % 1 * 1e6)):06d}'
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
+    world = None
+
+    def log_message(self, *args):
+        pass
+
+    def _body(self):
+        if self.headers.get('Transfer-Encoding', '').lower() == 'chunked':
+            parts = []
+            while size := int(self.rfile.readline().split(b';')[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b''.join(parts), True
+        length = int(self.headers.get('Content-Length') or 0)
+        body = self.rfile.read(length)
+        return body, len(body) == length
+
+    def _say(self, status, headers=(), body=b''):
+        self.send_response_only(status)
+        for name, value in dict(headers).items():
+            if value is not None:
+                self.send_header(name, value)
+        if status not in (204, 304) and 'Content-Length' not in dict(headers):
+            self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        if self.command != 'HEAD' and status not in (204, 304):
+            self.wfile.write(body)
+
+    def handle_any(self):
+        body, whole = self._body()
+        if not whole:
+            self.close_connection = True
+            return None
+        path, _, query = self.path.partition('?')
+        self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        parts = urllib.parse.unquote(path).split('/', 5)
+        device, rest = parts[1], parts[3:]
+        if device in self.world.failing:
+            return self._say(507, body=b'not mounted')
+        device = self.world.devices[device]
+        self.meta = {n.title(): v for n, v in self.headers.items()}
+        kind = ('account', 'container', 'object')[len(rest) - 1]
+        with device.lock:
+            return getattr(self, f'{kind}_{self.command}')(device, body, *rest)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+
+    def _kept(self, prefix, more=()):
+        return {n: v for n, v in self.meta.items() if n.startswith((f'X-{prefix}-Meta-', f'X-{prefix}-Sysmeta-')) or n in more}
+
+    @staticmethod
+    def _merge(old, new):
+        old.update(new)
+        for name in [n for n, v in old.items() if v == '']:
+            del old[name]
+
+    def _page(self, rows):
+        """Rows (sorted dicts with name) cut by marker, prefix, delimiter and limit."""
+        q = self.query
+        prefix, delimiter = q.get('prefix', ''), q.get('delimiter', '')
+        if 'path' in q:
+            prefix, delimiter = (q['path'].rstrip('/') + '/' if q['path'] else ''), '/'
+        reverse = wire.is_true(q.get('reverse', ''))
+        limit = int(q.get('limit') or 10000)
+        marker, end = q.get('marker', ''), q.get('end_marker', '')
+        if reverse:
+            marker, end = end, marker
+        out, seen = [], set()
+        for row in sorted(rows, key=lambda r: r['name'].encode(), reverse=reverse):
+            name = row['name']
+            if not name.startswith(prefix):
+                continue
+            if delimiter and (cut := name.find(delimiter, len(prefix))) >= 0:
+                sub = name[:cut + len(delimiter)]
+                if sub in seen or (marker and not reverse and sub <= marker) or (end and sub >= end):
+                    continue
+                seen.add(sub)
+                if 'path' not in q:
+                    out.append({'subdir': sub})
+                continue
+            if (marker and name <= marker) or (end and name >= end):
+                continue
+            if 'path' in q and name == prefix:
+                continue
+            out.append({k: v for k, v in row.items() if not k.startswith('_')})
+        return out[:limit]
+
+    # accounts
+
+    def account_PUT(self, device, body, account):
+        stamp = self.meta['X-Timestamp']
+        fresh = account not in device.accounts
+        record = device.accounts.setdefault(account, {'stamp': stamp, 'meta': {}})
+        self._merge(record['meta'], self._kept('Account'))
+        self._say(201 if fresh else 202)
+
+    def account_POST(self, device, body, account):
+        if account not in device.accounts:
+            return self._say(404)
+        self._merge(device.accounts[account]['meta'], self._kept('Account'))
+        return self._say(204)
+
+    def account_DELETE(self, device, body, account):
+        return self._say(204 if device.accounts.pop(account, None) else 404)
+
+    def account_GET(self, device, body, account):
+        record = device.accounts.get(account)
+        if record is None:
+            return self._say(404)
+        rows, objects, size = [], 0, 0
+        for (a, name), box in device.containers.items():
+            if a == account:
+                used = sum(o['bytes'] for o in box['rows'].values())
+                rows.append({'name': name, 'count': len(box['rows']), 'bytes': used, 'last_modified': _iso(box['stamp'])})
+                objects, size = objects + len(box['rows']), size + used
+        body = json.dumps(self._page(rows)).encode()
+        headers = {'X-Account-Container-Count': len(rows), 'X-Account-Object-Count': objects, 'X-Account-Bytes-Used': size,
+                   'X-Timestamp': record['stamp'], 'X-Put-Timestamp': record['stamp'], **record['meta'],
+                   'Content-Type': 'application/json'}
+        return self._say(200, headers, body)
+
+    account_HEAD = account_GET
+
+    # containers
+
+    ACLS = ('X-Container-Read', 'X-Container-Write', 'X-Container-Sync-Key', 'X-Container-Sync-To', 'X-Versions-Location')
+
+    def container_PUT(self, device, body, account, container):
+        key, stamp = (account, container), self.meta['X-Timestamp']
+        fresh = key not in device.containers
+        record = device.containers.setdefault(key, {'stamp': stamp, 'meta': {}, 'rows': {}, 'policy': self.meta.get(
+            'X-Backend-Storage-Policy-Index', self.meta.get('X-Backend-Storage-Policy-Default', '0'))})
+        if 'X-Backend-Storage-Policy-Index' in self.meta and self.meta['X-Backend-Storage-Policy-Index'] != record['policy']:
+            return self._say(409)
+        self._merge(record['meta'], self._kept('Container', self.ACLS))
+        return self._say(201 if fresh else 202)
+
+    def container_POST(self, device, body, account, container):
+        record = device.containers.get((account, container))
+        if record is None:
+            return self._say(404)
+        self._merge(record['meta'], self._kept('Container', self.ACLS))
+        return self._say(204)
+
+    def container_DELETE(self, device, body, account, container):
+        record = device.containers.get((account, container))
+        if record is None:
+            return self._say(404)
+        if record['rows']:
+            return self._say(409)
+        del device.containers[account, container]
+        return self._say(204)
+
+    def container_GET(self, device, body, account, container):
+        record = device.containers.get((account, container))
+        if record is None:
+            return self._say(404)
+        rows = record['rows'].values()
+        body = json.dumps(self._page(rows)).encode() if self.command == 'GET' else b''
+        headers = {'X-Container-Object-Count': len(rows), 'X-Container-Bytes-Used': sum(r['bytes'] for r in rows),
+                   'X-Timestamp': record['stamp'], 'X-Put-Timestamp': record['stamp'],
+                   'X-Backend-Storage-Policy-Index': record['policy'], **record['meta'], 'Content-Type': 'application/json'}
+        return self._say(200 if self.command == 'GET' else 204, headers, body)
+
+    container_HEAD = container_GET
+
+    # objects
+
+    def _row(self, account, container, name, record):
+        hosts = self.headers.get('X-Container-Device', '').split(',')
+        for each in self.world.devices.values() if hosts else ():
+            box = each.containers.get((account, container))
+            if box is None:
+                continue
+            if record is None:
+                box['rows'].pop(name, None)
+            else:
+                meta = record['meta']
+                kind, _, override = meta.get('Content-Type', '').partition(';swift_bytes=')
+                size = meta.get('X-Object-Sysmeta-Container-Update-Override-Size', override or str(len(record['body'])))
+                box['rows'][name] = {'name': name, 'hash': meta.get('X-Object-Sysmeta-Container-Update-Override-Etag', record['etag']),
+                                     'bytes': int(size), 'content_type': kind, 'last_modified': _iso(record['stamp'])}
+
+    KEEP = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'X-Static-Large-Object',
+            'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag')
+
+    def object_PUT(self, device, body, account, container, name):
+        key, stamp = (account, container, name), self.meta['X-Timestamp']
+        old = device.objects.get(key)
+        if old and old['stamp'] >= stamp:
+            return self._say(409, {'X-Backend-Timestamp': old['stamp']})
+        if old and self.meta.get('If-None-Match') == '*' and 'body' in old:
+            return self._say(412)
+        etag = hashlib.md5(body).hexdigest()
+        if self.meta.get('Etag') and self.meta['Etag'] != etag:
+            return self._say(422)
+        meta = {n: v for n, v in self.meta.items()
+                if n in self.KEEP or n.startswith(('X-Object-Meta-', 'X-Object-Sysmeta-', 'X-Object-Transient-Sysmeta-'))}
+        overrides = {n.replace('X-Backend-', 'X-Object-Sysmeta-'): v for n, v in self.meta.items()
+                     if n.startswith('X-Backend-Container-Update-Override-')}
+        meta.update(overrides)
+        record = device.objects[key] = {'stamp': stamp, 'body': body, 'etag': etag, 'meta': meta}
+        self._row(account, container, name, record)
+        return self._say(201, {'Etag': etag})
+
+    def object_POST(self, device, body, account, container, name):
+        record = device.objects.get((account, container, name))
+        if not record or 'body' not in record or self._expired(record):
+            return self._say(404)
+        kept = {n: v for n, v in record['meta'].items() if n.startswith('X-Object-Sysmeta-') or n in (
+            'Content-Type', 'X-Static-Large-Object')}
+        kept.update({n: v for n, v in self.meta.items() if n in self.KEEP or n.startswith((
+            'X-Object-Meta-', 'X-Object-Transient-Sysmeta-'))})
+        kept = {n: v for n, v in kept.items() if v != ''}
+        record['meta'], record['stamp'] = kept, self.meta['X-Timestamp']
+        self._row(account, container, name, record)
+        return self._say(202)
+
+    def object_DELETE(self, device, body, account, container, name):
+        key, stamp = (account, container, name), self.meta['X-Timestamp']
+        record = device.objects.get(key)
+        if record and record['stamp'] > stamp:
+            return self._say(409)
+        there = record and 'body' in record and not self._expired(record)
+        device.objects[key] = {'stamp': stamp}
+        self._row(account, container, name, None)
+        return self._say(204 if there else 404, {'X-Backend-Timestamp': stamp})
+
+    @staticmethod
+    def _expired(record):
+        at = record['meta'].get('X-Delete-At')
+        return at and int(at) <= time.time()
+
+    def object_GET(self, device, body, account, container, name):
+        record = device.objects.get((account, container, name))
+        if not record or 'body' not in record or self._expired(record):
+            return self._say(404, {'X-Backend-Timestamp': record['stamp']} if record else {})
+        stamp = record['stamp']
+        data, modified = record['body'], time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(-(-float(stamp) // 1)))
+        headers = {'Etag': f'"{record["etag"]}"', 'Last-Modified': modified, 'X-Timestamp': stamp, 'X-Backend-Timestamp': stamp,
+                   **{n: v for n, v in record['meta'].items()}}
+        request = wire.Request({'REQUEST_METHOD': self.command, 'PATH_INFO': '/', **{
+            wire.EnvironHeaders.key(n): v for n, v in self.meta.items()}})
+        etag = record['etag']
+        for header in (self.meta.get('X-Backend-Etag-Is-At') or '').split(','):
+            if header.strip().title() in record['meta']:
+                etag = record['meta'][header.strip().title()]
+                break
+        status = wire.precondition(request, etag, wire.parse_date(modified))
+        if status:
+            return self._say(status, headers if status == 304 else {**headers, 'Content-Length': '0'})
+        if (asked := self.meta.get('Range')) and self.command == 'GET':
+            spans = ranges.parse(asked, len(data))
+            if spans == []:
+                return self._say(416, {**headers, 'Content-Range': f'bytes */{len(data)}'})
+            if spans and re.fullmatch(r'bytes=[0-9-]*', asked):
+                start, end = spans[0]
+                return self._say(206, {**headers, 'Content-Range': f'bytes {start}-{end - 1}/{len(data)}'}, data[start:end])
+        return self._say(200, {**headers, 'Content-Length': str(len(data))}, data)
+
+    object_HEAD = object_GET
