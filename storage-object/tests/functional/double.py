@@ -75,7 +75,7 @@ class Policy:
 
 def _iso(stamp):
     moment = float(stamp.split('_')[0])
-    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment)) + f'.{int(round(moment % 1 * 1e6)):06d}'
+    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment)) + f'.{round(moment % 1 * 1e6):06d}'
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -154,7 +154,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             name = row['name']
             if not name.startswith(prefix):
                 continue
-            if delimiter and (cut := name.find(delimiter, len(prefix))) >= 0:
+            if delimiter and (cut := name.find(delimiter, len(prefix))) >= 0 and not ('path' in q and cut == len(name) - 1):
                 sub = name[:cut + len(delimiter)]
                 if sub in seen or (marker and not reverse and sub <= marker) or (end and sub >= end):
                     continue
@@ -192,7 +192,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if record is None:
             return self._say(404)
         rows, objects, size = [], 0, 0
-        for (a, name), box in device.containers.items():
+        boxes = {key: box for each in self.world.devices.values() for key, box in list(each.containers.items())}
+        for (a, name), box in boxes.items():
             if a == account:
                 used = sum(o['bytes'] for o in box['rows'].values())
                 rows.append({'name': name, 'count': len(box['rows']), 'bytes': used, 'last_modified': _iso(box['stamp'])})
@@ -224,6 +225,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if record is None:
             return self._say(404)
         self._merge(record['meta'], self._kept('Container', self.ACLS))
+        record['stamp'] = self.meta['X-Timestamp']
         return self._say(204)
 
     def container_DELETE(self, device, body, account, container):
@@ -262,8 +264,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 meta = record['meta']
                 kind, _, override = meta.get('Content-Type', '').partition(';swift_bytes=')
                 size = meta.get('X-Object-Sysmeta-Container-Update-Override-Size', override or str(len(record['body'])))
-                box['rows'][name] = {'name': name, 'hash': meta.get('X-Object-Sysmeta-Container-Update-Override-Etag', record['etag']),
-                                     'bytes': int(size), 'content_type': kind, 'last_modified': _iso(record['stamp'])}
+                etag = meta.get('X-Object-Sysmeta-Container-Update-Override-Etag', record['etag'])
+                box['rows'][name] = {'name': name, 'hash': etag,
+                                     'bytes': int(size), 'content_type': wire.from_wsgi(kind),
+                                     'last_modified': _iso(record['stamp'])}
 
     KEEP = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'X-Static-Large-Object',
             'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag')
@@ -322,7 +326,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stamp = record['stamp']
         data, modified = record['body'], time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(-(-float(stamp) // 1)))
         headers = {'Etag': f'"{record["etag"]}"', 'Last-Modified': modified, 'X-Timestamp': stamp, 'X-Backend-Timestamp': stamp,
-                   **{n: v for n, v in record['meta'].items()}}
+                   **dict(record['meta'].items())}
         request = wire.Request({'REQUEST_METHOD': self.command, 'PATH_INFO': '/', **{
             wire.EnvironHeaders.key(n): v for n, v in self.meta.items()}})
         etag = record['etag']

@@ -7,7 +7,7 @@ import time
 import orjson
 
 from ..proxy import acl
-from ..proxy.http import Fault, Filter, Response, error, to_wsgi
+from ..proxy.http import Fault, Filter, Response, error, quote
 
 
 class Authorizer(Filter):
@@ -35,7 +35,7 @@ class Authorizer(Filter):
             return error(403)
         split = request.path.split('/')
         account = split[2] if len(split) > 2 else 'unknown'
-        return error(401, headers={'Www-Authenticate': f'Swift realm="{to_wsgi(account)}"'})
+        return error(401, headers={'Www-Authenticate': f'Swift realm="{quote(account)}"'})
 
     def authorize(self, request):
         """None, or the refusal."""
@@ -270,7 +270,7 @@ class AccountAcl(Filter):
             return self.next(request)
         given = request.headers.pop('X-Account-Access-Control')
         if given is not None and request.method in ('POST', 'PUT'):
-            request.headers[self.KEEP] = self._clean(given) if given else ''
+            request.headers[self.KEEP] = self._clean(given) if given.strip() not in ('', '{}') else ''
         answer = self.next(request)
         kept = answer.headers.get(self.KEEP)
         if kept and request.environ.get('kodiak.owner'):

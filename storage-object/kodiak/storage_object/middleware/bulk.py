@@ -31,7 +31,8 @@ def report(kind, facts, errors, root='delete'):
     if kind.endswith('xml'):
         rows = ''.join(f'<{k.lower().replace(" ", "_")}>{saxutils.escape(str(v))}</{k.lower().replace(" ", "_")}>\n'
                        for k, v in facts.items())
-        bad = ''.join(f'<object><name>{saxutils.escape(n)}</name><status>{saxutils.escape(s)}</status></object>\n' for n, s in errors)
+        bad = ''.join(f'<object><name>{saxutils.escape(n)}</name><status>{saxutils.escape(s)}</status></object>\n'
+                      for n, s in errors)
         return f'<{root}>\n{rows}<errors>\n{bad}</errors>\n</{root}>\n'.encode()
     lines = [f'{key}: {value}' for key, value in facts.items()] + ['Errors:'] + [f'{name}, {status}' for name, status in errors]
     return '\n'.join(lines).encode()

@@ -8,7 +8,7 @@ from ..proxy.http import Fault, Filter, error, quote
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger('kodiak.object.access')
-INWARD = re.compile(r'HTTP_(X_(ACCOUNT|CONTAINER|OBJECT)_(TRANSIENT_)?SYSMETA_|X_BACKEND|X_OBJECT_META_CRYPTO|X_TIMESTAMP_NOW)')
+INWARD = re.compile(r'HTTP_(X_(ACCOUNT|CONTAINER|OBJECT)_(TRANSIENT_)?SYSMETA_|X_BACKEND|X_TIMESTAMP$)')
 OUTWARD = re.compile(r'X-((Account|Container|Object)-(Transient-)?Sysmeta-|Backend)')
 
 
@@ -44,16 +44,21 @@ class CatchErrors(Filter):
         if answer.status >= 400 and method in ('PUT', 'POST') and self._unread(environ):
             headers['Connection'] = 'close'
         if ACCESS.isEnabledFor(logging.INFO):
-            ACCESS.info('%s %s %s%s %s %s %.4f %s', environ.get('REMOTE_ADDR', '-'), method, quote(environ.get('PATH_INFO', '')),
-                        '?' + environ['QUERY_STRING'] if environ.get('QUERY_STRING') and 'sig' not in environ['QUERY_STRING'].lower()
-                        else '', answer.status, headers.get('Content-Length', '-'), time.time() - started, trans)
+            self._log(environ, method, answer, time.time() - started, trans)
         environ['REQUEST_METHOD'] = method
         return answer(environ, start_response)
 
+    @staticmethod
+    def _log(environ, method, answer, seconds, trans):
+        query = environ.get('QUERY_STRING')
+        # A signature is as good as a password.
+        shown = '?' + query if query and 'sig' not in query.lower() else ''
+        ACCESS.info('%s %s %s%s %s %s %.4f %s', environ.get('REMOTE_ADDR', '-'), method,
+                    quote(environ.get('PATH_INFO', '').encode('latin-1')), shown, answer.status,
+                    answer.headers.get('Content-Length', '-'), seconds, trans)
+
     def _answer(self, request, method):
-        if method == 'GET' or method == 'HEAD':
-            pass
-        elif 'CONTENT_LENGTH' in request.environ:
+        if method not in ('GET', 'HEAD') and 'CONTENT_LENGTH' in request.environ:
             request.content_length  # noqa: B018 (400 for one that is no number)
         return self.next(request)
 

@@ -2,7 +2,7 @@
 import mimetypes
 
 from ..proxy.constraints import LIMITS
-from ..proxy.http import Fault, Filter, HeaderDict, error, is_true, quote, unquote
+from ..proxy.http import Fault, Filter, HeaderDict, error, from_wsgi, is_true, quote, unquote
 
 # What a copy takes of its source besides user metadata.
 TAKEN = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Static-Large-Object', 'X-Delete-At', 'Content-Language',
@@ -10,7 +10,7 @@ TAKEN = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Static-La
 
 
 def _place(header, value):
-    path = unquote(value)
+    path = unquote(from_wsgi(value))
     path = path.lstrip('/') if path.startswith('/') else path
     container, slash, name = path.partition('/')
     if not container or not slash or not name:
@@ -19,7 +19,7 @@ def _place(header, value):
 
 
 def _account(header, value):
-    value = unquote(value)
+    value = unquote(from_wsgi(value))
     if not value or '/' in value:
         raise Fault(412, f'{header} header must be of the form <account name>')
     return value
@@ -90,11 +90,11 @@ class Copy(Filter):
         if request.headers.get('Content-Length', '0') not in ('0', '') or request.chunked:
             raise Fault(400, 'Copy requests require a zero byte body')
         headers = request.headers
-        version, account, container, name = split
+        version, account = split[:2]
         source, source_name = _place('X-Copy-From', headers.pop('X-Copy-From'))
         source_account = headers.pop('X-Copy-From-Account')
         source_account = _account('X-Copy-From-Account', source_account) if source_account else account
-        query = {k: v for k, v in request.query.items() if k in ('multipart-manifest', 'symlink', 'version-id')}
+        query = {k: v for k, v in request.query.items() if k in ('multipart-manifest', 'symlink', 'version-id', 'part-number')}
         read = request.sub('GET', f'/{version}/{source_account}/{source}/{source_name}', query=query, source='COPY')
         for header in ('Range', 'If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'X-Newest'):
             value = headers.pop(header)
@@ -143,7 +143,7 @@ class Copy(Filter):
         raw = query.get('multipart-manifest') == 'get'
         kept = HeaderDict()
         for header, value in got.headers.items():
-            if header.startswith('X-Object-Sysmeta-') or header.startswith('X-Object-Transient-Sysmeta-'):
+            if header.startswith(('X-Object-Sysmeta-', 'X-Object-Transient-Sysmeta-')):
                 if not header.startswith('X-Object-Sysmeta-Slo') or raw:
                     kept[header] = value
             elif fresh and header != 'Content-Type':

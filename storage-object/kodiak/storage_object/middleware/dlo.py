@@ -3,7 +3,7 @@ import hashlib
 
 import orjson
 
-from ..proxy.http import Fault, Filter, Response, serve, unquote
+from ..proxy.http import Fault, Filter, Response, from_wsgi, serve, unquote
 
 
 class Dlo(Filter):
@@ -18,6 +18,7 @@ class Dlo(Filter):
         split = request.split()
         if split is None or split[3] is None:
             return self.next(request)
+        several = ',' in request.headers.get('Range', '')
         answer = self.next(request)
         manifest = answer.headers.get('X-Object-Manifest')
         if manifest is None or request.environ.get('kodiak.source') in ('DLO', 'SLO'):
@@ -32,10 +33,12 @@ class Dlo(Filter):
                 return answer
         else:
             answer.close()
+        if several:
+            request.headers.pop('Range')
         return self._join(request, split, answer, manifest)
 
     def _join(self, request, split, answer, manifest):
-        container, _, prefix = unquote(manifest).partition('/')
+        container, _, prefix = unquote(from_wsgi(manifest)).partition('/')
         version, account = split[0], split[1]
         segments, marker = [], ''
         while True:

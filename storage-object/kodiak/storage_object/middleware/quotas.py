@@ -47,34 +47,73 @@ class ContainerQuotas(Filter):
 
 
 class AccountQuotas(Filter):
-    """``X-Account-Meta-Quota-Bytes``, which only a reseller may set; 413 for a PUT that would pass it."""
+    """Of bytes and objects of an account (and of one policy in it), which only a reseller may set; 413 for a PUT past them.
 
-    HEADERS = ('X-Account-Meta-Quota-Bytes', 'X-Remove-Account-Meta-Quota-Bytes')
+    ``X-Account-Quota-Bytes``, ``-Count``, ``-Bytes-Policy-<name>``, ``-Count-Policy-<name>``; ``X-Account-Meta-Quota-Bytes`` is
+    the first one's old name.
+    """
+
+    KEPT = 'X-Account-Sysmeta-Quota-'
 
     def handle(self, request):
         """Check, or pass on."""
         method = request.method
-        if method not in ('PUT', 'POST') or (split := request.split()) is None:
+        if method not in ('PUT', 'POST', 'GET', 'HEAD') or (split := request.split()) is None:
             return self.next(request)
         _, account, container, name = split
-        headers = request.headers
         if container is None:
-            if any(headers.get(header) is not None for header in self.HEADERS):
+            return self._account(request)
+        if name is not None and method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
+            info = proxy.infos.get(request, account)
+            quotas = {key[6:]: int(value) for key, value in info['sysmeta'].items() if key.startswith('quota-') and value.isdigit()}
+            if quotas and not (request.environ.get('kodiak.identity') or {}).get('reseller'):
+                size = request.content_length or 0
+                if info['bytes'] + size > quotas.get('bytes', 1 << 62) or info['objects'] + 1 > quotas.get('count', 1 << 62):
+                    return error(413, 'Upload exceeds quota.')
+        return self.next(request)
+
+    def _account(self, request):
+        headers = request.headers
+        if request.method in ('PUT', 'POST'):
+            given = {}
+            for header, value in list(headers.items()):
+                plain = header.replace('X-Remove-', 'X-', 1).replace('X-Account-Meta-Quota-', 'X-Account-Quota-')
+                if plain.startswith('X-Account-Quota-'):
+                    given[self._kept(request, plain[16:])] = '' if header.startswith('X-Remove-') else value
+                    headers.pop(header)
+            if given:
                 authorize = request.environ.get('kodiak.authorize')
                 refusal = authorize(request) if authorize else None
                 if refusal is not None:
                     return refusal
                 if authorize and not request.environ.get('kodiak.reseller'):
                     return error(403)
-                _number(headers.get(self.HEADERS[0]), 'bytes')
-        elif name is not None and method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
-            info = proxy.infos.get(request, account)
-            limit = info['meta'].get('quota-bytes')
-            if limit and limit.isdigit() and not (request.environ.get('kodiak.identity') or {}).get('reseller'):
-                size = request.content_length or 0
-                if info['bytes'] + size > int(limit):
-                    return error(413, 'Upload exceeds quota.')
-        return self.next(request)
+                for header, value in given.items():
+                    _number(value, 'account')
+                    headers[header] = value
+        answer = self.next(request)
+        for header in [header for header in answer.headers if header.startswith(self.KEPT)]:
+            kind, _, policy = header[len(self.KEPT):].partition('-Policy-')
+            proxy = request.environ.get('kodiak.proxy')
+            if policy and proxy is not None and int(policy) in proxy.rings.policies:
+                answer.headers[f'X-Account-Quota-{kind}-Policy-{proxy.rings.policies[int(policy)].name}'] = answer.headers[header]
+            elif not policy:
+                answer.headers['X-Account-Quota-' + kind] = answer.headers[header]
+                if kind == 'Bytes':
+                    answer.headers['X-Account-Meta-Quota-Bytes'] = answer.headers[header]
+        return answer
+
+    def _kept(self, request, kind):
+        kind, dash, name = kind.partition('-Policy-')
+        if kind not in ('Bytes', 'Count'):
+            raise Fault(400, f'No such quota: {kind}')
+        if not dash:
+            return self.KEPT + kind
+        proxy = request.environ.get('kodiak.proxy')
+        policy = proxy.rings.policy_named(name) if proxy is not None else None
+        if policy is None:
+            raise Fault(400, f'No such policy: {name}')
+        return f'{self.KEPT}{kind}-Policy-{policy.index}'
 
 
 class RateLimit(Filter):

@@ -7,7 +7,9 @@ import time
 import orjson
 
 from ..proxy import ranges
-from ..proxy.http import Fault, Filter, HeaderDict, Response, error, is_true, quote, serve
+from ..proxy.http import REASONS, TEXTS, Fault, Filter, HeaderDict, Response, error, is_true, quote, serve
+from .bulk import delete_all, report
+from .copying import guess
 from .dlo import Joined
 
 ETAG, SIZE = 'X-Object-Sysmeta-Slo-Etag', 'X-Object-Sysmeta-Slo-Size'
@@ -26,15 +28,28 @@ class Slo(Filter):
         query = request.environ.get('QUERY_STRING')
         if method == 'PUT' and query and request.query.get('multipart-manifest') == 'put':
             split = request.split()
-            return self._put(request, split) if split is not None and split[3] is not None else self.next(request)
+            if split is None or split[3] is None:
+                return self.next(request)
+            if not is_true(request.query.get('heartbeat', '')):
+                return self._put(request, split)
+            if request.headers.get('X-Copy-From') is None:
+                try:
+                    request.headers['Accept'], accept = 'text/plain', request.headers.get('Accept', '')
+                    answer = self._put(request, split)
+                except Fault as fault:
+                    if fault.status != 400:
+                        raise
+                    answer = fault.response
+                request.headers['Accept'] = accept
+                return self._heartbeat(request, answer)
+            return self._put(request, split)
         if method == 'DELETE' and query and request.query.get('multipart-manifest') == 'delete':
             split = request.split()
             return self._delete(request, split) if split is not None and split[3] is not None else self.next(request)
         if method in ('GET', 'HEAD'):
             return self._get(request)
-        if method in ('PUT', 'POST') and request.headers.get('X-Static-Large-Object') is not None:
-            if not request.environ.get('kodiak.sub') and request.split() and request.split()[3] is not None:
-                request.headers.pop('X-Static-Large-Object')
+        if method in ('PUT', 'POST') and not request.environ.get('kodiak.sub'):
+            request.headers.pop('X-Static-Large-Object')
         return self.next(request)
 
     # writing
@@ -121,10 +136,9 @@ class Slo(Filter):
                     continue
                 if size < LIMITS['min_segment_size'] and index < len(items) - 1:
                     problems.append(label + f'too small; each segment must be at least {LIMITS["min_segment_size"]} byte.')
-            if item.get('range'):
-                if not isinstance(item['range'], str) or ',' in item['range'] or ranges.parse(
-                        'bytes=' + item['range'], 1 << 62) in (None, []):
-                    problems.append(label + 'invalid range')
+            if item.get('range') and (not isinstance(item['range'], str) or ',' in item['range'] or ranges.parse(
+                    'bytes=' + item['range'], 1 << 62) in (None, [])):
+                problems.append(label + 'invalid range')
         if problems:
             raise Fault(400, ''.join(problem + '\n' for problem in problems))
         if all('data' in item for item in items):
@@ -137,7 +151,7 @@ class Slo(Filter):
     def _check(item, found, errors, checked, last):
         path = item['path']
         if not found.ok:
-            errors.append([quote(path), f'{found.status} {"Not Found" if found.status == 404 else "Error"}'])
+            errors.append([quote(path), f'{found.status} {REASONS.get(found.status, "")}'])
             return
         length, etag = int(found.headers.get('Content-Length', 0)), found.headers.get('Etag', '').strip('"')
         if item.get('size_bytes') is not None and item['size_bytes'] != length:
@@ -197,13 +211,30 @@ class Slo(Filter):
         put.headers.update({'X-Static-Large-Object': 'True', ETAG: etag, SIZE: str(sizes), 'Etag': manifest_etag,
                             'X-Backend-Container-Update-Override-Size': str(sizes),
                             'X-Backend-Container-Update-Override-Etag': f'{manifest_etag}; slo_etag={etag}'})
-        from .copying import guess
         if not put.headers.get('Content-Type'):
             put.headers['Content-Type'] = guess(request.path)
         answer = self.next(put)
         if answer.ok:
             answer.headers['Etag'] = f'"{etag}"'
         return answer
+
+    @staticmethod
+    def _heartbeat(request, answer):
+        """A 202 whose body, after its blank lines, tells how it ended: for clients that asked not to wait in silence."""
+        body = answer.read().decode('utf-8', 'replace')
+        facts = {'Response Status': f'{answer.status} {REASONS.get(answer.status, "")}', 'Response Body': '' if answer.ok else body}
+        if answer.ok:
+            facts.update({'Etag': answer.headers.get('Etag', ''), 'Last Modified': answer.headers.get('Last-Modified', '')})
+        errors = []
+        if not answer.ok and body.startswith('Errors:\n'):
+            facts['Response Body'] = 'Bad Request\n' + TEXTS[400]
+            errors = [line.rsplit(', ', 1) for line in body.splitlines()[1:]]
+        kind = 'application/json' if 'json' in request.headers.get('Accept', '') else 'text/plain'
+        text = report(kind, facts, errors)
+        made = Response(202, b'', content_type=kind)
+        made.body = iter([b' ', b'\n\r\n' if kind == 'text/plain' else b'\r\n\r\n', text])
+        del made.headers['Content-Length']
+        return made
 
     # reading
 
@@ -214,6 +245,9 @@ class Slo(Filter):
         if split[3] is None:
             return self._listing(request, split)
         raw = request.query.get('multipart-manifest') == 'get'
+        part = request.query.get('part-number') if not raw else None
+        if part is not None:
+            return self._part(request, split, part)
         for header in ('If-Match', 'If-None-Match'):
             if request.headers.get(header) is not None:
                 known = request.headers.get('X-Backend-Etag-Is-At')
@@ -224,14 +258,14 @@ class Slo(Filter):
         if not is_true(answer.headers.get('X-Static-Large-Object', '')):
             return answer
         if raw:
-            if answer.ok:
+            if answer.ok and request.environ.get('kodiak.source') != 'COPY':
                 answer.headers['Content-Type'] = TYPE
                 if request.method == 'GET' and request.query.get('format') == 'raw' and answer.status == 200:
                     rows = [{'path': r['name'], 'size_bytes': r['bytes'], 'etag': r['hash'],
                              **({'range': r['range']} if 'range' in r else {})} if 'data' not in r else {'data': r['data']}
                             for r in orjson.loads(answer.read())]
                     answer.set_body(orjson.dumps(rows))
-                    answer.headers['Etag'] = f'"{hashlib.md5(answer.body, usedforsecurity=False).hexdigest()}"'
+                    answer.headers['Etag'] = hashlib.md5(answer.body, usedforsecurity=False).hexdigest()
             return answer
         if answer.status in (304, 412):
             if ETAG in answer.headers:
@@ -248,6 +282,37 @@ class Slo(Filter):
             if not whole.ok:
                 return whole
         return self._join(request, split, whole)
+
+    def _part(self, request, split, text):
+        if not text.isdigit() or not int(text) >= 1:
+            raise Fault(400, 'Part number must be an integer greater than 0')
+        if request.headers.get('Range') is not None:
+            raise Fault(400, 'Range requests are not supported with part number queries')
+        number = int(text)
+        query = {k: v for k, v in request.query.items() if k != 'part-number'}
+        conditions = [(n, v) for n, v in request.headers.items() if n.startswith('If-')]
+        found = self.next(request.sub('GET', request.path, query=query, source='SLO'))
+        if not found.ok or not is_true(found.headers.get('X-Static-Large-Object', '')):
+            found.close()
+            return self.next(request)
+        rows = orjson.loads(found.read(LIMITS['max_manifest_size'] * 2))
+        segments = self._flatten(request, split, rows, 0)
+        if number > len(segments):
+            total = sum(size for _, size, _, _ in segments)
+            answer = error(416, 'The requested part number is not satisfiable')
+            answer.headers.update({n: v for n, v in found.headers.items() if n.startswith('X-')})
+            answer.headers.update({'Content-Range': f'bytes */{total}', 'X-Parts-Count': len(segments),
+                                   'Etag': f'"{found.headers.get(ETAG)}"',
+                                   'X-Manifest-Etag': found.headers.get('Etag', '').strip('"')})
+            return answer
+        start = sum(size for _, size, _, _ in segments[:number - 1])
+        read = request.sub(request.method, request.path, query=query or None, source=request.environ.get('kodiak.source'))
+        read.headers.update(conditions)
+        read.headers['Range'] = f'bytes={start}-{start + segments[number - 1][1] - 1}'
+        answer = self._join(read, split, Response(200, orjson.dumps(rows), found.headers))
+        if answer.status == 206:
+            answer.headers['X-Parts-Count'] = str(len(segments))
+        return answer
 
     def _manifest(self, request):
         read = request.sub('GET', request.path, query=dict(request.query), source='SLO')
@@ -307,7 +372,6 @@ class Slo(Filter):
     # deleting
 
     def _delete(self, request, split):
-        from .bulk import delete_all
         version, account, container, name = split
         top = f'/{container}/{name}'
         todo, seen = [top], []

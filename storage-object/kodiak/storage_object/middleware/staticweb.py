@@ -1,6 +1,5 @@
 """Containers as web sites: index and error pages, listings in HTML."""
 import html
-import time
 
 import orjson
 
@@ -48,7 +47,8 @@ class StaticWeb(Filter):
 
     @staticmethod
     def _slash(request):
-        where = quote(request.path) + '/'
+        get = request.environ.get
+        where = f'{get("wsgi.url_scheme")}://{get("HTTP_HOST", "")}{quote(request.path)}/'
         return Response(301, b'', {'Location': where}, content_type='text/html')
 
     def _container(self, request, split, meta):
@@ -104,25 +104,28 @@ class StaticWeb(Filter):
             return self._failed(request, split, meta, error(404))
         label = html.escape(meta.get('listings-label', '')) + html.escape(prefix) if 'listings-label' in meta else label
         css = meta.get('listings-css')
-        up = '../' * prefix.count('/')
-        style = (f'<link rel="stylesheet" type="text/css" href="{html.escape(css if css[:1] == "/" or "://" in css else up + css)}" />'
-                 if css else '<style type="text/css">h1 {font-size: 1em;} th {text-align: left;} td, th {padding: 0 1em 0 0;}</style>')
-        lines = [f'<!DOCTYPE html>\n<html>\n <head>\n  <title>Listing of {label}</title>\n  {style}\n </head>\n <body>\n'
+        if css and not css.startswith('/') and '://' not in css:
+            css = '../' * prefix.count('/') + css
+        style = ('<style type="text/css">h1 {font-size: 1em;} th {text-align: left;} td, th {padding-right: 1em;}</style>'
+                 if not css else f'<link rel="stylesheet" type="text/css" href="{html.escape(css)}" />')
+        lines = [(f'<!DOCTYPE html>\n<html>\n <head>\n  <title>Listing of {label}</title>\n  {style}\n </head>\n <body>\n'
                  f'  <h1 id="title">Listing of {label}</h1>\n  <table id="listing">\n'
-                 '   <tr id="heading"><th class="colname">Name</th><th class="colsize">Size</th><th class="coldate">Date</th></tr>\n']
+                 '   <tr id="heading"><th class="colname">Name</th><th class="colsize">Size</th>'
+                  '<th class="coldate">Date</th></tr>\n')]
         if prefix:
             lines.append('   <tr id="parent" class="item"><td class="colname"><a href="../">../</a></td>'
                          '<td class="colsize">&nbsp;</td><td class="coldate">&nbsp;</td></tr>\n')
         for row in rows:
             name = row.get('subdir', row.get('name'))[len(prefix):]
-            link = f'<a href="{html.escape(quote(name) if ":" not in name else "./" + quote(name))}">{html.escape(name)}</a>'
+            link = f'<a href="./{html.escape(quote(name))}">{html.escape(name)}</a>'
             if 'subdir' in row:
                 lines.append(f'   <tr class="item subdir"><td class="colname">{link}</td><td class="colsize">&nbsp;</td>'
                              '<td class="coldate">&nbsp;</td></tr>\n')
             elif name:
                 kind = ' '.join('type-' + html.escape(part) for part in row['content_type'].split(';')[0].split('/'))
-                moment = html.escape(time.strftime('%Y-%m-%d %H:%M:%S', time.strptime(row['last_modified'][:19], '%Y-%m-%dT%H:%M:%S')))
-                lines.append(f'   <tr class="item {kind}"><td class="colname">{link}</td><td class="colsize">{_size(row["bytes"])}</td>'
+                moment = html.escape(row['last_modified'][:19].replace('T', ' '))
+                size = _size(row['bytes'])
+                lines.append(f'   <tr class="item {kind}"><td class="colname">{link}</td><td class="colsize">{size}</td>'
                              f'<td class="coldate">{moment}</td></tr>\n')
         lines.append('  </table>\n </body>\n</html>\n')
         return Response(200, ''.join(lines).encode(), content_type='text/html; charset=UTF-8')

@@ -1,7 +1,7 @@
 """Links: an object of no bytes that stands for another (``X-Symlink-Target``), of any content or of one etag."""
 import orjson
 
-from ..proxy.http import Fault, Filter, HeaderDict, Response, error, quote, unquote
+from ..proxy.http import Fault, Filter, HeaderDict, Response, error, from_wsgi, quote, unquote
 
 TARGET, ACCOUNT, ETAG, SIZE = 'X-Symlink-Target', 'X-Symlink-Target-Account', 'X-Symlink-Target-Etag', 'X-Symlink-Target-Bytes'
 SYS = {TARGET: 'X-Object-Sysmeta-Symlink-Target', ACCOUNT: 'X-Object-Sysmeta-Symlink-Target-Account',
@@ -38,7 +38,7 @@ class Symlink(Filter):
         headers = request.headers
         if (request.content_length or 0) > 0 or (request.chunked and request.input.read(1)):
             raise Fault(400, 'Symlink requests require a zero byte body')
-        target = unquote(headers.pop(TARGET)).lstrip('/')
+        target = unquote(from_wsgi(headers.pop(TARGET))).lstrip('/')
         container, slash, name = target.partition('/')
         if not slash or not container or not name:
             raise Fault(412, f'{TARGET} header must be of the form <container name>/<object name>')
@@ -56,13 +56,16 @@ class Symlink(Filter):
         notes = f'; symlink_target={quote(target)}' + (f'; symlink_target_account={quote(account)}' if account else '')
         if etag is not None:
             etag = etag.strip('"')
-            found = self._read(request, 'HEAD', account or split[1], container, name)
-            if found.status in (401, 403, 404) or not found.ok:
-                return error(409, f'X-Symlink-Target does not exist: {target}') if found.status == 404 else found
-            if found.headers.get('Etag', '').strip('"') != etag and found.headers.get(
-                    'X-Object-Sysmeta-Slo-Etag', '') != etag:
-                return error(409, f'Object Etag {found.headers.get("Etag", "")} does not match X-Symlink-Target-Etag header {etag}',
-                             {'Content-Location': quote(f'/v1/{account or split[1]}/{target}')})
+            found = self.next(request.sub('HEAD', f'/v1/{account or split[1]}/{container}/{name}', source='SYM')).drain()
+            if found.status == 404:
+                return error(409, 'X-Symlink-Target does not exist')
+            if not found.ok:
+                return found
+            is_link = SYS[TARGET] in found.headers
+            if etag not in (found.headers.get('Etag', '').strip('"'), found.headers.get(SYS[ETAG]) if is_link else None):
+                return error(409, self._differs(found, etag), {'Content-Location': quote(f'/v1/{account or split[1]}/{target}')})
+            if not headers.get('Content-Type') and not is_link:
+                headers['Content-Type'] = found.headers.get('Content-Type', '')
             size = found.headers.get('X-Object-Sysmeta-Slo-Size', found.headers.get('Content-Length', '0'))
             headers.update({SYS[ETAG]: etag, SYS[SIZE]: size})
             notes += f'; symlink_target_etag={etag}; symlink_target_bytes={size}'
@@ -74,11 +77,9 @@ class Symlink(Filter):
         headers.pop('Transfer-Encoding')
         return self.next(request)
 
-    def _read(self, request, method, account, container, name):
-        read = request.sub(method, f'/v1/{account}/{container}/{name}', query={
-            k: v for k, v in request.query.items() if k == 'version-id'} if method == 'GET' else None, source='SYM')
-        answer = self._follow(read, ('v1', account, container, name))
-        return answer
+    @staticmethod
+    def _differs(found, etag):
+        return f"Object Etag '{found.headers.get('Etag', '').strip(chr(34))}' does not match {ETAG} header '{etag}'"
 
     @staticmethod
     def _plain(answer):
@@ -92,8 +93,8 @@ class Symlink(Filter):
         if SYS[TARGET] not in answer.headers or answer.status not in (200, 204, 206, 304, 412, 416):
             return answer
         answer.close()
-        if depth > MAX_LINKS:
-            return error(409, f'Too many levels of symlinks, maximum allowed is {MAX_LINKS}',
+        if depth >= MAX_LINKS:
+            return error(409, f'Too many levels of symbolic links, maximum allowed is {MAX_LINKS}',
                          {'Content-Location': quote(request.path)})
         headers = answer.headers
         account = unquote(headers.get(SYS[ACCOUNT], quote(split[1])))
@@ -104,13 +105,19 @@ class Symlink(Filter):
                 further.headers[name] = value
         found = self._follow(further, ('v1', account, *unquote(headers[SYS[TARGET]]).split('/', 1)), depth + 1)
         pinned = headers.get(SYS[ETAG])
-        if pinned and found.status in (200, 206) and pinned not in (
-                found.headers.get('Etag', '').strip('"'), found.headers.get('X-Object-Sysmeta-Slo-Etag')):
+        if pinned and found.status in (200, 206, 304, 412, 416) and (
+                pinned != found.headers.get('Etag', '').strip('"')) and not self._link(
+                    request, path, pinned):
             found.close()
-            return error(409, f'Object Etag {found.headers.get("Etag", "")} does not match X-Symlink-Target-Etag header {pinned}',
-                         {'Content-Location': quote(path)})
+            return error(409, self._differs(found, pinned), {'Content-Location': quote(path)})
         found.headers.setdefault('Content-Location', quote(path))
         return found
+
+    def _link(self, request, path, pinned):
+        # The etag may be that of another link, which is followed in its turn.
+        found = self.next(request.sub('HEAD', path, source='SYM')).drain()
+        return found.ok and SYS[TARGET] in found.headers and pinned in (
+            found.headers.get('Etag', '').strip('"'), found.headers.get(SYS[ETAG]))
 
     def _post(self, request, split):
         headers = request.headers
@@ -124,7 +131,9 @@ class Symlink(Filter):
             account = unquote(found.headers.get(SYS[ACCOUNT], quote(split[1])))
             return Response(307, b'The requested POST was applied to a symlink. POST directly to the target to apply requested '
                                  b'metadata.', HeaderDict({'Location': quote(
-                                     f'/v1/{account}/{unquote(found.headers[SYS[TARGET]])}')}), content_type='text/plain')
+                                     f'/v1/{account}/{unquote(found.headers[SYS[TARGET]])}'), **(
+                                         {ETAG: found.headers[SYS[ETAG]]} if SYS[ETAG] in found.headers else {})}),
+                            content_type='text/plain')
         return answer
 
     def _listing(self, request, split):

@@ -117,8 +117,8 @@ class TempUrl(Filter):
                 return None
             return error(401)
         request.environ['kodiak.authorize'] = authorize
-        request.environ['kodiak.identity'] = {'groups': set(), 'roles': set(), 'user': '.tempurl', 'project': None, 'reseller': False,
-                                              'default_domain': False}
+        request.environ['kodiak.identity'] = {'groups': set(), 'roles': set(), 'user': '.tempurl', 'project': None,
+                                              'reseller': False, 'default_domain': False}
         request.environ['REMOTE_USER'] = '.wsgi.tempurl'
         kept = {k: v for k, v in query.items() if not k.startswith('temp_url_') and k not in ('filename', 'inline')}
         request.set_query(kept)

@@ -12,7 +12,7 @@ MARKER = 'application/x-deleted;swift_versions_deleted=1'
 
 def prefix_of(name):
     """What the names of an object's versions begin with."""
-    return f'{len(name):03x}{name}/'
+    return f'{len(name.encode()):03x}{name}/'
 
 
 class VersionedWrites(Filter):
@@ -89,7 +89,8 @@ class VersionedWrites(Filter):
         slo = got.headers.get('X-Object-Sysmeta-Slo-Etag')
         if slo:
             put.headers['X-Backend-Container-Update-Override-Size'] = got.headers.get('X-Object-Sysmeta-Slo-Size', '0')
-            put.headers['X-Backend-Container-Update-Override-Etag'] = f'{got.headers.get("Etag", "").strip(chr(34))}; slo_etag={slo}'
+            etag = got.headers.get('Etag', '').strip('"')
+            put.headers['X-Backend-Container-Update-Override-Etag'] = f'{etag}; slo_etag={slo}'
         try:
             kept = self.next(put)
         finally:
@@ -121,7 +122,8 @@ class VersionedWrites(Filter):
         version, account, _, name = split
         if mode == 'history':
             self._keep(request, split, location)
-            put = request.sub('PUT', f'/{version}/{account}/{location}/{prefix_of(name)}{timestamp()}', authorize=False, source='VW')
+            put = request.sub('PUT', f'/{version}/{account}/{location}/{prefix_of(name)}{timestamp()}', authorize=False,
+                              source='VW')
             put.headers['Content-Type'] = MARKER
             if not self.next(put).ok:
                 raise Fault(503)
@@ -133,7 +135,7 @@ class VersionedWrites(Filter):
                 there = self.next(request.sub('HEAD', request.path, authorize=False, source='VW')).drain()
                 if there.ok:
                     break
-                continue
+                return Response(204)
             got = self.next(request.sub('GET', path, authorize=False, source='VW', query={'multipart-manifest': 'get',
                                                                                            'symlink': 'get'}))
             if got.status == 404:

@@ -55,6 +55,6 @@ def referrer_allowed(referrer, patterns):
         for pattern in patterns:
             negated = pattern.startswith('-')
             pattern = pattern[1:] if negated else pattern
-            if pattern == '*' or pattern == host or (pattern.startswith('.') and host.endswith(pattern)):
+            if pattern in ('*', host) or (pattern.startswith('.') and host.endswith(pattern)):
                 allowed = not negated
     return allowed

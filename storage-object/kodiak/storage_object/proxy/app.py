@@ -14,6 +14,9 @@ from .objects import Objects
 LOG = logging.getLogger(__name__)
 ALLOWED = {'account': 'GET, HEAD, POST, OPTIONS', 'container': 'GET, HEAD, PUT, POST, DELETE, OPTIONS',
            'object': 'GET, HEAD, PUT, POST, DELETE, COPY, OPTIONS'}
+OWNERS = ('X-Container-Read', 'X-Container-Write', 'X-Container-Sync-Key', 'X-Container-Sync-To', 'X-Account-Meta-Temp-Url-Key',
+          'X-Account-Meta-Temp-Url-Key-2', 'X-Container-Meta-Temp-Url-Key', 'X-Container-Meta-Temp-Url-Key-2',
+          'X-Account-Sysmeta-Core-Access-Control')
 METHODS = {'GET', 'HEAD', 'PUT', 'POST', 'DELETE'}
 
 
@@ -56,9 +59,11 @@ class Proxy(Filter):
             return self._info(request)
         split = request.split()
         if split is None:
-            return error(404 if request.method in METHODS or request.method == 'OPTIONS' else 405)
+            if request.method not in METHODS:
+                return error(405)
+            return error(404) if path.startswith(('/v1/', '/v1.0/')) else error(412, 'Bad URL')
         version, account, container, name = split
-        if version not in ('v1', 'v1.0') and not (version == 'v1.0'):
+        if version not in ('v1', 'v1.0'):
             return error(404)
         if '\0' in path and not request.environ.get('kodiak.reserved') and 'X-Backend-Allow-Reserved-Names' not in request.headers:
             return error(412, 'Invalid UTF8 or contains NULL')
@@ -78,10 +83,15 @@ class Proxy(Filter):
             if request.method == 'OPTIONS':
                 return Response(200, b'', {'Allow': ALLOWED[kind]})
             return error(405, headers={'Allow': ALLOWED[kind]})
-        self._authorize(request, kind, account, container)
-        return getattr(controller, request.method)(request, account, container, name)
+        self._authorize(request, kind, account, container, name)
+        answer = getattr(controller, request.method)(request, account, container, name)
+        if name is None and request.environ.get('kodiak.authorize') is not None and not (
+                request.environ.get('kodiak.owner') or request.environ.get('kodiak.override')):
+            for header in OWNERS:
+                answer.headers.pop(header, None)
+        return answer
 
-    def _authorize(self, request, kind, account, container):
+    def _authorize(self, request, kind, account, container, name):
         authorize = request.environ.get('kodiak.authorize')
         if authorize is None:
             return
@@ -94,8 +104,9 @@ class Proxy(Filter):
         refusal = authorize(request)
         if refusal is not None:
             raise _Refusal(refusal)
-        if kind == 'container' and not request.environ.get('kodiak.owner') and not request.environ.get('kodiak.override'):
-            for header in ('X-Container-Sync-Key', 'X-Container-Sync-To'):
+        if name is None and request.method in ('PUT', 'POST') and not request.environ.get('kodiak.owner') and not (
+                request.environ.get('kodiak.override')):
+            for header in OWNERS:
                 request.headers.pop(header)
 
     def _info(self, request):

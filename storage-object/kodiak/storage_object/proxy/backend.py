@@ -63,7 +63,7 @@ class Connection:
             headers = HeaderDict()
             for line in lines[1:]:
                 name, _, value = line.partition(':')
-                headers[name] = value.strip()
+                headers[name] = value.strip(' \t')
             return status, headers
 
 

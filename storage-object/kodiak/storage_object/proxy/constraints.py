@@ -82,4 +82,4 @@ def delete_at(request):
             raise Fault(400, 'Non-integer X-Delete-At') from None
         if moment <= time.time():
             raise Fault(400, 'X-Delete-At in past')
-        headers['X-Delete-At'] = str(moment)
+        headers['X-Delete-At'] = str(min(moment, 9999999999))

@@ -28,7 +28,7 @@ class Databases:
     def passed(self, request, stamp=None):
         """The headers that servers keep."""
         headers = {'X-Timestamp': stamp or timestamp(), 'X-Trans-Id': request.environ.get('kodiak.trans_id', '-')}
-        meta, sysmeta, remove = f'X-{self.kind}-Meta-'.title(), f'X-{self.kind}-Sysmeta-'.title(), f'X-Remove-{self.kind}-Meta-'.title()
+        meta, sysmeta, remove = f'X-{self.kind}-Meta-', f'X-{self.kind}-Sysmeta-', f'X-Remove-{self.kind}-Meta-'
         for name, value in request.headers.items():
             if name.startswith((meta, sysmeta, 'X-Backend-')) or name in REMOVABLE:
                 headers[name] = value
@@ -193,9 +193,6 @@ class Containers(Databases):
         index = answer.headers.get('X-Backend-Storage-Policy-Index')
         if index is not None and response.ok:
             response.headers['X-Storage-Policy'] = self.rings.policies[int(index)].name
-        if not request.environ.get('kodiak.owner'):
-            for header in ('X-Container-Read', 'X-Container-Write', 'X-Container-Sync-Key', 'X-Container-Sync-To'):
-                response.headers.pop(header, None)
         return listing.render(request, response, shape, 'container', container)
 
     HEAD = GET

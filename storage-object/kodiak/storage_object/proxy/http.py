@@ -151,7 +151,7 @@ class EnvironHeaders:
 # What a request made on behalf of another keeps of it.
 INHERITED = ('REMOTE_ADDR', 'SERVER_NAME', 'SERVER_PORT', 'SERVER_PROTOCOL', 'wsgi.url_scheme', 'wsgi.multithread',
              'wsgi.multiprocess', 'wsgi.run_once', 'wsgi.version', 'wsgi.errors', 'HTTP_HOST', 'HTTP_X_TRANS_ID', 'HTTP_REFERER',
-             'HTTP_USER_AGENT', 'REMOTE_USER', 'HTTP_ORIGIN')
+             'HTTP_USER_AGENT', 'REMOTE_USER', 'HTTP_ORIGIN', 'HTTP_X_AUTH_TOKEN', 'HTTP_X_SERVICE_TOKEN')
 
 
 class Request:
@@ -424,11 +424,13 @@ TEXTS = {
     400: 'The server could not comply with the request since it is either malformed or otherwise incorrect.',
     401: 'This server could not verify that you are authorized to access the document you requested.',
     403: 'Access was denied to this resource.', 404: 'The resource could not be found.',
-    405: 'The method is not allowed for this resource.', 406: 'The resource is not available in a format acceptable to your browser.',
+    405: 'The method is not allowed for this resource.',
+    406: 'The resource is not available in a format acceptable to your browser.',
     409: 'There was a conflict when trying to complete your request.', 411: 'Content-Length header required.',
     412: 'A precondition for this request was not met.', 413: 'The body of your request was too large for this server.',
     416: 'The Range requested is not available.', 422: 'Unable to process the contained instructions',
-    499: 'The client was disconnected during request.', 503: 'The server is currently unavailable. Please try again at a later time.',
+    499: 'The client was disconnected during request.',
+    503: 'The server is currently unavailable. Please try again at a later time.',
 }
 
 
@@ -439,7 +441,7 @@ def error(status, message=None, headers=None):
         body = PAGE.format(REASONS.get(status, ''), text).encode() if text else b''
         answer = Response(status, body, headers, content_type='text/html; charset=UTF-8')
     else:
-        answer = Response(status, message.encode('utf-8', 'replace'), headers, content_type='text/plain; charset=UTF-8')
+        answer = Response(status, message.encode('utf-8', 'replace'), headers, content_type='text/html; charset=UTF-8')
     return answer
 
 

@@ -70,11 +70,20 @@ def to_xml(rows, kind, name):
             lines.append(f'<subdir name={saxutils.quoteattr(row["subdir"])}><name>{_escape(row["subdir"])}</name></subdir>')
             continue
         item = 'container' if kind == 'account' else 'object'
-        order = ('name', 'count', 'bytes', 'last_modified') if kind == 'account' else (
+        order = ('name', 'count', 'bytes', 'last_modified', 'storage_policy') if kind == 'account' else (
             'name', 'hash', 'bytes', 'content_type', 'last_modified')
         lines.append(f'<{item}>' + ''.join(f'<{key}>{_escape(str(row[key]))}</{key}>' for key in order if key in row)
                      + f'</{item}>')
-    return ('\n'.join(lines) + f'\n</{kind}>').encode('utf-8', 'surrogateescape')
+    return (''.join(lines) + f'</{kind}>').encode('utf-8', 'surrogateescape')
+
+
+def _with_policies(request, rows):
+    policies = request.environ['kodiak.proxy'].rings.policies
+    for row in rows:
+        if 'name' in row:
+            policy = policies.get(int(row.pop('storage_policy_index', 0)))
+            row['storage_policy'] = policy.name if policy else ''
+    return rows
 
 
 def render(request, made, shape, kind, name):
@@ -91,14 +100,14 @@ def render(request, made, shape, kind, name):
         made.status = 204 if not request.query.get('format') and shape == 'text/plain' else 200
         made.set_body(b'')
         headers['Content-Type'] = shape + '; charset=utf-8'
-        if made.status == 204:
-            headers.pop('Content-Length', None)
         return made
     body = made.body
     if kind == 'container' and name.startswith('\0') is False and b'\\u0000' in body:
         body = orjson.dumps([row for row in orjson.loads(body) if '\0' not in row.get('name', row.get('subdir'))])
     elif kind == 'account' and b'\\u0000' in body and not request.environ.get('kodiak.reserved'):
         body = orjson.dumps([row for row in orjson.loads(body) if not row.get('name', row.get('subdir')).startswith('\0')])
+    if kind == 'account' and shape != 'text/plain':
+        body = orjson.dumps(_with_policies(request, orjson.loads(body)))
     if shape != 'application/json':
         rows = orjson.loads(body)
         if shape == 'text/plain':

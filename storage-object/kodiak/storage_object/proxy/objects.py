@@ -6,10 +6,12 @@ import time
 from . import backend, constraints, ranges
 from . import put as uploads
 from .dbs import timestamp
-from .http import Fault, HeaderDict, Response, error, etag_matches, is_true, parse_date, unquote
+from .http import Fault, HeaderDict, Response, error, etag_matches, from_wsgi, is_true, parse_date, unquote
 
 KEPT = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'X-Static-Large-Object',
         'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'Etag')
+POSTED = {'Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'Content-Language',
+          'Cache-Control', 'Expires', 'X-Robots-Tag'}
 CONDITIONS = ('If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since', 'Range')
 INTERNAL = {'Connection', 'Transfer-Encoding', 'Server', 'Date', 'Keep-Alive'}
 EXPIRING = '.expiring_objects'
@@ -35,7 +37,7 @@ class Objects:
         info, index, ring, part = self._place(request, account, container, name)
         if not info.ok and 'X-Backend-Storage-Policy-Index' not in request.headers:
             return error(404 if info['status'] == 404 else 503)
-        asked = request.headers.get('Range')
+        asked = request.headers.get('Range', '').replace(' ', '').lower()
         if asked and ',' in asked and request.method == 'GET':
             return self._many_ranges(request, account, container, name)
         headers = {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-'), 'X-Backend-Storage-Policy-Index': str(index)}
@@ -44,7 +46,7 @@ class Objects:
         for header in CONDITIONS:
             value = request.headers.get(header)
             if value is not None and (header != 'Range' or asked):
-                headers[header] = value
+                headers[header] = asked if header == 'Range' else value
         for header, value in request.headers.items():
             if header.startswith('X-Backend-'):
                 headers[header] = value
@@ -97,7 +99,7 @@ class Objects:
                     break
                 continue
             answer.close()
-            if status == 404 or status == 416:
+            if status in {404, 416}:
                 missing += 1
                 stamp = answer.headers.get('X-Backend-Timestamp')
                 if stamp and stamp != '0' and (tomb is None or stamp > tomb):
@@ -138,11 +140,15 @@ class Objects:
         if answer.status != 200:
             return answer
         length = int(answer.headers['Content-Length'])
-        spans = ranges.parse(request.headers['Range'], length)
+        spans = ranges.parse(request.headers['Range'].replace(' ', ''), length)
         if self._range_allowed(request, account, container, name) is False:
             spans = None
         if spans is not None and not spans:
-            return error(416, headers={'Content-Range': f'bytes */{length}'})
+            answer.headers.update({'Content-Range': f'bytes */{length}'})
+            refusal = error(416)
+            refusal.headers.update((n, v) for n, v in answer.headers.items()
+                                   if not n.startswith('Content-') or n == 'Content-Range')
+            return refusal
 
         def one(start, end):
             part = request.sub('GET', request.path, {'Range': f'bytes={start}-{end - 1}', 'If-Match': answer.headers['Etag']},
@@ -275,10 +281,9 @@ class Objects:
         headers = request.headers
         common = self._common(request)
         for header, value in headers.items():
-            if header in KEPT[:5] or header.startswith(('X-Object-Meta-', 'X-Object-Transient-Sysmeta-', 'X-Backend-')) \
-                    or header in ('Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Object-Sysmeta-Versions-Active'):
-                if header != 'Content-Type' or value:
-                    common[header] = value
+            if (header in POSTED or header.startswith(('X-Object-Meta-', 'X-Object-Transient-Sysmeta-', 'X-Backend-'))) and (
+                    header != 'Content-Type' or value):
+                common[header] = value
         index = int(headers.get('X-Backend-Storage-Policy-Index') or info['policy'])
         return self._all('POST', account, container, name, index, common, headers.get('X-Delete-At'))
 
@@ -287,6 +292,8 @@ class Objects:
         info = self._writable(request, account, container)
         index = int(request.headers.get('X-Backend-Storage-Policy-Index') or info['policy'])
         common = self._common(request)
+        if not request.headers.get('X-If-Delete-At', '0').isdigit():
+            raise Fault(400, 'Bad X-If-Delete-At header value')
         for header, value in request.headers.items():
             if header.startswith('X-Backend-') or header == 'X-If-Delete-At':
                 common[header] = value
@@ -300,7 +307,8 @@ class Objects:
             for key, value in common.items():
                 wanted.setdefault(key, value)
             wanted['Content-Length'] = '0'
-        answers = self.client.ask_many(ring, ring.get_part(account, container, name), method, f'/{account}/{container}/{name}', each)
+        part = ring.get_part(account, container, name)
+        answers = self.client.ask_many(ring, part, method, f'/{account}/{container}/{name}', each)
         quorum = replicas // 2 + 1
         good = [a.status for a in answers if a.status // 100 == 2]
         missing = [a for a in answers if a.status == 404]
@@ -321,7 +329,7 @@ _ACCEPTED = b'<html><h1>Accepted</h1><p>The request is accepted for processing.<
 
 
 def _is_prefix(value):
-    container, slash, prefix = unquote(value).partition('/')
+    container, slash, prefix = unquote(from_wsgi(value)).partition('/')
     return bool(container and slash and prefix) and not set('?&') & set(value) and not prefix.startswith('/')
 
 

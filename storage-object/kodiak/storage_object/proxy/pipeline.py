@@ -45,8 +45,8 @@ SHOWN = {
     'bulk_upload': {'max_containers_per_extraction': bulk.MAX_CONTAINERS, 'max_failed_extractions': bulk.MAX_FAILED},
     'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
     'slo': slo.LIMITS, 'dlo': {'max_segments': 100000}, 'symlink': {'symloop_max': symlink.MAX_LINKS, 'static_links': True},
-    'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {}, 'account_quotas': {},
-    'crossdomain': {}, 'ratelimit': {},
+    'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {},
+    'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
 }
 
 
@@ -66,7 +66,7 @@ class Authtoken(Filter):
     def handle(self, request):
         """Verify the token, if there is one; local tokens are another filter's."""
         environ = request.environ
-        if environ.get('kodiak.sub') or environ.get('HTTP_X_AUTH_TOKEN', '').startswith('AUTH_tk'):
+        if 'kodiak.authorize' in environ or environ.get('HTTP_X_AUTH_TOKEN', '').startswith('AUTH_tk'):
             return self.next(request)
         answer = Response.from_wsgi(self.middleware, environ)
         return environ.pop('kodiak.answer', answer)

@@ -1,0 +1,212 @@
+"""The proxy over four stand-in devices: writes, reads, devices that are out, and each filter's main road."""
+import hashlib
+import hmac
+import io
+import json
+import time
+import urllib.parse
+
+import pytest
+
+from kodiak.storage_object.proxy import app, pipeline
+from kodiak.storage_object.proxy.http import Response
+
+USERS = {'user_test_tester': 'testing .admin', 'user_test_other': 'testing', 'secret': 'x'}
+
+
+class Client:
+    """Calls a WSGI application as one user."""
+
+    def __init__(self, application):
+        self.application = application
+        self.token = None
+        answer = self('GET', '/auth/v1.0', headers={'X-Auth-User': 'test:tester', 'X-Auth-Key': 'testing'})
+        self.token = answer.headers['X-Auth-Token']
+
+    def __call__(self, method, path, body=b'', headers=None, token=True):
+        path, _, query = path.partition('?')
+        environ = {'REQUEST_METHOD': method, 'PATH_INFO': urllib.parse.unquote(path, 'latin-1'), 'QUERY_STRING': query,
+                   'wsgi.input': io.BytesIO(body), 'wsgi.url_scheme': 'http', 'HTTP_HOST': 'localhost', 'REMOTE_ADDR': '127.0.0.1'}
+        if body or method in ('PUT', 'POST'):
+            environ['CONTENT_LENGTH'] = str(len(body))
+        if self.token and token:
+            environ['HTTP_X_AUTH_TOKEN'] = self.token
+        for name, value in (headers or {}).items():
+            key = name.upper().replace('-', '_')
+            environ[key if key == 'CONTENT_TYPE' else 'HTTP_' + key] = value
+        answer = Response.from_wsgi(self.application, environ)
+        answer.read()
+        return answer
+
+
+@pytest.fixture
+def call(rings):
+    names = ['catch_errors', 'healthcheck', 'cors', 'bulk', 'tempurl', 'localauth', 'account_acl', 'formpost', 'staticweb', 'copy',
+             'container_quotas', 'account_quotas', 'slo', 'dlo', 'versioned_writes', 'symlink']
+    return Client(pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in names]))
+
+
+@pytest.fixture
+def box(call):
+    assert call('PUT', '/v1/AUTH_test/c').status == 201
+    return '/v1/AUTH_test/c'
+
+
+def test_an_object_comes_back_as_it_was_put(call, box):
+    assert call('PUT', box + '/a%20b', b'hello', {'X-Object-Meta-Colour': 'red', 'Content-Type': 'text/x'}).status == 201
+    answer = call('GET', box + '/a%20b')
+    assert (answer.status, answer.body) == (200, b'hello')
+    assert answer.headers['X-Object-Meta-Colour'] == 'red'
+    assert answer.headers['Etag'] == hashlib.md5(b'hello').hexdigest()
+    assert call('GET', box).body == b'a b\n'
+    assert json.loads(call('GET', box + '?format=json').body)[0]['bytes'] == 5
+    assert call('DELETE', box + '/a%20b').status == 204
+    assert call('GET', box + '/a%20b').status == 404
+
+
+def test_a_large_body_streams_to_three_devices(call, box, servers):
+    body = bytes(range(256)) * 4096 * 3
+    assert call('PUT', box + '/big', body).status == 201
+    assert sum(('AUTH_test', 'c', 'big') in device.objects for device in servers.devices.values()) == 3
+    assert call('GET', box + '/big').body == body
+
+
+@pytest.mark.parametrize('size', [10, 1 << 20])
+def test_a_device_that_is_out_is_replaced_by_a_handoff(call, box, servers, size):
+    servers.failing.add('d1')
+    for number in range(8):
+        assert call('PUT', f'{box}/o{number}', b'x' * size).status == 201
+        assert call('GET', f'{box}/o{number}').body == b'x' * size
+    assert not servers.devices['d1'].objects
+
+
+def test_without_a_quorum_nothing_is_acknowledged(call, box, servers):
+    servers.failing.update(('d0', 'd1', 'd2'))
+    assert call('PUT', box + '/o', b'x').status == 503
+
+
+def test_wrong_etag_is_refused(call, box):
+    assert call('PUT', box + '/o', b'x', {'Etag': '0' * 32}).status == 422
+    assert call('GET', box + '/o').status == 404
+
+
+@pytest.mark.parametrize('asked,status,body', [
+    ('bytes=1-2', 206, b'12'), ('bytes=-2', 206, b'89'), ('bytes=8-', 206, b'89'),
+    ('bytes=20-', 416, None), ('lines=1', 200, b'0123456789')])
+def test_ranges(call, box, asked, status, body):
+    call('PUT', box + '/o', b'0123456789')
+    answer = call('GET', box + '/o', headers={'Range': asked})
+    assert answer.status == status
+    if body is not None:
+        assert answer.body == body
+
+
+def test_several_ranges(call, box):
+    call('PUT', box + '/o', b'0123456789')
+    answer = call('GET', box + '/o', headers={'Range': 'bytes=0-1,5-6'})
+    assert answer.status == 206
+    assert answer.headers['Content-Type'].startswith('multipart/byteranges;boundary=')
+    assert len(answer.body) == int(answer.headers['Content-Length'])
+    assert b'\r\n\r\n01\r\n' in answer.body and b'\r\n\r\n56\r\n' in answer.body
+
+
+def test_names_and_metadata_have_limits(call, box):
+    assert call('PUT', box + '/' + 'n' * 1025, b'').status == 400
+    assert call('PUT', box + '/o', b'', {'X-Object-Meta-A': 'v' * 257}).status == 400
+    assert call('PUT', box + '/o', b'', {f'X-Object-Meta-{n}': 'v' for n in range(91)}).status == 400
+    assert call('PUT', box + '/%ff', b'').status == 412
+    assert call('PUT', box + '/a%00b', b'').status == 412
+
+
+def test_others_need_a_list(call, box):
+    call('PUT', box + '/o', b'x')
+    assert call('GET', box + '/o', token=False).status == 401
+    call('POST', box, headers={'X-Container-Read': '.r:*'})
+    assert call('GET', box + '/o', token=False).status == 200
+    assert call('GET', box, token=False).status == 401
+    call('POST', box, headers={'X-Container-Read': '.r:*,.rlistings'})
+    assert call('GET', box, token=False).status == 200
+    assert call('PUT', box + '/o', b'y', token=False).status == 401
+
+
+def test_system_metadata_neither_comes_in_nor_goes_out(call, box):
+    call('PUT', box + '/o', b'x', {'X-Object-Sysmeta-Slo-Etag': 'evil', 'X-Timestamp': '1'})
+    answer = call('GET', box + '/o')
+    assert not [name for name in answer.headers if 'Sysmeta' in name or name.startswith('X-Backend')]
+
+
+def test_copy(call, box):
+    call('PUT', box + '/o', b'x', {'X-Object-Meta-A': '1'})
+    assert call('COPY', box + '/o', headers={'Destination': 'c/p', 'X-Object-Meta-B': '2'}).status == 201
+    answer = call('GET', box + '/p')
+    assert (answer.body, answer.headers['X-Object-Meta-A'], answer.headers['X-Object-Meta-B']) == (b'x', '1', '2')
+
+
+def test_static_and_dynamic_large_objects(call, box):
+    for number in range(3):
+        call('PUT', f'{box}/seg/{number}', bytes([65 + number]) * 4)
+    manifest = json.dumps([{'path': f'/c/seg/{number}'} for number in range(3)]).encode()
+    assert call('PUT', box + '/slo?multipart-manifest=put', manifest).status == 201
+    assert call('GET', box + '/slo').body == b'AAAABBBBCCCC'
+    assert call('GET', box + '/slo', headers={'Range': 'bytes=3-8'}).body == b'ABBBBC'
+    call('PUT', box + '/dlo', b'', {'X-Object-Manifest': 'c/seg/'})
+    assert call('GET', box + '/dlo', headers={'Range': 'bytes=3-8'}).body == b'ABBBBC'
+    missing = json.dumps([{'path': '/c/none'}]).encode()
+    assert call('PUT', box + '/bad?multipart-manifest=put', missing).status == 400
+    assert b'Number Deleted: 4' in call('DELETE', box + '/slo?multipart-manifest=delete').body
+    assert call('GET', box).body == b'dlo\n'
+
+
+def test_temporary_url(call, box):
+    call('POST', '/v1/AUTH_test', headers={'X-Account-Meta-Temp-URL-Key': 'k'})
+    call('PUT', box + '/o', b'x')
+    expires = int(time.time()) + 60
+    signature = hmac.new(b'k', f'GET\n{expires}\n{box}/o'.encode(), 'sha256').hexdigest()
+    good = f'{box}/o?temp_url_sig={signature}&temp_url_expires={expires}'
+    assert call('GET', good, token=False).body == b'x'
+    assert call('PUT', good, b'y', token=False).status == 401
+    assert call('GET', good.replace(str(expires), str(expires + 1)), token=False).status == 401
+    assert call('GET', good.replace('/o?', '/p?'), token=False).status == 401
+
+
+def test_links(call, box):
+    call('PUT', box + '/o', b'x')
+    assert call('PUT', box + '/l', b'', {'X-Symlink-Target': 'c/o'}).status == 201
+    assert call('GET', box + '/l').body == b'x'
+    assert call('GET', box + '/l?symlink=get').headers['X-Symlink-Target'] == 'c/o'
+    assert call('POST', box + '/l', headers={'X-Object-Meta-A': '1'}).status == 307
+
+
+def test_versions_in_a_second_container(call, box):
+    call('PUT', '/v1/AUTH_test/v')
+    call('POST', box, headers={'X-Versions-Location': 'v'})
+    for body in (b'1', b'2', b'3'):
+        call('PUT', box + '/o', body)
+    assert len(call('GET', '/v1/AUTH_test/v').body.split()) == 2
+    call('DELETE', box + '/o')
+    assert call('GET', box + '/o').body == b'2'
+
+
+def test_quotas(call, box):
+    call('POST', box, headers={'X-Container-Meta-Quota-Bytes': '4'})
+    assert call('PUT', box + '/o', b'12345').status == 413
+    assert call('PUT', box + '/o', b'1234').status == 201
+    assert call('POST', '/v1/AUTH_test', headers={'X-Account-Quota-Bytes': '1'}).status == 403
+
+
+def test_bulk(call, box):
+    for name in 'abc':
+        call('PUT', f'{box}/{name}', b'x')
+    answer = call('POST', '/v1/AUTH_test?bulk-delete', b'/c/a\n/c/b\n/c/none\n',
+                  {'Accept': 'application/json', 'Content-Type': 'text/plain'})
+    report = json.loads(answer.body)
+    assert (report['Number Deleted'], report['Number Not Found'], report['Response Status']) == (2, 1, '200 OK')
+
+
+def test_cors(call, box):
+    call('POST', box, headers={'X-Container-Meta-Access-Control-Allow-Origin': 'http://a'})
+    call('PUT', box + '/o', b'x')
+    ask = {'Origin': 'http://a', 'Access-Control-Request-Method': 'GET'}
+    assert call('OPTIONS', box + '/o', headers=ask, token=False).headers['Access-Control-Allow-Origin'] == 'http://a'
+    assert call('OPTIONS', box + '/o', headers={**ask, 'Origin': 'http://b'}, token=False).status == 401
+    assert 'Access-Control-Allow-Origin' in call('GET', box + '/o', headers={'Origin': 'http://a'}).headers
