@@ -13,6 +13,7 @@ from .copying import guess
 from .dlo import Joined
 
 ETAG, SIZE = 'X-Object-Sysmeta-Slo-Etag', 'X-Object-Sysmeta-Slo-Size'
+S3_ETAG = 'X-Object-Sysmeta-S3Api-Etag'
 TYPE = 'application/json; charset=utf-8'
 LIMITS = {'max_manifest_segments': 1000, 'max_manifest_size': 8388608, 'min_segment_size': 1, 'yield_frequency': 10,
           'allow_async_delete': False}
@@ -210,7 +211,8 @@ class Slo(Filter):
         manifest_etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         put.headers.update({'X-Static-Large-Object': 'True', ETAG: etag, SIZE: str(sizes), 'Etag': manifest_etag,
                             'X-Backend-Container-Update-Override-Size': str(sizes),
-                            'X-Backend-Container-Update-Override-Etag': f'{manifest_etag}; slo_etag={etag}'})
+                            'X-Backend-Container-Update-Override-Etag': f'{manifest_etag}; slo_etag={etag}' + (
+                                f'; s3_etag={request.headers.get(S3_ETAG)}' if request.headers.get(S3_ETAG) else '')})
         if not put.headers.get('Content-Type'):
             put.headers['Content-Type'] = guess(request.path)
         answer = self.next(put)
@@ -321,11 +323,13 @@ class Slo(Filter):
     def _join(self, request, split, answer):
         headers = answer.headers
         etag = headers.get(ETAG)
+        places = (request.headers.get('X-Backend-Etag-Is-At') or '').split(',')
+        shown = next((headers[place] for place in places if place in headers), None)
         made = Response(200, b'', HeaderDict(headers))
         made.headers['X-Manifest-Etag'] = headers.get('Etag', '').strip('"')
         if request.method == 'HEAD' and etag is not None:
             made.headers['Etag'] = f'"{etag}"'
-            return serve(request, made, int(headers[SIZE]), None)
+            return serve(request, made, int(headers[SIZE]), None, shown)
         rows = orjson.loads(answer.read(LIMITS['max_manifest_size'] * 2))
         segments = self._flatten(request, split, rows, 0)
         length = sum(size for _, size, _, _ in segments)
@@ -333,7 +337,7 @@ class Slo(Filter):
             etag = hashlib.md5(''.join(f'{r["hash"]}:{r["range"]};' if 'range' in r else r['hash'] for r in rows).encode(),
                                usedforsecurity=False).hexdigest()
         made.headers['Etag'] = f'"{etag}"'
-        return serve(request, made, length, lambda start, end: Checked(self, request, split, segments, start, end))
+        return serve(request, made, length, lambda start, end: Checked(self, request, split, segments, start, end), shown)
 
     def _flatten(self, request, split, rows, depth):
         segments = []
@@ -365,6 +369,8 @@ class Slo(Filter):
             etag, _, rest = row.get('hash', '').partition(';')
             if 'slo_etag=' in rest:
                 row['hash'] = etag
+                if 's3_etag=' in rest:
+                    row['hash'] += '; s3_etag=' + rest.split('s3_etag=')[1].split(';')[0]
                 row['slo_etag'] = f'"{rest.split("slo_etag=")[1].split(";")[0].strip()}"'
         answer.set_body(orjson.dumps(rows))
         return answer

@@ -519,15 +519,17 @@ def precondition(request, etag, modified):
     return None
 
 
-def serve(request, response, length, open_range):
+def serve(request, response, length, open_range, etag=None):
     """Answer a GET or HEAD conditionally and with its ranges, of a resource whose whole response is ``response``.
 
     :param length: of the whole body.
     :param open_range: ``function(start, end) -> iterable of bytes`` (end exclusive).
+    :param etag: what conditions are compared with, where it is not the response's.
     """
     headers = response.headers
     modified = parse_date(headers.get('Last-Modified', ''))
-    status = precondition(request, headers.get('Etag', ''), modified)
+    etag = etag or headers.get('Etag', '')
+    status = precondition(request, etag, modified)
     if status:
         response.close()
         if status == 412:
@@ -543,7 +545,7 @@ def serve(request, response, length, open_range):
         moment = parse_date(condition)
         if moment is not None:
             asked = asked if modified is not None and modified <= moment else None
-        elif condition.strip('"') != headers.get('Etag', '').strip('"'):
+        elif condition.strip('"') != etag.strip('"'):
             asked = None
     spans = ranges.parse(asked, length) if asked else None
     headers['Accept-Ranges'] = 'bytes'

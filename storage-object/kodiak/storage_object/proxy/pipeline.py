@@ -23,6 +23,8 @@ from ..middleware import (
     tempurl,
     versions_old,
 )
+from ..s3.api import S3
+from ..s3.keys import IdentityKeys, LocalKeys
 from .app import Proxy
 from .cache import Cache
 from .http import Filter, Request, Response, is_true
@@ -48,6 +50,20 @@ SHOWN = {
     'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {},
     'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
 }
+
+
+def make_filter(application, name, options):
+    """One filter around an application."""
+    if name != 's3':
+        return FILTERS[name](application, options)
+    keys, inner = [], application
+    while isinstance(inner, Filter):
+        if isinstance(inner, auth.Local):
+            keys.append(LocalKeys(inner))
+        elif isinstance(inner, auth.Keystone) and options.get('adapter') is not None:
+            keys.append(IdentityKeys(options['adapter'], inner))
+        inner = inner.application
+    return S3(application, options, keys)
 
 
 class Authtoken(Filter):
@@ -76,7 +92,7 @@ def assemble(proxy, filters):
     """A pipeline: ``[(name, options)]`` from the outside in, around the proxy."""
     application = proxy
     for name, options in reversed(filters):
-        application = FILTERS[name](application, options)
+        application = make_filter(application, name, options)
         _show(proxy, name)
     return _Edge(application, proxy)
 
@@ -85,6 +101,10 @@ def _show(proxy, name):
     for shown in {'bulk': ('bulk_upload', 'bulk_delete'), 'localauth': ('tempauth',)}.get(name, (name,)):
         if shown in SHOWN:
             proxy.info[shown] = SHOWN[shown]
+        elif shown == 's3':
+            proxy.info['s3api'] = {'max_bucket_listing': 1000, 'max_parts_listing': 1000, 'max_upload_part_num': 10000,
+                                   'max_multi_delete_objects': 1000, 'allow_multipart_uploads': True, 'min_segment_size': 5242880,
+                                   's3_acl': False}
         elif shown == 'tempauth':
             proxy.info['tempauth'] = {'account_acls': True}
 
@@ -120,13 +140,22 @@ def filter_factory(global_conf, name, **local):
     def wrap(application):
         if _pending:
             _show(_pending[-1], name)
-        return FILTERS[name](application, local)
+        return make_filter(application, name, local)
     return wrap
 
 
 def edge_factory(global_conf, **local):
     """paste filter, outermost: lets filters see the proxy."""
     return lambda application: _Edge(application, _pending.pop())
+
+
+def s3_factory(global_conf, **local):
+    """paste filter: the S3 API, with identity's EC2 credentials and the local users that stand further in."""
+    def wrap(application):
+        conf = wsgi.runtime_of(global_conf).conf
+        adapter = authtoken.Remote(conf)._adapter if conf[authtoken.GROUP].auth_url else None
+        return make_filter(application, 's3', {**local, 'adapter': adapter})
+    return wrap
 
 
 def authtoken_factory(global_conf, **local):

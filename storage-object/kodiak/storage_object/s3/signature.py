@@ -1,0 +1,301 @@
+"""Signatures of S3 requests: versions 4 and 2, in headers and in presigned URLs; and bodies that are signed chunk by chunk."""
+import base64
+import calendar
+import hashlib
+import hmac
+import time
+import urllib.parse
+import zlib
+from email.utils import parsedate
+
+from .errors import S3Error
+
+SKEW = 900
+EMPTY = hashlib.sha256(b'').hexdigest()
+SUBRESOURCES = sorted((
+    'acl', 'cors', 'delete', 'lifecycle', 'location', 'logging', 'notification', 'partNumber', 'policy', 'requestPayment',
+    'restore',
+    'response-cache-control', 'response-content-disposition', 'response-content-encoding', 'response-content-language',
+    'response-content-type', 'response-expires', 'tagging', 'torrent', 'uploadId', 'uploads', 'versionId', 'versioning', 'versions',
+    'website'))
+
+
+def _mac(key, text):
+    return hmac.new(key, text.encode(), 'sha256').digest()
+
+
+def _encode(text):
+    return urllib.parse.quote(text, safe='-_.~')
+
+
+class Signature:
+    """What a request says of its signature. ``access``: the key's id; ``check(secret)`` raises where it is wrong."""
+
+    def __init__(self, request):
+        self.request = request
+        self.version = 4
+        query, header = request.query, request.headers.get('Authorization') or ''
+        self.presigned = False
+        if header.startswith('AWS4-HMAC-SHA256'):
+            fields = dict(part.strip().split('=', 1) for part in header[16:].split(',') if '=' in part)
+            try:
+                self._scope(fields['Credential'])
+                self.signed, self.signature = fields['SignedHeaders'].split(';'), fields['Signature']
+            except (KeyError, ValueError):
+                raise S3Error('AuthorizationHeaderMalformed') from None
+            self.stamp = request.headers.get('X-Amz-Date') or _to_amz(request.headers.get('Date', ''))
+            self._fresh(SKEW)
+        elif 'X-Amz-Algorithm' in query:
+            self.presigned = True
+            try:
+                self._scope(query['X-Amz-Credential'])
+                self.signed, self.signature = query['X-Amz-SignedHeaders'].split(';'), query['X-Amz-Signature']
+                self.stamp, life = query['X-Amz-Date'], int(query['X-Amz-Expires'])
+                if not 0 < life <= 604800:
+                    raise ValueError
+            except (KeyError, ValueError):
+                raise S3Error('AuthorizationQueryParametersError') from None
+            self._fresh(SKEW, life)
+        elif header.startswith('AWS '):
+            self.version = 2
+            self.access, _, self.signature = header[4:].rpartition(':')
+            self.access = self.access.strip()
+        elif 'AWSAccessKeyId' in query:
+            self.version, self.presigned = 2, True
+            self.access, self.signature = query['AWSAccessKeyId'], query.get('Signature', '')
+            if not query.get('Expires', '').isdigit() or int(query['Expires']) < time.time():
+                raise S3Error('AccessDenied', 'Request has expired')
+        else:
+            raise S3Error('AccessDenied')
+        self.payload = request.headers.get('X-Amz-Content-Sha256') or 'UNSIGNED-PAYLOAD'
+        self.secret = None
+
+    def _scope(self, credential):
+        self.access, self.date, self.region, self.service, end = credential.rsplit('/', 4)
+        if end != 'aws4_request':
+            raise ValueError
+        self.scope = f'{self.date}/{self.region}/{self.service}/{end}'
+
+    def _fresh(self, skew, life=None):
+        try:
+            moment = calendar.timegm(time.strptime(self.stamp, '%Y%m%dT%H%M%SZ'))
+        except (TypeError, ValueError):
+            raise S3Error('AccessDenied', 'AWS authentication requires a valid Date or x-amz-date header') from None
+        now = time.time()
+        if moment > now + skew or (life is None and moment < now - skew):
+            raise S3Error('RequestTimeTooSkewed')
+        if life is not None and moment + life < now:
+            raise S3Error('AccessDenied', 'Request has expired')
+        if self.stamp[:8] != self.date:
+            raise S3Error('AuthorizationHeaderMalformed')
+
+    @property
+    def string_to_sign(self):
+        """What has been signed."""
+        return self._string4() if self.version == 4 else self._string2()
+
+    def _string4(self):
+        request = self.request
+        query = urllib.parse.parse_qsl(request.environ.get('QUERY_STRING', ''), keep_blank_values=True)
+        text = '&'.join(f'{k}={v}' for k, v in sorted((_encode(k), _encode(v)) for k, v in query if k != 'X-Amz-Signature'))
+        headers = ''.join(f'{name}:{" ".join((request.headers.get(name) or "").split())}\n' for name in self.signed)
+        payload = 'UNSIGNED-PAYLOAD' if self.presigned and 'HTTP_X_AMZ_CONTENT_SHA256' not in request.environ else self.payload
+        path = urllib.parse.quote(request.environ['PATH_INFO'].encode('latin-1'), safe='/-_.~')
+        canonical = '\n'.join((request.method, path, text, headers, ';'.join(self.signed), payload))
+        return '\n'.join(('AWS4-HMAC-SHA256', self.stamp, self.scope, hashlib.sha256(canonical.encode('latin-1')).hexdigest()))
+
+    def _string2(self):
+        request, get = self.request, self.request.headers.get
+        amz = sorted((n.lower(), v.strip()) for n, v in request.headers.items() if n.startswith('X-Amz-'))
+        date = request.query.get('Expires', '') if self.presigned else ('' if get('X-Amz-Date') else get('Date', ''))
+        query = request.query
+        path = urllib.parse.quote(request.environ['PATH_INFO'].encode('latin-1'), safe='/-_.~')
+        words = [name if query[name] == '' else f'{name}={query[name]}' for name in SUBRESOURCES if name in query]
+        return '\n'.join((request.method, get('Content-Md5', ''), get('Content-Type', ''), date)) + '\n' + ''.join(
+            f'{name}:{value}\n' for name, value in amz) + path + ('?' + '&'.join(words) if words else '')
+
+    def check(self, secret):
+        """Raise unless ``secret`` has made the signature."""
+        self.secret = secret
+        if self.version == 4:
+            made = hmac.new(self.key(), self.string_to_sign.encode(), 'sha256').hexdigest()
+        else:
+            made = base64.b64encode(hmac.new(secret.encode(), self.string_to_sign.encode('latin-1'), 'sha1').digest()).decode()
+        if not hmac.compare_digest(made.encode(), self.signature.encode('utf-8', 'replace')):
+            raise S3Error('SignatureDoesNotMatch')
+
+    def key(self):
+        """The day's signing key."""
+        key = ('AWS4' + self.secret).encode()
+        for word in (self.date, self.region, self.service, 'aws4_request'):
+            key = _mac(key, word)
+        return key
+
+    def body(self, stream, length):
+        """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded."""
+        if self.version == 4 and self.payload.startswith('STREAMING-'):
+            decoded = self.request.headers.get('X-Amz-Decoded-Content-Length')
+            if decoded is None or not decoded.isdigit():
+                raise S3Error('MissingContentLength')
+            return Chunks(self, stream, int(decoded)), int(decoded)
+        if length is None:
+            return stream, None
+        digest = self.payload if self.version == 4 and len(self.payload) == 64 else None
+        return Whole(stream, length, digest, self.request.headers), length
+
+
+def _to_amz(date):
+
+    moment = parsedate(date)
+    return time.strftime('%Y%m%dT%H%M%SZ', moment) if moment else None
+
+
+CHECKSUMS = {'crc32': None, 'sha1': hashlib.sha1, 'sha256': hashlib.sha256}
+
+
+class Checksums:
+    """The checksums that a body is to have (``x-amz-checksum-*``), kept as it passes."""
+
+    def __init__(self, wanted):
+        self.wanted, self.crc, self.hashes = wanted, 0, {n: CHECKSUMS[n]() for n in wanted if CHECKSUMS.get(n)}
+
+    def add(self, data):
+        """Some of the body."""
+        if 'crc32' in self.wanted:
+            self.crc = zlib.crc32(data, self.crc)
+        for digest in self.hashes.values():
+            digest.update(data)
+
+    def verify(self, told):
+        """Compare with what was told: name to base64."""
+        for name, value in told.items():
+            made = self.crc.to_bytes(4, 'big') if name == 'crc32' else self.hashes[name].digest() if name in self.hashes else None
+            if made is not None and base64.b64encode(made).decode() != value.strip():
+                raise S3Error('BadDigest')
+
+
+def told_by(headers):
+    """Checksums in headers."""
+    return {n[15:].lower(): v for n, v in headers.items() if n.startswith('X-Amz-Checksum-') and n not in (
+        'X-Amz-Checksum-Algorithm', 'X-Amz-Checksum-Mode', 'X-Amz-Checksum-Type')}
+
+
+class Whole:
+    """A body of known length; what is wrong with it is known before its last bytes are given on."""
+
+    def __init__(self, stream, length, sha256, headers):
+        self.stream, self.left = stream, length
+        self.sha = hashlib.sha256() if sha256 else None
+        self.sha256 = sha256
+        self.told = told_by(headers)
+        self.sums = Checksums(set(self.told))
+        self.checked = False
+
+    def read(self, size=65536):
+        """At most ``size`` bytes."""
+        data = self.stream.read(min(size, self.left)) if self.left else b''
+        self.left -= len(data)
+        if self.sha is not None:
+            self.sha.update(data)
+        self.sums.add(data)
+        if not self.left and not self.checked:
+            self.checked = True
+            if self.sha is not None and self.sha.hexdigest() != self.sha256:
+                raise S3Error('XAmzContentSHA256Mismatch')
+            self.sums.verify(self.told)
+        return data
+
+
+class Chunks:
+    """A body in aws-chunked coding: each chunk signed (or not), perhaps with trailing checksums."""
+
+    def __init__(self, signature, stream, length):
+        self.signature, self.stream, self.left = signature, stream, length
+        self.signed = 'AWS4-HMAC-SHA256' in signature.payload
+        self.previous = signature.signature
+        self.key = signature.key() if self.signed else None
+        trailer = (signature.request.headers.get('X-Amz-Trailer') or '').lower().split(',')
+        self.names = [name.strip()[15:] for name in trailer if name.strip().startswith('x-amz-checksum-')]
+        self.told = told_by(signature.request.headers)
+        self.sums = Checksums({*self.names, *self.told})
+        self.data, self.ended = b'', False
+        self.chunk = 0
+        self.buffer = b''
+
+    def _fill(self):
+        data = self.stream.read(65536)
+        if not data:
+            raise S3Error('IncompleteBody')
+        self.buffer += data
+
+    def _line(self):
+        while b'\r\n' not in self.buffer:
+            if len(self.buffer) > 16384:
+                raise S3Error('InvalidRequest')
+            self._fill()
+        line, _, self.buffer = self.buffer.partition(b'\r\n')
+        return line
+
+    def _next(self):
+        head, _, rest = self._line().decode('latin-1').partition(';')
+        try:
+            size = int(head, 16)
+        except ValueError:
+            raise S3Error('InvalidRequest') from None
+        if size > 16 << 20:
+            raise S3Error('InvalidRequest', 'A chunk is too long')
+        parts = []
+        need = size
+        while need:
+            if not self.buffer:
+                self._fill()
+            piece, self.buffer = self.buffer[:need], self.buffer[need:]
+            need -= len(piece)
+            parts.append(piece)
+        data = b''.join(parts)
+        if self.signed:
+            text = '\n'.join(('AWS4-HMAC-SHA256-PAYLOAD', self.signature.stamp, self.signature.scope, self.previous, EMPTY,
+                              hashlib.sha256(data).hexdigest()))
+            self.previous = hmac.new(self.key, text.encode(), 'sha256').hexdigest()
+            if not hmac.compare_digest(self.previous, rest.partition('chunk-signature=')[2].strip()):
+                raise S3Error('SignatureDoesNotMatch')
+        if size:
+            self._line()
+            self.sums.add(data)
+        else:
+            self._trailers()
+        return data
+
+    def _trailers(self):
+        self.ended = True
+        if 'TRAILER' in self.signature.payload:
+            lines = []
+            while line := self._line().decode('latin-1'):
+                name, _, value = line.partition(':')
+                if name.lower().startswith('x-amz-checksum-'):
+                    self.told[name.lower()[15:]] = value
+                    lines.append(f'{name.lower()}:{value.strip()}\n')
+                elif name.lower() == 'x-amz-trailer-signature' and self.signed:
+                    text = '\n'.join(('AWS4-HMAC-SHA256-TRAILER', self.signature.stamp, self.signature.scope, self.previous,
+                                      hashlib.sha256(''.join(lines).encode()).hexdigest()))
+                    made = hmac.new(self.key, text.encode(), 'sha256').hexdigest()
+                    if not hmac.compare_digest(made, value.strip()):
+                        raise S3Error('SignatureDoesNotMatch')
+                    break
+        self.sums.verify(self.told)
+
+    def read(self, size=65536):
+        """At most ``size`` bytes; the last ones only after the trailers have been checked."""
+        while len(self.data) <= size and not self.ended:
+            self.data += self._next()
+            if len(self.data) > self.left:
+                raise S3Error('IncompleteBody')
+        if self.ended and len(self.data) < min(self.left, size):
+            raise S3Error('IncompleteBody')
+        keep = 0 if self.ended else 1
+        piece = self.data[:max(0, min(size, len(self.data) - keep))]
+        self.data = self.data[len(piece):]
+        self.left -= len(piece)
+        return piece
+
+
