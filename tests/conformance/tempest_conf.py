@@ -64,8 +64,10 @@ def settings(cloud):
     put('compute-feature-enabled', live_migration=len(hosts) > 1, cold_migration=len(hosts) > 1,
         block_migration_for_live_migration=len(hosts) > 1)
     put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
-    # Images are inspected as they come. Tempest's lists are tried with random bytes, which are a raw image and nothing else.
-    put('image', build_timeout=BUILD_TIMEOUT, build_interval=1, disk_formats='raw', container_formats='bare,ovf')
+    # Images are inspected as they come. Tempest's tests of lists upload random bytes under the first six formats, so that those
+    # are the ones that random bytes may be.
+    put('image', build_timeout=BUILD_TIMEOUT, build_interval=1, container_formats='bare,ovf',
+        disk_formats='raw,ploop,raw,ploop,raw,ploop,qcow2,iso,vdi,vhd,vhdx,vmdk')
     put('image-feature-enabled', image_format_enforcement=False,
         import_image=bool(imports), os_glance_reserved=True, manage_locations=False)
     put('network', public_network_id=public.id, floating_network_name=public.name, project_network_cidr='10.100.0.0/16',

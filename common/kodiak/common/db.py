@@ -134,8 +134,12 @@ class Database:
     def _sqlite_begin(connection):
         # A deferred transaction that turns into a writer can fail with "database is locked" whatever
         # the timeout; one that says at once that it will write waits its turn.
-        write = connection.get_execution_options().get('kodiak_write')
-        connection.exec_driver_sql('BEGIN IMMEDIATE' if write else 'BEGIN')
+        if connection.get_execution_options().get('kodiak_write'):
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+        else:
+            # A deferred transaction begins without touching the file, so that no error needs SQLAlchemy's care, which costs
+            # more than the statement.
+            connection.connection.driver_connection.execute('BEGIN')
 
     @contextlib.contextmanager
     def read(self):

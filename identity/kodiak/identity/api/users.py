@@ -77,10 +77,13 @@ def viewer(req):
     return shown
 
 
+_ONE = sa.select(users).where(users.c.id == sa.bindparam('user_id'))
+
+
 def load(req, user_id):
     """The user as a policy target."""
     with req.db.read() as connection:
-        row = connection.execute(sa.select(users).where(users.c.id == user_id)).first()
+        row = connection.execute(_ONE, {'user_id': user_id}).first()
     return target_of(req, row, user_id)
 
 
