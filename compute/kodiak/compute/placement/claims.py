@@ -14,13 +14,28 @@ from . import classes
 P, I, C, AL = models.providers, models.inventories, models.consumers, models.allocations
 
 
+# The statements of a claim are made once: making them takes as long as running them.
+_CONSUMER = sa.select(C).where(C.c.uuid == sa.bindparam('consumer'))
+_NEW_CONSUMER, _NEW_ALLOCATIONS = C.insert(), AL.insert()
+_BY_UUID = (sa.select(P.c.id, P.c.uuid).where(P.c.uuid.in_(sa.bindparam('uuids', expanding=True)))
+            .order_by(P.c.id).with_for_update())
+_BY_EITHER = (sa.select(P.c.id, P.c.uuid).where(sa.or_(P.c.uuid.in_(sa.bindparam('uuids', expanding=True)),
+                                                       P.c.id.in_(sa.bindparam('ids', expanding=True))))
+              .order_by(P.c.id).with_for_update())
+_INVENTORIES = (sa.select(I).where(I.c.provider_id.in_(sa.bindparam('ids', expanding=True))).order_by(I.c.resource_class))
+_USE = (I.update().where(I.c.provider_id == sa.bindparam('p'), I.c.resource_class == sa.bindparam('c'))
+        .values(used=I.c.used + sa.bindparam('d')))
+_CHANGED = (P.update().where(P.c.id == sa.bindparam('p')).values(
+    generation=P.c.generation + 1, updated_at=sa.bindparam('now'), summary=sa.bindparam('text')))
+
+
 class NoCapacity(errors.Conflict):
     """A provider lacks what a claim asks of it."""
 
 
 def consumer(connection, uuid):
     """The consumer's row as a dictionary, or None."""
-    return db.one(connection, sa.select(C).where(C.c.uuid == uuid))
+    return db.as_dict(connection.execute(_CONSUMER, {'consumer': uuid}).first())
 
 
 def of_consumer(connection, uuid):
@@ -79,7 +94,7 @@ def replace(connection, wanted):
     if held:
         connection.execute(AL.delete().where(AL.c.consumer_uuid.in_(list(wanted))))
     if inserts:
-        connection.execute(AL.insert(), inserts)
+        connection.execute(_NEW_ALLOCATIONS, inserts)
     empty = [uuid for uuid, entry in wanted.items() if not entry['allocations']]
     if empty:
         connection.execute(C.delete().where(C.c.uuid.in_(empty)))
@@ -90,12 +105,9 @@ def _lock(connection, uuids, ids):
 
     Whoever changes an inventory or an allocation holds its provider's row, so that what is read after this stays true.
     """
-    condition = P.c.uuid.in_(uuids)
     if ids:
-        condition = sa.or_(condition, P.c.id.in_(ids))
-    if not uuids and not ids:
-        return []
-    return connection.execute(sa.select(P.c.id, P.c.uuid).where(condition).order_by(P.c.id).with_for_update()).all()
+        return connection.execute(_BY_EITHER, {'uuids': list(uuids), 'ids': list(ids)}).all()
+    return connection.execute(_BY_UUID, {'uuids': list(uuids)}).all() if uuids else []
 
 
 def _consumer(connection, uuid, entry, now):
@@ -110,7 +122,7 @@ def _consumer(connection, uuid, entry, now):
     if 'consumer_type' in entry:
         values['consumer_type'] = entry['consumer_type']
     if found is None:
-        connection.execute(C.insert().values(uuid=uuid, generation=1, **values))
+        connection.execute(_NEW_CONSUMER, {'uuid': uuid, 'generation': 1, **values})
     else:
         if values['project_id'] is None:
             values.pop('project_id'), values.pop('user_id')
@@ -127,7 +139,7 @@ def _take(connection, delta, fresh, rows, now):
         return
     uuids = {row.id: row.uuid for row in rows}
     have = {provider_id: {} for provider_id in uuids}
-    for record in connection.execute(sa.select(I).where(I.c.provider_id.in_(uuids)).order_by(I.c.resource_class)):
+    for record in connection.execute(_INVENTORIES, {'ids': list(uuids)}):
         have[record.provider_id][record.resource_class] = record
     for (provider_id, name), change in delta.items():
         _check(connection, have[provider_id].get(name), name, uuids[provider_id], change, fresh.get((provider_id, name), ()))
@@ -135,15 +147,12 @@ def _take(connection, delta, fresh, rows, now):
                if change and name in have[provider_id]]
     if changes:
         connection.execute(_USE, changes)
+    changed = []
     for provider_id, records in have.items():
         summary = {name: {'capacity': record.capacity, 'used': record.used + delta.get((provider_id, name), 0)}
                    for name, record in records.items()}
-        connection.execute(P.update().where(P.c.id == provider_id).values(
-            generation=P.c.generation + 1, updated_at=now, summary=orjson.dumps(summary).decode()))
-
-
-_USE = (I.update().where(I.c.provider_id == sa.bindparam('p'), I.c.resource_class == sa.bindparam('c'))
-        .values(used=I.c.used + sa.bindparam('d')))
+        changed.append({'p': provider_id, 'now': now, 'text': orjson.dumps(summary).decode()})
+    connection.execute(_CHANGED, changed)
 
 
 def _check(connection, record, name, uuid, change, amounts):

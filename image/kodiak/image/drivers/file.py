@@ -1,7 +1,9 @@
 """Image data as files in a folder: of one host, or of a file system that all hosts mount."""
+import contextlib
 import errno
 import os
 import shutil
+import threading
 
 from oslo_config import cfg
 
@@ -62,6 +64,51 @@ class FileStore(base.Store):
 ZEROS = bytes(1 << 20)
 
 
+class _Flusher:
+    """Sends what was written to the disk while more comes, so that the end of an upload need not wait for all of it."""
+
+    EVERY = 32 << 20
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+        self._fresh = 0
+        self._wake = threading.Event()
+        self._thread = None
+        self._ending = False
+        self._error = None
+
+    def written(self, size):
+        """``size`` bytes more were written."""
+        self._fresh += size
+        if self._fresh < self.EVERY:
+            return
+        self._fresh = 0
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name='flush', daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _run(self):
+        while self._wake.wait() and not self._ending:
+            self._wake.clear()
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:
+                # The kernel tells of a failed write once: whoever syncs next would hear nothing of it.
+                self._error = error
+                return
+
+    def close(self):
+        """Wait for what is under way; raises what the disk said."""
+        if self._thread is not None:
+            self._ending = True
+            self._wake.set()
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+
 class FileWriter(base.Writer):
     """Writes beside the blob's place and moves it there when all of it is on disk. Pieces of zeros take no room."""
 
@@ -70,6 +117,7 @@ class FileWriter(base.Writer):
         self._place = place
         self._file = open(temporary, 'xb', buffering=0)  # noqa: SIM115 (commit and abort close it)
         os.chmod(temporary, 0o640)
+        self._flusher = _Flusher(self._file.fileno())
 
     def write(self, data):
         if data == ZEROS:
@@ -79,6 +127,7 @@ class FileWriter(base.Writer):
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view):]
+            self._flusher.written(len(data))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise base.StoreFull from None
@@ -87,6 +136,7 @@ class FileWriter(base.Writer):
     def commit(self):
         # A hole at the end has been sought over, and is none before the file has its length.
         self._file.truncate(self._file.tell())
+        self._flusher.close()
         os.fsync(self._file.fileno())
         self._file.close()
         folder = os.path.dirname(self._place)
@@ -100,6 +150,8 @@ class FileWriter(base.Writer):
                 os.close(descriptor)
 
     def abort(self):
+        with contextlib.suppress(OSError):
+            self._flusher.close()
         self._file.close()
         try:
             os.unlink(self._temporary)
