@@ -4,9 +4,10 @@ The figure that is compared is CPU milliseconds a request, summed over all proce
 others use too, elapsed time says little. The client keeps its connection open where the server lets it, as the clients of
 OpenStack do (keystoneauth's sessions).
 """
-import http.client
+import collections
 import json
 import os
+import socket
 import statistics
 import threading
 import time
@@ -56,6 +57,57 @@ class Fault(Exception):
     """An answer of 400 or more."""
 
 
+class Wire:
+    """One connection to a server. It costs a third of http.client's, and sends a request in one piece: client and server share
+    the machine that is measured.
+    """
+
+    def __init__(self, host, port):
+        self._host = f'{host}:{port}'
+        self._socket = socket.create_connection((host, port), timeout=300)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile('rb')
+        self.ended = False
+
+    def ask(self, method, path, headers, body=None):
+        """``(status, headers by their names in small letters, body)``."""
+        lines = [f'{method} {path} HTTP/1.1', 'Host: ' + self._host, *(f'{name}: {value}' for name, value in headers.items())]
+        if body is not None or method in ('POST', 'PUT', 'PATCH'):
+            lines.append(f'Content-Length: {len(body or b"")}')
+        self._socket.sendall('\r\n'.join(lines).encode() + b'\r\n\r\n' + (body or b''))
+        first = self._file.readline()
+        if not first:
+            raise EOFError
+        status = int(first.split(b' ', 2)[1])
+        found = collections.defaultdict(str)
+        while (line := self._file.readline()) not in (b'\r\n', b'\n'):
+            if not line:
+                raise EOFError
+            name, _, value = line.decode('latin-1').partition(':')
+            found[name.lower()] = value.strip()
+        return status, found, self._body(method, status, found)
+
+    def _body(self, method, status, headers):
+        if method == 'HEAD' or status in (204, 304):
+            return b''
+        if headers['transfer-encoding'] == 'chunked':
+            pieces = []
+            while size := int(self._file.readline().split(b';')[0], 16):
+                pieces.append(self._file.read(size))
+                self._file.readline()
+            self._file.readline()
+            return b''.join(pieces)
+        if headers['content-length']:
+            return self._file.read(int(headers['content-length']))
+        self.ended = True
+        return self._file.read()
+
+    def close(self):
+        """Close it."""
+        self._file.close()
+        self._socket.close()
+
+
 class Target:
     """An implementation to be measured.
 
@@ -82,7 +134,7 @@ class Target:
     def log_in(self):
         """Take a fresh token."""
         _, headers, body = self.raw('POST', 'identity', '/auth/tokens', self.login_body())
-        self.token = headers['X-Subject-Token']
+        self.token = headers['x-subject-token']
         self.info = json.loads(body)['token']
 
     def raw(self, method, service, path, body=None, headers=None):
@@ -92,24 +144,22 @@ class Target:
         if self.token:
             sent['X-Auth-Token'] = self.token
         if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body)
+            body = json.dumps(body).encode()
             sent.setdefault('Content-Type', 'application/json')
-        answer, data = self._ask(url, method, body, sent)
-        if answer.status >= 400:
-            raise Fault(f'{method} {url.path} -> {answer.status} {data[:300]!r}')
-        return answer.status, answer.headers, data
+        status, answered, data = self._ask(url, method, body, sent)
+        if status >= 400:
+            raise Fault(f'{method} {url.path} -> {status} {data[:300]!r}')
+        return status, answered, data
 
     def _ask(self, url, method, body, headers):
         kept = self._kept.__dict__.setdefault('connections', {})
         fresh = url.netloc not in kept
         if fresh:
-            kept[url.netloc] = http.client.HTTPConnection(url.hostname, url.port, timeout=300)
-        connection = kept[url.netloc]
+            kept[url.netloc] = Wire(url.hostname, url.port)
+        wire = kept[url.netloc]
         try:
-            connection.request(method, url.path + ('?' + url.query if url.query else ''), body, headers)
-            answer = connection.getresponse()
-            data = answer.read()
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            status, answered, data = wire.ask(method, url.path + ('?' + url.query if url.query else ''), headers, body)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             # The server closed it between two requests, which it may; a fresh one must work.
             kept.pop(url.netloc).close()
             if fresh:
@@ -118,9 +168,9 @@ class Target:
         except BaseException:
             kept.pop(url.netloc).close()
             raise
-        if answer.will_close:
+        if answered['connection'].lower() == 'close' or wire.ended:
             kept.pop(url.netloc).close()
-        return answer, data
+        return status, answered, data
 
     def call(self, method, service, path, body=None, headers=None):
         """As :meth:`raw`, but returns the parsed body."""

@@ -11,6 +11,7 @@ import fcntl
 import importlib
 import os
 import random
+import sqlite3
 import threading
 import time
 import uuid
@@ -120,7 +121,6 @@ class Database:
         if self.sqlite:
             event.listen(self.engine, 'connect', self._sqlite_connect)
             event.listen(self.engine, 'begin', self._sqlite_begin)
-        event.listen(self.engine, 'before_cursor_execute', _count)
 
     @staticmethod
     def _sqlite_connect(connection, record):
@@ -134,12 +134,12 @@ class Database:
     def _sqlite_begin(connection):
         # A deferred transaction that turns into a writer can fail with "database is locked" whatever
         # the timeout; one that says at once that it will write waits its turn.
-        if connection.get_execution_options().get('kodiak_write'):
-            connection.exec_driver_sql('BEGIN IMMEDIATE')
-        else:
-            # A deferred transaction begins without touching the file, so that no error needs SQLAlchemy's care, which costs
-            # more than the statement.
-            connection.connection.driver_connection.execute('BEGIN')
+        write = 'after_commit' in connection.info
+        try:
+            # Past SQLAlchemy, whose care costs more than the statement.
+            connection.connection.driver_connection.execute('BEGIN IMMEDIATE' if write else 'BEGIN')
+        except sqlite3.OperationalError as error:
+            raise exc.OperationalError('BEGIN', None, error) from error
 
     @contextlib.contextmanager
     def read(self):
@@ -155,7 +155,7 @@ class Database:
         short and do nothing in it that waits: no HTTP, no RPC.
         """
         hooks = []
-        with self._writer, self.engine.connect().execution_options(kodiak_write=True) as connection:
+        with self._writer, self.engine.connect() as connection:
             connection.info['after_commit'] = hooks
             try:
                 with connection.begin():
@@ -290,6 +290,8 @@ def _count(connection, cursor, statement, parameters, context, executemany):
 @contextlib.contextmanager
 def count_queries():
     """Collect the SQL statements that this thread runs inside the block: ``with count_queries() as q: ...``."""
+    if not event.contains(sa.engine.Engine, 'before_cursor_execute', _count):
+        event.listen(sa.engine.Engine, 'before_cursor_execute', _count)     # only now: it costs each statement something
     statements = []
     token = _counter.set(statements)
     try:

@@ -1,4 +1,5 @@
 """The processes: an API under gunicorn and a worker, started, asked, reloaded and ended."""
+import hashlib
 import http.client
 import json
 import os
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from kodiak.common import db, heartbeat, saga
 
 PROGRAM = """
-import os, sys, time
+import hashlib, os, sys, time
 from kodiak.common import heartbeat, metrics, saga, service
 
 
@@ -31,7 +32,13 @@ def load(app):
         if environ['PATH_INFO'] == '/start':
             with app.db.write() as connection:
                 saga.start(connection, KIND, 'r1')
-        body = f'debug={level}'.encode()
+        if environ['PATH_INFO'] == '/upload':
+            from kodiak.common import gunicorn_server
+            read = gunicorn_server.direct_reader(environ) or environ['wsgi.input'].read
+            pieces = list(iter(lambda: bytes(read(70000)), b''))
+            body = hashlib.md5(b''.join(pieces)).hexdigest().encode()
+        else:
+            body = f'debug={level}'.encode()
         start_response('200 OK', [('Content-Length', str(len(body)))])
         return [body]
     return application
@@ -165,6 +172,28 @@ def test_an_api_answers_reloads_and_drains(world, workers):
     assert process.wait(20) == 0
     assert 'Traceback' not in world.log('api')
     assert len(world.log('api').splitlines()) < 20
+
+
+def test_bodies_are_read_from_the_socket_and_the_connection_goes_on(world):
+    world.configure(debug=False, api='workers = 1')
+    process = world.run('api')
+    until(lambda: world.get('/'))
+    connection = http.client.HTTPConnection('127.0.0.1', world.port, timeout=20)
+    for size in (0, 10, 70000, 300001):
+        data = os.urandom(size)
+        for body in (data, iter([data[:5], data[5:]])):         # with a length, and in chunks
+            connection.request('PUT', '/upload', body, encode_chunked=not isinstance(body, bytes),
+                               headers={} if isinstance(body, bytes) else {'Transfer-Encoding': 'chunked'})
+            assert connection.getresponse().read().decode() == hashlib.md5(data).hexdigest()
+    connection.close()
+    with socket.create_connection(('127.0.0.1', world.port), timeout=20) as broken:
+        broken.sendall(b'PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nonly this')
+        broken.shutdown(socket.SHUT_WR)
+        answer = b''.join(iter(lambda: broken.recv(65536), b''))
+        assert answer.endswith(hashlib.md5(b'only this').hexdigest().encode())
+    process.terminate()
+    assert process.wait(20) == 0
+    assert 'Traceback' not in world.log('api')
 
 
 def test_a_worker_works_on_a_hint_of_the_api_reloads_and_ends(world):

@@ -14,7 +14,7 @@ from . import catalog, changes, times
 from .models import revocations, versions
 
 #: As text: it is asked at every request, and a statement object costs twice as much.
-_VERSIONS = f'SELECT {versions.c.name.name}, {versions.c.value.name} FROM {versions.name}'
+_VERSIONS = str(sa.select(versions.c.name, versions.c.value))
 
 
 class State(authtoken.Feed):

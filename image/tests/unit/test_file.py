@@ -1,5 +1,6 @@
 """The file store: what is written reaches the disk, and what the disk says reaches the uploader."""
 import os
+import threading
 
 import pytest
 
@@ -15,13 +16,12 @@ def writer(tmp_path, monkeypatch):
 
 
 def test_pieces_are_flushed_while_more_come_and_all_are_there(writer, tmp_path, monkeypatch):
-    synced = []
-    real = os.fdatasync
-    monkeypatch.setattr(os, 'fdatasync', lambda descriptor: (synced.append(descriptor), real(descriptor)))
+    synced, real = threading.Event(), os.fdatasync
+    monkeypatch.setattr(os, 'fdatasync', lambda descriptor: (synced.set(), real(descriptor)))
     for _ in range(5):
         writer.write(PIECE)
+    assert synced.wait(20)
     writer.commit()
-    assert synced
     assert (tmp_path / 'ab' / 'blob').read_bytes() == PIECE * 5
     assert not (tmp_path / 'writing').exists()
 
@@ -33,6 +33,7 @@ def test_a_flush_that_failed_is_no_blob(writer, tmp_path, monkeypatch, end):
     monkeypatch.setattr(os, 'fdatasync', broken)
     for _ in range(4):
         writer.write(PIECE)
+    writer._flusher._thread.join(20)        # it ends at a failure
     if end == 'commit':
         with pytest.raises(OSError, match='Input/output'):
             writer.commit()

@@ -28,6 +28,10 @@ def body(req):
     connection = req.http.environ.get('gunicorn.socket')
     if connection is not None:
         connection.settimeout(req.app.conf.limits.stalled_upload)
+        from kodiak.common import gunicorn_server
+        read = gunicorn_server.direct_reader(req.http.environ)
+        if read is not None:
+            return read
     return req.stream().read
 
 
