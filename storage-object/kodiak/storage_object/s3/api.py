@@ -1,6 +1,7 @@
 """The S3 API over the proxy's own: buckets are containers of the signer's account, multipart uploads static large objects."""
 import base64
 import binascii
+import calendar
 import hashlib
 import re
 import time
@@ -25,8 +26,8 @@ NONE_SET = {'object-lock': 'ObjectLockConfigurationNotFoundError', 'cors': 'NoSu
             'lifecycle': 'NoSuchLifecycleConfiguration', 'policy': 'NoSuchBucketPolicy', 'website': 'NoSuchWebsiteConfiguration'}
 OVERRIDES = ('content-type', 'content-language', 'expires', 'cache-control', 'content-disposition', 'content-encoding')
 PASSED = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires',
-          'Last-Modified', 'Content-Length', 'Content-Range', 'Accept-Ranges', 'X-Trans-Id')
-MEANINGS = {401: 'AccessDenied', 403: 'AccessDenied', 405: 'MethodNotAllowed', 411: 'MissingContentLength',
+          'Last-Modified', 'Content-Length', 'Content-Range', 'Accept-Ranges', 'X-Trans-Id', 'X-Robots-Tag', 'X-Delete-At')
+MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 405: 'MethodNotAllowed', 411: 'MissingContentLength',
             412: 'PreconditionFailed', 413: 'EntityTooLarge', 416: 'InvalidRange', 422: 'BadDigest', 499: 'IncompleteBody',
             501: 'NotImplemented', 503: 'ServiceUnavailable'}
 CANNED = {'private': '', 'public-read': '.r:*,.rlistings', 'public-read-write': '.r:*,.rlistings'}
@@ -151,7 +152,7 @@ class S3(Filter):
         if 'acl' in query:
             return self._acl(call, path, found)
         if method == 'HEAD':
-            return Response(200, b'', {'X-Amz-Bucket-Region': self.region})
+            return Response(200, b'', {'X-Amz-Bucket-Region': self.region}, content_type='application/xml')
         if method == 'DELETE':
             return self._remove(call, path)
         if method != 'GET':
@@ -255,21 +256,16 @@ class S3(Filter):
         def shown(text):
             return escape(quote(text) if encoding == 'url' else text)
         owner = call.owner() if not second or query.get('fetch-owner') == 'true' else ''
-        head = [(f'<Name>{call.bucket}</Name><Prefix>{shown(query.get("prefix", ""))}</Prefix><MaxKeys>{limit}</MaxKeys>'
-                f'<IsTruncated>{"true" if more else "false"}</IsTruncated>')]
-        if 'delimiter' in query:
-            head.append(f'<Delimiter>{shown(query["delimiter"])}</Delimiter>')
-        if encoding:
-            head.append(f'<EncodingType>{encoding}</EncodingType>')
         last = rows[-1].get('name', rows[-1].get('subdir')) if rows else ''
+        head = [f'<Name>{call.bucket}</Name><Prefix>{shown(query.get("prefix", ""))}</Prefix>']
         if second:
-            head.append(f'<KeyCount>{len(rows)}</KeyCount>')
             if 'start-after' in query:
                 head.append(f'<StartAfter>{shown(query["start-after"])}</StartAfter>')
             if 'continuation-token' in query:
                 head.append(f'<ContinuationToken>{escape(query["continuation-token"])}</ContinuationToken>')
             if more:
                 head.append(f'<NextContinuationToken>{base64.b64encode(last.encode()).decode()}</NextContinuationToken>')
+            head.append(f'<KeyCount>{len(rows)}</KeyCount>')
         elif versions:
             head.append(f'<KeyMarker>{shown(query.get("key-marker", ""))}</KeyMarker><VersionIdMarker>'
                         f'{shown(query.get("version-id-marker", ""))}</VersionIdMarker>')
@@ -279,9 +275,15 @@ class S3(Filter):
             head.append(f'<Marker>{shown(query.get("marker", ""))}</Marker>')
             if more and query.get('delimiter'):
                 head.append(f'<NextMarker>{shown(last)}</NextMarker>')
+        head.append(f'<MaxKeys>{limit}</MaxKeys>')
+        if encoding:
+            head.append(f'<EncodingType>{encoding}</EncodingType>')
+        if query.get('delimiter') or (versions and 'delimiter' in query):
+            head.append(f'<Delimiter>{shown(query["delimiter"])}</Delimiter>')
+        head.append(f'<IsTruncated>{"true" if more else "false"}</IsTruncated>')
         item = 'Version' if versions else 'Contents'
         only = '<VersionId>null</VersionId><IsLatest>true</IsLatest>' if versions else ''
-        items = [f'<{item}><Key>{shown(row["name"])}</Key>{only}<LastModified>{row["last_modified"][:23]}Z</LastModified>'
+        items = [f'<{item}><Key>{shown(row["name"])}</Key>{only}<LastModified>{listed(row)}</LastModified>'
                  f'<ETag>"{etag_of(row["hash"])}"</ETag><Size>{row["bytes"]}</Size>{owner}'
                  f'<StorageClass>STANDARD</StorageClass></{item}>' for row in rows if 'name' in row]
         items += [f'<CommonPrefixes><Prefix>{shown(row["subdir"])}</Prefix></CommonPrefixes>' for row in rows if 'subdir' in row]
@@ -298,8 +300,10 @@ class S3(Filter):
         lines = []
         for item in items:
             key = item.findtext('Key') or ''
-            answer = self.remove(call, key) if key else None
-            if answer is None or answer.ok or answer.status == 404:
+            if not key:
+                raise S3Error('UserKeyMustBeSpecified')
+            answer = self.remove(call, key)
+            if answer.ok or answer.status == 404:
                 lines.append('' if quiet else f'<Deleted><Key>{escape(key)}</Key></Deleted>')
             else:
                 error = self._translated(answer, f'{path}/{key}')
@@ -351,7 +355,11 @@ class S3(Filter):
         headers['Content-Length'] = str(length)
         if md5:
             headers['Etag'] = md5
+        if call.request.headers.get('If-Match') is not None:
+            raise S3Error('NotImplemented', Header='If-Match')
         if (match := call.request.headers.get('If-None-Match')) is not None:
+            if match != '*':
+                raise S3Error('NotImplemented', Header='If-None-Match')
             headers['If-None-Match'] = match
         answer = self.ask(call, 'PUT', path, headers, stream=stream)
         if answer.status == 404:
@@ -363,6 +371,8 @@ class S3(Filter):
         """The object that X-Amz-Copy-Source names, checked against its conditions: ``(path, response of HEAD)``."""
         raw = call.request.headers['X-Amz-Copy-Source']
         name = urllib.parse.unquote(raw.partition('?')[0]).lstrip('/')
+        if raw.partition('?')[2] not in ('', 'versionId=null'):
+            raise S3Error('InvalidArgument', 'Unsupported copy source parameter.')
         bucket, slash, key = name.partition('/')
         if not slash or not key:
             raise S3Error('InvalidArgument', 'Copy Source must mention the source bucket and key: sourcebucket/sourcekey')
@@ -394,7 +404,7 @@ class S3(Filter):
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         self.good(answer, path)
         etag = answer.headers.get('Etag', '').strip('"')
-        return document('CopyObjectResult', f'<LastModified>{iso(time.time())}</LastModified><ETag>"{etag}"</ETag>')
+        return document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
 
     @staticmethod
     def _etag(answer):
@@ -409,7 +419,11 @@ class S3(Filter):
         if 'If-Match' in headers or 'If-None-Match' in headers:
             headers['X-Backend-Etag-Is-At'] = ETAG
         query = {'part-number': call.query['partNumber']} if 'partNumber' in call.query else None
-        answer = self.ask(call, request.method, path, headers, query=query)
+        # A HEAD tells a range's length too, which only a GET finds out.
+        method = 'GET' if 'Range' in headers else request.method
+        answer = self.ask(call, method, path, headers, query=query)
+        if method != request.method:
+            answer.close()
         if answer.status == 404:
             answer.drain()
             self.good(self.ask(call, 'HEAD', '/' + call.bucket), '/' + call.bucket)
@@ -428,6 +442,18 @@ class S3(Filter):
             if (value := call.query.get('response-' + name)) is not None:
                 made.headers[name] = to_wsgi(value)
         return made
+
+
+def listed(row):
+    """When a row of a listing was changed: whole seconds, rounded up as the object's own header is."""
+    moment, _, rest = row['last_modified'].partition('.')
+    seconds = calendar.timegm(time.strptime(moment, '%Y-%m-%dT%H:%M:%S'))
+    return iso(seconds + bool(rest.strip('0')))
+
+
+def modified(answer):
+    """When a copy was made."""
+    return iso(parse_date(answer.headers.get('Last-Modified', '')) or time.time())
 
 
 def iso(moment):
@@ -490,7 +516,8 @@ class Call:
         for name, value in self.request.headers.items():
             if name.startswith('X-Amz-Meta-'):
                 headers['X-Object-Meta-' + name[11:]] = value
-            elif name in ('Content-Type', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires'):
+            elif name in ('Content-Type', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag',
+                          'X-Delete-At', 'X-Delete-After'):
                 headers[name] = value
             elif name == 'Content-Encoding':
                 kept = ','.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked')

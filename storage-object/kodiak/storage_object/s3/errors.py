@@ -36,12 +36,13 @@ CODES = {
     'NoSuchWebsiteConfiguration': (404, 'The specified bucket does not have a website configuration'),
     'ObjectLockConfigurationNotFoundError': (404, 'Object Lock configuration does not exist for this bucket'),
     'NoSuchVersion': (404, 'The specified version does not exist.'),
-    'NotImplemented': (501, 'The requested resource is not implemented.'),
+    'NotImplemented': (501, 'The requested resource is not implemented'),
     'PreconditionFailed': (412, 'At least one of the preconditions you specified did not hold.'),
     'RequestTimeTooSkewed': (403, "The difference between the request time and the server's time is too large."),
     'ServiceUnavailable': (503, 'Please reduce your request rate.'),
     'SignatureDoesNotMatch': (403, ('The request signature we calculated does not match the signature you provided. Check your '
                                    'key and signing method.')),
+    'UserKeyMustBeSpecified': (400, 'The bucket POST must contain the field that names the key.'),
     'XAmzContentSHA256Mismatch': (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
 }
 

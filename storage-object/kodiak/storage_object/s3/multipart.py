@@ -1,7 +1,6 @@
 """Multipart uploads: parts in ``<bucket>+segments``, under ``<key>/<upload id>/<number>``; the whole is a static large object."""
 import hashlib
 import re
-import time
 import uuid
 from xml.sax.saxutils import escape
 
@@ -51,6 +50,7 @@ class Multipart:
 
     def handle(self, call):
         """Whatever names an upload."""
+        self.api.good(self.api.ask(call, 'HEAD', '/' + call.bucket), '/' + call.bucket)
         upload, method = call.query['uploadId'], call.request.method
         base = f'{self._box(call)}/{call.key}/{upload}'
         known = self.api.ask(call, 'HEAD', base).drain() if UPLOAD.match(upload) else None
@@ -80,7 +80,7 @@ class Multipart:
         return int(text)
 
     def _part(self, call, base):
-        from .api import document, iso
+        from .api import document, modified
         path = f'{base}/{self._number(call):05d}'
         if call.request.headers.get('X-Amz-Copy-Source'):
             source, found = self.api.source(call)
@@ -94,7 +94,7 @@ class Multipart:
                 headers['Range'] = span
             answer = self.api.good(self.api.ask(call, 'PUT', path, headers), path)
             etag = answer.headers.get('Etag', '').strip('"')
-            return document('CopyPartResult', f'<LastModified>{iso(time.time())}</LastModified><ETag>"{etag}"</ETag>')
+            return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
         md5 = call.md5()
         stream, length = call.stream()
         if length is None:
@@ -115,7 +115,7 @@ class Multipart:
             marker = page[-1]['name']
 
     def _parts(self, call, base, upload):
-        from .api import document
+        from .api import document, listed
         query = call.query
         for name in ('max-parts', 'part-number-marker'):
             if not query.get(name, '0').isdigit():
@@ -124,7 +124,7 @@ class Multipart:
         rows = [row for row in self._rows(call, base) if int(row['name'].rpartition('/')[2]) > marker]
         more, rows = len(rows) > limit, rows[:limit]
         text = ''.join(f'<Part><PartNumber>{int(row["name"].rpartition("/")[2])}</PartNumber><LastModified>'
-                       f'{row["last_modified"][:23]}Z</LastModified><ETag>"{row["hash"]}"</ETag><Size>{row["bytes"]}</Size></Part>'
+                       f'{listed(row)}</LastModified><ETag>"{row["hash"]}"</ETag><Size>{row["bytes"]}</Size></Part>'
                        for row in rows)
         last = int(rows[-1]['name'].rpartition('/')[2]) if rows else 0
         who = call.owner()
@@ -173,15 +173,17 @@ class Multipart:
 
     def uploads(self, call):
         """GET ?uploads."""
-        from .api import document
+        from .api import document, listed
         answer = self.api.ask(call, 'GET', self._box(call), query={'format': 'json', 'prefix': call.query.get('prefix', '')})
         rows = orjson.loads(answer.read()) if answer.ok else []
         found = [row for row in rows if UPLOAD.match(row['name'].rpartition('/')[2])]
         text = ''.join(f'<Upload><Key>{escape(row["name"].rpartition("/")[0])}</Key><UploadId>{row["name"].rpartition("/")[2]}'
                        f'</UploadId>{call.owner().replace("Owner", "Initiator")}{call.owner()}<StorageClass>STANDARD</StorageClass>'
-                       f'<Initiated>{row["last_modified"][:23]}Z</Initiated></Upload>' for row in found)
-        return document('ListMultipartUploadsResult', f'<Bucket>{call.bucket}</Bucket><KeyMarker/><UploadIdMarker/><MaxUploads>1000'
-                                                      f'</MaxUploads><IsTruncated>false</IsTruncated>{text}')
+                       f'<Initiated>{listed(row)}</Initiated></Upload>' for row in found)
+        last, _, upload = found[-1]['name'].rpartition('/') if found else ('', '', '')
+        head = (f'<Bucket>{call.bucket}</Bucket><KeyMarker/><UploadIdMarker/><NextKeyMarker>{escape(last)}</NextKeyMarker>'
+                f'<NextUploadIdMarker>{upload}</NextUploadIdMarker><MaxUploads>1000</MaxUploads><IsTruncated>false</IsTruncated>')
+        return document('ListMultipartUploadsResult', head + text)
 
     def forget_bucket(self, call):
         """Take the container of parts away with its bucket, where nothing is in it."""
