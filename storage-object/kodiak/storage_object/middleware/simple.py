@@ -1,4 +1,4 @@
-"""Small filters: healthcheck, crossdomain, name_check."""
+"""Small filters: healthcheck, crossdomain, name_check, domain_remap."""
 import os
 import re
 
@@ -45,4 +45,37 @@ class NameCheck(Filter):
         path = request.path
         if self.forbidden & set(path) or len(path) > self.length or self.pattern.search(path):
             return error(400, 'Object/Container/Account name contains what is forbidden')
+        return self.next(request)
+
+
+class DomainRemap(Filter):
+    """Accounts and containers in the host's name: ``container.account.<storage_domain>/object``."""
+
+    def __init__(self, application, conf=None):
+        super().__init__(application, conf)
+        self.domains = ['.' + domain.strip().strip('.') for domain in self.conf.get('storage_domain', 'example.com').split(',')]
+        self.prefixes = [prefix.strip() for prefix in self.conf.get('reseller_prefixes', 'AUTH').split(',')]
+        self.default = self.conf.get('default_reseller_prefix', '')
+
+    def handle(self, request):
+        """Put the host's parts before the path."""
+        host = request.headers.get('Host', '').partition(':')[0]
+        domain = next((domain for domain in self.domains if host.endswith(domain)), None)
+        if domain is None or request.environ.get('kodiak.sub'):
+            return self.next(request)
+        parts = host[:-len(domain)].split('.')
+        if len(parts) > 2:
+            return error(400, 'Bad domain in host header')
+        account = parts[-1]
+        if '_' not in account and '-' in account:
+            account = account.replace('-', '_', 1)
+        prefix = next((prefix for prefix in self.prefixes if account.lower().startswith(prefix.lower() + '_')), None)
+        if prefix is not None:
+            account = prefix + account[len(prefix):]
+        elif self.default:
+            account = f'{self.default}_{account}'
+        else:
+            return self.next(request)
+        request.environ['kodiak.client_path'] = request.path
+        request.path = '/'.join(['/v1', account, *parts[:-1]]) + (request.path if request.path != '/' or len(parts) > 1 else '')
         return self.next(request)

@@ -48,7 +48,7 @@ class StaticWeb(Filter):
     @staticmethod
     def _slash(request):
         get = request.environ.get
-        where = f'{get("wsgi.url_scheme")}://{get("HTTP_HOST", "")}{quote(request.path)}/'
+        where = f'{get("wsgi.url_scheme")}://{get("HTTP_HOST", "")}{quote(get("kodiak.client_path", request.path))}/'
         return Response(301, b'', {'Location': where}, content_type='text/html')
 
     def _container(self, request, split, meta):
@@ -107,7 +107,7 @@ class StaticWeb(Filter):
         if css and not css.startswith('/') and '://' not in css:
             css = '../' * prefix.count('/') + css
         style = ('<style type="text/css">h1 {font-size: 1em;} th {text-align: left;} td, th {padding-right: 1em;}</style>'
-                 if not css else f'<link rel="stylesheet" type="text/css" href="{html.escape(css)}" />')
+                 if not css else f'<link rel="stylesheet" type="text/css" href="{html.escape(quote(css, ":/"))}" />')
         lines = [(f'<!DOCTYPE html>\n<html>\n <head>\n  <title>Listing of {label}</title>\n  {style}\n </head>\n <body>\n'
                  f'  <h1 id="title">Listing of {label}</h1>\n  <table id="listing">\n'
                  '   <tr id="heading"><th class="colname">Name</th><th class="colsize">Size</th>'

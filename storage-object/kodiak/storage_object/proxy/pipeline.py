@@ -33,7 +33,8 @@ from .rings import Rings
 _lock = threading.Lock()
 FILTERS = {
     'catch_errors': catch_errors.CatchErrors, 'healthcheck': simple.HealthCheck, 'crossdomain': simple.CrossDomain,
-    'name_check': simple.NameCheck, 'cors': cors.Cors, 'bulk': bulk.Bulk, 'tempurl': tempurl.TempUrl, 'formpost': formpost.FormPost,
+    'name_check': simple.NameCheck, 'domain_remap': simple.DomainRemap,
+    'cors': cors.Cors, 'bulk': bulk.Bulk, 'tempurl': tempurl.TempUrl, 'formpost': formpost.FormPost,
     'staticweb': staticweb.StaticWeb, 'ratelimit': quotas.RateLimit, 'localauth': auth.Local, 'keystone': auth.Keystone,
     'account_acl': auth.AccountAcl, 'copy': copying.Copy, 'container_quotas': quotas.ContainerQuotas,
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
@@ -43,6 +44,7 @@ SHOWN = {
     'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],
                 'incoming_remove_headers': ['x-timestamp', 'x-open-expired'], 'incoming_allow_headers': [],
                 'outgoing_remove_headers': ['x-object-meta-*'], 'outgoing_allow_headers': ['x-object-meta-public-*']},
+    'domain_remap': {'default_reseller_prefix': 'AUTH'},
     'formpost': {'allowed_digests': ['sha1', 'sha256', 'sha512']}, 'staticweb': {},
     'bulk_upload': {'max_containers_per_extraction': bulk.MAX_CONTAINERS, 'max_failed_extractions': bulk.MAX_FAILED},
     'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
