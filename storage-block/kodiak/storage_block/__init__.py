@@ -1,0 +1,1 @@
+"""Kodiak block storage: the Cinder v3 API."""

@@ -1,0 +1,43 @@
+"""Entry points of the API, the conductor and the admin command; the agent has its own in ``agent.main``."""
+from kodiak.common import authtoken, cli, config, policy, service, wsgi
+
+from . import conf as options
+from . import rpc
+
+NAME = 'storage-block'
+CONDUCTOR = 'kodiak.storage_block.conductor'
+
+
+def load_conf(args=(), files=None):
+    """The configuration of this service from command-line arguments and files."""
+    return config.load(NAME, options.OPTS, args=args, files=files, defaults=options.DEFAULTS)
+
+
+def load(runtime):
+    """The WSGI application of the API process."""
+    # Version documents need no token, so the decision is each endpoint's.
+    runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
+    runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
+    runtime.conf.set_default('service_type', 'block-storage', authtoken.GROUP)
+    runtime.policy = policy.Enforcer(runtime.conf)
+    runtime.on_reload.append(runtime.policy.reload)
+    return wsgi.load(runtime)
+
+
+def api():
+    """``kodiak-storage-block-api``."""
+    service.run_api(NAME, load, opts=options.OPTS, defaults=options.DEFAULTS, conductor=(CONDUCTOR, rpc.CONDUCTOR_TOPIC))
+
+
+def conductor():
+    """``kodiak-storage-block-conductor``."""
+    from . import conductor as made
+    service.run_worker(NAME, made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic=rpc.CONDUCTOR_TOPIC)
+
+
+def admin():
+    """``kodiak-storage-block``."""
+    def apis():
+        from .api import API
+        return [API]
+    cli.main(cli.Commands(NAME, load_conf, apis))
