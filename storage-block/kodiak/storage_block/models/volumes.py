@@ -63,8 +63,8 @@ snapshots = sa.Table(
     *moments(),
     sa.Index('ix_snapshots_owner', 'project_id', 'created_at'))
 
-#: A volume that a server has, or will have. While ``backend`` is set it is to be exported there, by ``connector``; ``generation`` grows
-#: with each change of what is to be exported, ``connection`` is what the agent reported of that generation.
+#: A volume that a server has, or will have. While ``backend`` is set it is to be exported there, to ``connector``; ``generation``
+#: grows with each change of what is to be exported, ``connection`` is what the agent reported of that generation.
 attachments = sa.Table(
     'attachments', metadata,
     uuid_key(),
