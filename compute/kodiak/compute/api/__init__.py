@@ -1,7 +1,6 @@
 """The compute API, microversions 2.1 to 2.96: mounted under ``/v2.1``, and without microversions under ``/v2``."""
-import re
-
-from kodiak.common import api, errors, wsgi
+from kodiak.common import api, wsgi
+from kodiak.common.api.paths import ProjectPaths as Paths
 from kodiak.compute.api import (
     actions,
     aggregates,
@@ -38,37 +37,12 @@ API = api.Api('compute', ROUTES, faults.body, api.Microversions('compute', *LIMI
               prefix='/v2.1', title='Kodiak Compute API', rules=RULES)
 LEGACY = api.Api('compute', ROUTES, faults.body, versions.Fixed('compute', *LIMITS), prefix='/v2',
                  title='Kodiak Compute API without microversions', rules=RULES)
-PROJECT = re.compile(r'^/([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=/)')
 
 
 def apis():
     """Every API of compute, for the documents that follow from their declarations."""
     from kodiak.compute.api import placement
     return [API, placement.API]
-
-
-class Paths:
-    """Takes the project id out of paths that begin with one, as catalogs used to have them; a path that ends in a slash names
-    nothing."""
-
-    def __init__(self, application):
-        self.application = application
-
-    def __call__(self, environ, start_response):
-        found = PROJECT.match(environ.get('PATH_INFO', ''))
-        if found is not None:
-            if environ.get('HTTP_X_PROJECT_ID') and environ['HTTP_X_PROJECT_ID'].replace('-', '') != found[1].replace('-', ''):
-                return self._refuse(start_response, errors.BadRequest('Malformed request url'))
-            environ['PATH_INFO'] = environ['PATH_INFO'][found.end():]
-        if environ.get('PATH_INFO', '').endswith('/') and environ['PATH_INFO'] != '/':
-            return self._refuse(start_response, errors.NotFound())
-        return self.application(environ, start_response)
-
-    @staticmethod
-    def _refuse(start_response, error):
-        body, kind = faults.body(error, None, '')
-        start_response(f'{error.code} {error.title}', [('Content-Type', kind), ('Content-Length', str(len(body)))])
-        return [body]
 
 
 def app_factory(global_conf, **local):
