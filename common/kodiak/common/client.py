@@ -5,6 +5,7 @@ is raised as the :mod:`kodiak.common.errors` class of its status, with the other
 """
 import io
 import logging
+import re
 import threading
 import time
 import urllib.parse
@@ -62,6 +63,10 @@ class Clients:
     def token(self):
         """The service's own token; a new one shortly before the old one expires."""
         return self._token if self._token is not None else self.session().get_token()
+
+    def project_id(self):
+        """The project that the service's own token is for: some paths name it."""
+        return self._token if self._token is not None else self.session().get_project_id()
 
     def _load(self):
         from keystoneauth1 import loading
@@ -187,12 +192,9 @@ class Client:
                                         region_name=conf.clients.region_name, skip_discovery=True)
         if base is None:
             raise errors.Unavailable(f'The catalog has no endpoint of the {self.service_type} service.')
-        # Endpoints are registered with or without their version; our paths always name it.
+        # Endpoints are registered with or without their version, or with a project behind it; our paths always name it.
         version = path.split('/', 2)[1]
-        base = base.rstrip('/')
-        if base.endswith('/' + version):
-            base = base[:-len(version) - 1]
-        return base + path
+        return re.sub(rf'/{re.escape(version)}(/[^/]*)?$', '', base.rstrip('/')) + path
 
     def _error(self, response):
         sentence, kind = _sentence(response)

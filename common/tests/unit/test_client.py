@@ -131,3 +131,10 @@ def test_an_endpoint_may_or_may_not_name_its_version():
         assert client.Clients(conf).network._url(None, '/v2.0/ports') == 'http://x:9696/v2.0/ports'
     with pytest.raises(AttributeError):
         getattr(client.Clients(conf), 'nothing')  # noqa: B009
+
+
+def test_the_project_in_an_endpoint_gives_way_to_the_path():
+    conf = config.load('try', files=[])
+    for base in ('http://x:8776', 'http://x:8776/v3', 'http://x:8776/v3/', 'http://x:8776/v3/' + 'p' * 32):
+        conf.set_override('endpoints', {'block-storage': base}, group='clients')
+        assert client.Clients(conf).volume._url(None, '/v3/p/volumes') == 'http://x:8776/v3/p/volumes'
