@@ -1,0 +1,249 @@
+"""Making rings: devices by weight, replicas far from each other, and as little moved as possible.
+
+A builder file is JSON: what a ring file says, and when each partition was last moved.
+"""
+import base64
+import json
+import math
+import os
+import random
+import secrets
+import time
+
+from . import file
+
+FREE = 0xFFFF
+TIERS = ('region', 'zone', 'ip', 'id')
+
+
+class Refused(ValueError):
+    """A change that makes no sense; the message says why."""
+
+
+class Builder:
+    """A ring in the making.
+
+    :param part_power: there are 2 to the power of this many partitions, for good. :param replicas: may be a fraction.
+    :param min_part_hours: a partition is moved no more often than this.
+    """
+
+    def __init__(self, part_power, replicas, min_part_hours, salt=None):
+        if not 1 <= part_power <= 24:
+            raise Refused('The part power must be from 1 to 24.')
+        if replicas < 1:
+            raise Refused('There must be at least one replica.')
+        self.part_power, self.replicas, self.min_part_hours = part_power, replicas, min_part_hours
+        self.parts = 1 << part_power
+        self.devices, self.version = [], 0
+        self.salt = salt or secrets.token_bytes(16)
+        self.table = []
+        self.moved = [0] * self.parts
+
+    # Devices
+
+    def add(self, region, zone, ip, port, device, weight, meta=''):
+        """Add a device; returns its id."""
+        if weight < 0:
+            raise Refused('A weight is 0 or more.')
+        if any(have and (have['ip'], have['port'], have['device']) == (ip, port, device) for have in self.devices):
+            raise Refused(f'{ip}:{port}/{device} is in the ring already.')
+        number = next((index for index, have in enumerate(self.devices) if have is None), len(self.devices))
+        if number >= FREE:
+            raise Refused('There are too many devices.')
+        made = {'id': number, 'region': region, 'zone': zone, 'ip': ip, 'port': port, 'device': device, 'weight': float(weight),
+                'replication_ip': ip, 'replication_port': port, 'meta': meta}
+        self.devices[number:number + 1] = [made]
+        return number
+
+    def set_weight(self, number, weight):
+        """Change a device's weight."""
+        if weight < 0:
+            raise Refused('A weight is 0 or more.')
+        self._device(number)['weight'] = float(weight)
+
+    def remove(self, number):
+        """Take a device out: its partitions go elsewhere at the next rebalance, however lately they were moved."""
+        self._device(number)
+        self.devices[number] = None
+        for row in self.table:
+            for part, held in enumerate(row):
+                if held == number:
+                    row[part] = FREE
+
+    def _device(self, number):
+        if not 0 <= number < len(self.devices) or self.devices[number] is None:
+            raise Refused(f'There is no device {number}.')
+        return self.devices[number]
+
+    def live(self):
+        """The devices that are there."""
+        return [device for device in self.devices if device is not None]
+
+    # Rebalancing
+
+    def wanted(self):
+        """``{device id: replicas of partitions that its weight stands for}``; no device holds a partition twice."""
+        total = sum(len(row) for row in self._shape())
+        rest = {device['id']: device['weight'] for device in self.live() if device['weight'] > 0}
+        found, left = {}, total
+        while rest:
+            share = left / sum(rest.values())
+            full = [number for number, weight in rest.items() if weight * share > self.parts]
+            if not full:
+                found.update((number, weight * share) for number, weight in rest.items())
+                break
+            for number in full:
+                found[number] = float(self.parts)
+                left -= self.parts
+                del rest[number]
+        return found
+
+    def _shape(self):
+        whole = int(self.replicas)
+        sizes = [self.parts] * whole
+        if self.replicas > whole:
+            sizes.append(int(self.parts * (self.replicas - whole)))
+        return [range(size) for size in sizes]
+
+    def rebalance(self, now=None, seed=None):
+        """Give every replica a device. Returns how many were placed or moved.
+
+        Replicas on devices that went are placed anew; devices with too much give up what they have too much, and replicas
+        that are nearer to each other than they must be are moved apart, if their partition was not moved lately. Of a
+        partition at most one replica is moved at a time.
+        """
+        devices = self.live()
+        if sum(device['weight'] > 0 for device in devices) < math.ceil(self.replicas):
+            raise Refused(f'{math.ceil(self.replicas)} devices with a weight are needed, one for each replica.')
+        now, chance = now if now is not None else time.time(), random.Random(seed)
+        shape = self._shape()
+        self.table = [[self.table[row][part] if row < len(self.table) and part < len(self.table[row]) else FREE for part in parts]
+                      for row, parts in enumerate(shape)]
+        wanted, have = self.wanted(), {device['id']: 0 for device in devices}
+        for row in self.table:
+            for held in row:
+                if held != FREE:
+                    have[held] += 1
+        homeless = [(row, part) for row, line in enumerate(self.table) for part, held in enumerate(line) if held == FREE]
+        resting = now - self.min_part_hours * 3600
+        busy = {part for _, part in homeless}
+        spots = [(row, part) for row, line in enumerate(self.table) for part, held in enumerate(line)
+                 if held != FREE and self.moved[part] <= resting]
+        chance.shuffle(spots)
+        for row, part in spots:
+            held = self.table[row][part]
+            if part not in busy and (have[held] > math.ceil(wanted.get(held, 0)) or self._too_near(row, part)):
+                have[held] -= 1
+                self.table[row][part] = FREE
+                busy.add(part)
+                homeless.append((row, part))
+        chance.shuffle(homeless)
+        moved = 0
+        for row, part in homeless:
+            number = self._choose(row, part, wanted, have, chance)
+            self.table[row][part] = number
+            have[number] += 1
+            self.moved[part] = now
+            moved += 1
+        self.version += 1
+        return moved
+
+    def _others(self, row, part):
+        return [self.devices[line[part]] for index, line in enumerate(self.table)
+                if index != row and part < len(line) and line[part] != FREE]
+
+    @staticmethod
+    def _nearness(device, others):
+        """How near a device is to some others: the number of those in its region, zone, server; and itself."""
+        found, path = [], ()
+        for tier in TIERS:
+            path = (*path, device[tier])
+            found.append(sum(tuple(other[name] for name in TIERS[:len(path)]) == path for other in others))
+        return found
+
+    def _too_near(self, row, part):
+        others = self._others(row, part)
+        mine = self._nearness(self.devices[self.table[row][part]], others)
+        if not any(mine):
+            return False
+        room = self.wanted()
+        return any(self._nearness(device, others)[::-1] < mine[::-1] and self._dispersed(device, others, mine)
+                   for device in self.live() if room.get(device['id'], 0) >= 1)
+
+    def _dispersed(self, device, others, mine):
+        return any(one < two for one, two in zip(self._nearness(device, others), mine, strict=True)) and all(
+            one <= two for one, two in zip(self._nearness(device, others), mine, strict=True))
+
+    def _choose(self, row, part, wanted, have, chance):
+        others = self._others(row, part)
+        taken = {device['id'] for device in others}
+        best, found = None, []
+        for device in self.live():
+            number = device['id']
+            if number in taken or number not in wanted:
+                continue
+            hunger = wanted[number] - have[number]
+            # A device that has what it should comes after all that have not, however far it is.
+            key = (hunger < 1 and hunger <= 0, self._nearness(device, others), -hunger)
+            if best is None or key < best:
+                best, found = key, [number]
+            elif key == best:
+                found.append(number)
+        return chance.choice(found)
+
+    def balance(self):
+        """How far the device that is farthest from its share is from it, in percent."""
+        wanted, have = self.wanted(), {}
+        for row in self.table:
+            for held in row:
+                have[held] = have.get(held, 0) + 1
+        return max((abs(have.get(number, 0) / share - 1) * 100 for number, share in wanted.items() if share), default=0.0)
+
+    def dispersion(self):
+        """Percent of partitions with two replicas on one server where there are enough servers for all."""
+        hosts = {device['ip'] for device in self.live() if device['weight'] > 0}
+        if len(hosts) < math.ceil(self.replicas) or not self.table:
+            return 0.0
+        near = 0
+        for part in range(self.parts):
+            held = [self.devices[row[part]]['ip'] for row in self.table if part < len(row)]
+            near += len(held) != len(set(held))
+        return near * 100 / self.parts
+
+    def validate(self):
+        """What is wrong, as sentences."""
+        found = []
+        for part in range(self.parts if self.table else 0):
+            held = [row[part] for row in self.table if part < len(row)]
+            if FREE in held:
+                found.append(f'Partition {part} lacks a device.')
+            if len(held) != len(set(held)):
+                found.append(f'Partition {part} is twice on one device.')
+        return found or ([] if self.table else ['The ring has not been balanced yet.'])
+
+    # Files
+
+    def save(self, path):
+        """Write the builder file."""
+        body = {'part_power': self.part_power, 'replicas': self.replicas, 'min_part_hours': self.min_part_hours,
+                'devices': self.devices, 'version': self.version, 'salt': base64.b64encode(self.salt).decode(),
+                'table': self.table, 'moved': self.moved}
+        part = f'{path}.{os.getpid()}'
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), 'w') as out:
+            json.dump(body, out)
+        os.rename(part, path)
+
+    @classmethod
+    def load(cls, path):
+        """Read a builder file."""
+        with open(path) as source:
+            body = json.load(source)
+        made = cls(body['part_power'], body['replicas'], body['min_part_hours'], base64.b64decode(body['salt']))
+        made.devices, made.version, made.table, made.moved = body['devices'], body['version'], body['table'], body['moved']
+        return made
+
+    def write_ring(self, path):
+        """Write the ring file."""
+        if self.validate():
+            raise Refused(self.validate()[0])
+        file.write(path, self.table, self.devices, self.part_power, self.salt, self.version)

@@ -1,0 +1,48 @@
+"""Storage policies: kinds of storage that a container can be made with."""
+import dataclasses
+import os
+
+from .file import Ring
+
+
+@dataclasses.dataclass
+class Policy:
+    """One policy. ``ring`` is read when it is first asked for."""
+
+    index: int
+    name: str
+    folder: str
+    default: bool = False
+    deprecated: bool = False
+    aliases: tuple = ()
+    type: str = 'replication'
+    _ring: Ring = None
+
+    @property
+    def ring(self):
+        """Its ring of objects."""
+        if self._ring is None:
+            self._ring = Ring(os.path.join(self.folder, f'object-{self.index}.ring.gz' if self.index else 'object.ring.gz'))
+        return self._ring
+
+
+class Policies:
+    """The policies of ``[storage] policies``, in their order.
+
+    :raises ValueError: one that is not ``index:name``, or an index or name that is there twice.
+    """
+
+    def __init__(self, conf):
+        self._policies, seen = [], set()
+        for number, text in enumerate(conf.storage.policies):
+            index, _, name = text.partition(':')
+            if not index.isdigit() or not name.strip('-'):
+                raise ValueError(f'{text!r} in [storage] policies is not index:name')
+            deprecated, name = name.endswith('-'), name.rstrip('-')
+            if index in seen or name.lower() in seen:
+                raise ValueError(f'{text!r} in [storage] policies is there twice')
+            seen |= {index, name.lower()}
+            self._policies.append(Policy(int(index), name, conf.storage.ring_path, number == 0, deprecated))
+
+    def __iter__(self):
+        return iter(self._policies)
