@@ -3,20 +3,25 @@ from oslo_config import cfg
 
 OPTS = {
     'storage': [
-        cfg.StrOpt('devices', default='/srv/kodiak-object', help='Folder of the devices: one folder, or mounted file system, each.'),
-        cfg.BoolOpt('mount_check', default=False, help='A device that is not mounted is out (507), instead of a folder to be used.'),
+        cfg.StrOpt('devices', default='/srv/kodiak-object', help='Folder of the devices: one folder, or mounted file system, '
+                                                                 'each.'),
+        cfg.BoolOpt('mount_check', default=False, help='A device that is not mounted is out (507), in place of a folder to use.'),
         cfg.StrOpt('ring_path', default='/etc/kodiak/rings', help='Folder of account.ring.gz, container.ring.gz, object.ring.gz '
                                                                   '(and object-N.ring.gz for the policy N).'),
-        cfg.ListOpt('policies', default=['0:standard'], help='Storage policies, each as index:name; the first is the default. A name '
-                                                             'that ends in "-" is deprecated: its objects stay, none are added.'),
+        cfg.ListOpt('policies', default=['0:standard'], help='Storage policies, each as index:name; the first is the default. A '
+                                                             'name that ends in "-" is deprecated: its objects stay, none come.'),
         cfg.StrOpt('server_host', default='127.0.0.1', help='Address that the account, container and object servers listen on: one '
                                                             'of the internal network, as nobody needs a token there.'),
         cfg.PortOpt('server_port', default=6200, help='Port of the servers of this process.'),
         cfg.IntOpt('server_workers', default=1, min=1, help='Server processes.'),
+        cfg.IntOpt('server_threads', default=32, min=2, help='Threads of a server process: requests that it works on at once.'),
+        cfg.ListOpt('daemons', default=['replicator', 'updater', 'auditor', 'expirer', 'reaper'],
+                    help='What looks after the devices within the server; empty where kodiak-object-daemon runs beside it.'),
         cfg.IntOpt('reserve', default=64 << 20, min=0, help='Bytes that a device keeps free: with less it takes no more (507).'),
         cfg.IntOpt('interval', default=30, min=1, help='Seconds between two passes of what looks after the devices.'),
-        cfg.IntOpt('reclaim_age', default=7 * 86400, min=60, help='Seconds that the mark of something deleted is kept; a device that '
-                                                                  'was away for longer must come back empty.'),
+        cfg.IntOpt('audit_rate', default=20 << 20, min=1, help='Bytes a second that the auditor reads.'),
+        cfg.IntOpt('reclaim_age', default=7 * 86400, min=60, help='Seconds that the mark of something deleted is kept; a device '
+                                                                  'that was away for longer must come back empty.'),
     ],
 }
 

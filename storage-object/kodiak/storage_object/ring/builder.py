@@ -10,10 +10,9 @@ import random
 import secrets
 import time
 
-from . import file
+from . import file, plans
 
-FREE = 0xFFFF
-TIERS = ('region', 'zone', 'ip', 'id')
+FREE = plans.FREE
 
 
 class Refused(ValueError):
@@ -110,86 +109,28 @@ class Builder:
 
         Replicas on devices that went are placed anew; devices with too much give up what they have too much, and replicas
         that are nearer to each other than they must be are moved apart, if their partition was not moved lately. Of a
-        partition at most one replica is moved at a time.
+        partition at most one replica is moved at a time: after a large change it takes several rebalances.
         """
-        devices = self.live()
-        if sum(device['weight'] > 0 for device in devices) < math.ceil(self.replicas):
+        if sum(device['weight'] > 0 for device in self.live()) < math.ceil(self.replicas):
             raise Refused(f'{math.ceil(self.replicas)} devices with a weight are needed, one for each replica.')
         now, chance = now if now is not None else time.time(), random.Random(seed)
-        shape = self._shape()
         self.table = [[self.table[row][part] if row < len(self.table) and part < len(self.table[row]) else FREE for part in parts]
-                      for row, parts in enumerate(shape)]
-        wanted, have = self.wanted(), {device['id']: 0 for device in devices}
-        for row in self.table:
-            for held in row:
-                if held != FREE:
-                    have[held] += 1
-        homeless = [(row, part) for row, line in enumerate(self.table) for part, held in enumerate(line) if held == FREE]
-        resting = now - self.min_part_hours * 3600
-        busy = {part for _, part in homeless}
-        spots = [(row, part) for row, line in enumerate(self.table) for part, held in enumerate(line)
-                 if held != FREE and self.moved[part] <= resting]
-        chance.shuffle(spots)
-        for row, part in spots:
-            held = self.table[row][part]
-            if part not in busy and (have[held] > math.ceil(wanted.get(held, 0)) or self._too_near(row, part)):
-                have[held] -= 1
-                self.table[row][part] = FREE
-                busy.add(part)
-                homeless.append((row, part))
-        chance.shuffle(homeless)
-        moved = 0
-        for row, part in homeless:
-            number = self._choose(row, part, wanted, have, chance)
-            self.table[row][part] = number
-            have[number] += 1
+                      for row, parts in enumerate(self._shape())]
+        plan = plans.Plan(self, now - self.min_part_hours * 3600, chance)
+        moved = plan.place()
+        if len(moved) == sum(map(len, self.table)):
+            while plan.improve():           # nothing is stored yet: partitions move as often as they like
+                plan.busy = set()
+        else:
+            moved |= plan.improve()
+        for _, part in moved:
             self.moved[part] = now
-            moved += 1
         self.version += 1
-        return moved
+        return len(moved)
 
-    def _others(self, row, part):
-        return [self.devices[line[part]] for index, line in enumerate(self.table)
-                if index != row and part < len(line) and line[part] != FREE]
-
-    @staticmethod
-    def _nearness(device, others):
-        """How near a device is to some others: the number of those in its region, zone, server; and itself."""
-        found, path = [], ()
-        for tier in TIERS:
-            path = (*path, device[tier])
-            found.append(sum(tuple(other[name] for name in TIERS[:len(path)]) == path for other in others))
-        return found
-
-    def _too_near(self, row, part):
-        others = self._others(row, part)
-        mine = self._nearness(self.devices[self.table[row][part]], others)
-        if not any(mine):
-            return False
-        room = self.wanted()
-        return any(self._nearness(device, others)[::-1] < mine[::-1] and self._dispersed(device, others, mine)
-                   for device in self.live() if room.get(device['id'], 0) >= 1)
-
-    def _dispersed(self, device, others, mine):
-        return any(one < two for one, two in zip(self._nearness(device, others), mine, strict=True)) and all(
-            one <= two for one, two in zip(self._nearness(device, others), mine, strict=True))
-
-    def _choose(self, row, part, wanted, have, chance):
-        others = self._others(row, part)
-        taken = {device['id'] for device in others}
-        best, found = None, []
-        for device in self.live():
-            number = device['id']
-            if number in taken or number not in wanted:
-                continue
-            hunger = wanted[number] - have[number]
-            # A device that has what it should comes after all that have not, however far it is.
-            key = (hunger < 1 and hunger <= 0, self._nearness(device, others), -hunger)
-            if best is None or key < best:
-                best, found = key, [number]
-            elif key == best:
-                found.append(number)
-        return chance.choice(found)
+    def held(self, part):
+        """The ids of the devices that have a partition."""
+        return [row[part] for row in self.table if part < len(row) and row[part] != FREE]
 
     def balance(self):
         """How far the device that is farthest from its share is from it, in percent."""
@@ -206,7 +147,7 @@ class Builder:
             return 0.0
         near = 0
         for part in range(self.parts):
-            held = [self.devices[row[part]]['ip'] for row in self.table if part < len(row)]
+            held = [self.devices[number]['ip'] for number in self.held(part)]
             near += len(held) != len(set(held))
         return near * 100 / self.parts
 

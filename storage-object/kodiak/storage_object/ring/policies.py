@@ -16,23 +16,26 @@ class Policy:
     deprecated: bool = False
     aliases: tuple = ()
     type: str = 'replication'
+    keep: str | None = None
     _ring: Ring = None
 
     @property
     def ring(self):
         """Its ring of objects."""
         if self._ring is None:
-            self._ring = Ring(os.path.join(self.folder, f'object-{self.index}.ring.gz' if self.index else 'object.ring.gz'))
+            name = f'object-{self.index}.ring.gz' if self.index else 'object.ring.gz'
+            self._ring = Ring(os.path.join(self.folder, name), self.keep)
         return self._ring
 
 
 class Policies:
     """The policies of ``[storage] policies``, in their order.
 
+    :param keep: see :class:`Ring`.
     :raises ValueError: one that is not ``index:name``, or an index or name that is there twice.
     """
 
-    def __init__(self, conf):
+    def __init__(self, conf, keep=None):
         self._policies, seen = [], set()
         for number, text in enumerate(conf.storage.policies):
             index, _, name = text.partition(':')
@@ -42,7 +45,8 @@ class Policies:
             if index in seen or name.lower() in seen:
                 raise ValueError(f'{text!r} in [storage] policies is there twice')
             seen |= {index, name.lower()}
-            self._policies.append(Policy(int(index), name, conf.storage.ring_path, number == 0, deprecated))
+            self._policies.append(Policy(int(index), name, conf.storage.ring_path, number == 0, deprecated,
+                                         keep=keep))
 
     def __iter__(self):
         return iter(self._policies)
