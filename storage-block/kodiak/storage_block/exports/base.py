@@ -1,0 +1,57 @@
+"""How the volumes of a host are reached by the hosts of guests.
+
+There is one export for each attachment, so that taking one away cuts off its holder and nobody else. An exporter
+is level-driven: :meth:`Exporter.sync` is told all exports that should be, and makes it so; it keeps nothing
+that it could not find again by looking.
+"""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """One attachment's way to a volume.
+
+    :param node: the ``drivers.base.Node`` of the volume; ``size`` its bytes.
+    :param username: and ``password``: what the initiator shows (CHAP), where the exporter asks for such.
+    """
+
+    attachment_id: str
+    volume_id: str
+    node: object
+    size: int
+    read_only: bool = False
+    username: str | None = None
+    password: str | None = None
+
+
+class Exporter:
+    """A way to export volumes."""
+
+    #: What clients of the API know it by: ``iSCSI``, ``nbd``.
+    protocol = None
+
+    def start(self, lost):
+        """Begin. ``lost()`` is called whenever what was exported may be gone (the server died)."""
+        raise NotImplementedError
+
+    def stop(self):
+        """Let go of the server; what is exported stays so."""
+        raise NotImplementedError
+
+    def sync(self, exports):
+        """Make the exports be exactly these.
+
+        :param exports: a list of :class:`Export`.
+        :returns: ``{attachment_id: None or a sentence why it is not exported}``, for each of ``exports``.
+        :raises drivers.base.Fault: where the server can't be reached.
+        """
+        raise NotImplementedError
+
+    def resize(self, exports):
+        """The volume of these exports has grown: let who holds them see it."""
+        raise NotImplementedError
+
+    def connection(self, export):
+        """What the holder connects by: ``{'driver_volume_type': ..., 'data': {...}}``, secrets included. What is known of
+        the attachment itself the conductor adds."""
+        raise NotImplementedError

@@ -1,0 +1,245 @@
+"""iSCSI by tgt, the target that runs without a kernel's help, for any initiator, with CHAP.
+
+``tgtd`` is told over its own socket and not by ``tgtadm``, which would show passwords in the list of processes. It
+answers only its own user: the agent's.
+"""
+import re
+import socket
+import struct
+import threading
+
+from kodiak.storage_block.drivers import base as drivers
+from kodiak.storage_block.exports import base
+
+# The request is: mode, op, driver's name, length of all, target, session, logical unit, connection, host, kind of device,
+# direction of an account, pack, force; then parameters as text. The answer is: error, length of all; then text.
+REQUEST = struct.Struct('=II64sIiQQIIIIII')
+ANSWER = struct.Struct('=II')
+NEW, DELETE, SHOW, BIND, UPDATE = 0, 1, 2, 3, 5
+SYSTEM, TARGET, UNIT, ACCOUNT = 0, 1, 2, 7
+ALL = -1
+ERRORS = ('no error', 'unknown error', 'out of memory', 'no driver', 'no such target', 'no such unit', 'no such session',
+          'no such connection', 'not bound', 'the target exists', 'the unit exists', 'it is bound', 'the entry exists',
+          'no such entry', 'the account exists', 'no such account', 'too many accounts', 'invalid request', 'there is an account',
+          'the target is in use', 'the unit is in use', 'the driver is in use', 'unsupported', 'unknown parameter',
+          'removal is prevented')
+LUN = 1
+TIMEOUT = 10
+LOOK = re.compile(r'^Target (\d+): (\S+)$')
+FIELD = re.compile(r'^ +(LUN|Size|Readonly|Backing store path): (.*)$')
+
+
+class Refused(drivers.Fault):
+    """tgtd's answer to a request is an error."""
+
+    def __init__(self, code, what):
+        self.error = code
+        super().__init__('export', f'tgtd: {what}: {ERRORS[code] if code < len(ERRORS) else code}')
+
+
+class Tgtd:
+    """The management socket of a tgtd. One request, one connection: that is its protocol."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def connect(self):
+        """A new connection. :raises drivers.Fault: nobody listens."""
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        made.settimeout(TIMEOUT)
+        try:
+            made.connect(self.path)
+        except OSError as error:
+            made.close()
+            raise drivers.Fault('export', f'The iSCSI target at {self.path} does not answer: {error.strerror}.')
+        return made
+
+    def ask(self, mode, op, params='', tid=0, lun=0, force=False):
+        """One request. Returns the text of the answer. :raises Refused: tgtd can't or won't do it."""
+        text = params.encode() + b'\0' if params else b''
+        request = REQUEST.pack(mode, op, b'iscsi', REQUEST.size + len(text), tid, 0, lun, 0, 0, 0, 0, 0, int(force))
+        try:
+            with self.connect() as connection:
+                connection.sendall(request + text)
+                error, length = ANSWER.unpack(_receive(connection, ANSWER.size))
+                answer = _receive(connection, length - ANSWER.size)
+        except OSError as problem:
+            raise drivers.Fault('export', f'The iSCSI target at {self.path} broke off: {problem}.')
+        if error:
+            raise Refused(error, params.split(',password=', maxsplit=1)[0] or f'target {tid}')
+        return answer.rstrip(b'\0').decode(errors='replace')
+
+    def targets(self):
+        """What there is: ``{name: {'tid', 'path', 'read_only', 'accounts': set, 'open': bool}}``."""
+        found, current, part, lun = {}, None, None, None
+        for line in self.ask(TARGET, SHOW, tid=ALL).splitlines():
+            if header := LOOK.match(line):
+                current = {'tid': int(header[1]), 'path': None, 'read_only': False, 'accounts': set(), 'open': False}
+                found[header[2]] = current
+                continue
+            if current is None:
+                continue
+            if line.startswith('    ') and not line.startswith('     '):
+                part = line.strip()
+            elif part == 'Account information:':
+                current['accounts'].add(line.strip())
+            elif part == 'ACL information:':
+                current['open'] = current['open'] or line.strip() == 'ALL'
+            elif field := FIELD.match(line):
+                if field[1] == 'LUN':
+                    lun = int(field[2])
+                elif lun == LUN and field[1] == 'Backing store path':
+                    current['path'] = field[2]
+                elif lun == LUN and field[1] == 'Readonly':
+                    current['read_only'] = field[2] == 'Yes'
+        return found
+
+    def accounts(self):
+        """The names of all accounts."""
+        lines = self.ask(ACCOUNT, SHOW, tid=ALL).splitlines()
+        return {line.strip() for line in lines if line.startswith(' ')}
+
+
+def _receive(connection, size):
+    data = b''
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise ConnectionError('the answer is cut off')
+        data += piece
+    return data
+
+
+class TgtExporter(base.Exporter):
+    """Exports over iSCSI.
+
+    :param path: tgtd's socket. :param portal: ``address:port`` that initiators connect to.
+    :param prefix: what the names of targets begin with.
+    """
+
+    protocol = 'iSCSI'
+
+    def __init__(self, path, portal, prefix='iqn.2010-10.org.openstack:'):
+        self.tgtd, self.portal, self.prefix = Tgtd(path), portal, prefix
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._watched = None
+        self._thread = None
+
+    def start(self, lost):
+        self._thread = threading.Thread(target=self._watch, args=(lost,), name='tgtd-watch', daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        self._stopping.set()
+        watched = self._watched
+        if watched is not None:
+            try:
+                watched.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _watch(self, lost):
+        """A connection that nothing is said on ends when tgtd does."""
+        while not self._stopping.is_set():
+            try:
+                with self.tgtd.connect() as connection:
+                    connection.settimeout(None)
+                    self._watched = connection
+                    lost()
+                    if not self._stopping.is_set():
+                        connection.recv(1)
+            except (drivers.Fault, OSError):
+                pass
+            finally:
+                self._watched = None
+            self._stopping.wait(0.3)
+
+    def target(self, export):
+        """The name of an export's target."""
+        return f'{self.prefix}volume-{export.volume_id}.{export.attachment_id}'
+
+    def sync(self, exports):
+        with self._lock:
+            there = {name: found for name, found in self.tgtd.targets().items() if name.startswith(self.prefix)}
+            accounts = self.tgtd.accounts()
+            wanted = {self.target(export): export for export in exports}
+            for name, found in there.items():
+                if name not in wanted or not self._same(found, wanted[name]):
+                    self._remove(found)
+                    accounts -= found['accounts']
+            kept = {name for name in wanted if name in there and self._same(there[name], wanted[name])}
+            used = {found['tid'] for found in self.tgtd.targets().values()}
+            results = {}
+            for name, export in wanted.items():
+                try:
+                    if name not in kept:
+                        tid = next(number for number in range(1, 1 << 20) if number not in used)
+                        used.add(tid)
+                        self._make(name, export, tid, accounts)
+                    results[export.attachment_id] = None
+                except drivers.Fault as fault:
+                    results[export.attachment_id] = fault.message
+            return results
+
+    @staticmethod
+    def _same(found, export):
+        return found['open'] and found['path'] == export.node.path and found['read_only'] == export.read_only \
+            and found['accounts'] == {export.username}
+
+    def _make(self, name, export, tid, accounts):
+        if not export.username or not export.password:
+            raise drivers.Fault('export', 'An iSCSI export needs a user name and a password.', final=True)
+        if export.node.path is None:
+            raise drivers.Fault('export', 'tgt exports files and devices of its host only.', final=True)
+        if export.username in accounts:
+            # Left over, perhaps with another password.
+            self.tgtd.ask(ACCOUNT, DELETE, f'user={export.username}')
+        self.tgtd.ask(TARGET, NEW, f'targetname={name}', tid)
+        try:
+            self.tgtd.ask(ACCOUNT, NEW, f'user={export.username},password={export.password}')
+            self.tgtd.ask(ACCOUNT, BIND, f'user={export.username}', tid)
+            self.tgtd.ask(UNIT, NEW, f'path={export.node.path}', tid, LUN)
+            # Guests tell the volume by its serial number; freed blocks are given back.
+            self.tgtd.ask(UNIT, UPDATE, f'scsi_sn={export.volume_id},vendor_id=KODIAK,product_id=VOLUME,thin_provisioning=1'
+                                        + (',readonly=1' if export.read_only else ''), tid, LUN)
+            # Last: until now nobody is let in.
+            self.tgtd.ask(TARGET, BIND, 'initiator-address=ALL', tid)
+        except drivers.Fault:
+            self._remove({'tid': tid, 'accounts': {export.username}})
+            raise
+
+    def _remove(self, found):
+        # A session's commands may be on their way: closing the door and cutting off who is inside ends them.
+        for attempt in range(20):
+            try:
+                self.tgtd.ask(TARGET, DELETE, tid=found['tid'], force=True)
+                break
+            except Refused as refused:
+                if refused.error == ERRORS.index('no such target'):
+                    break
+                if attempt == 19:
+                    raise
+                self._stopping.wait(0.1)
+        for user in found['accounts']:
+            try:
+                self.tgtd.ask(ACCOUNT, DELETE, f'user={user}')
+            except Refused as refused:
+                if refused.error != ERRORS.index('no such account'):
+                    raise
+
+    def resize(self, exports):
+        """One request closes the unit's file and opens it again, so that no command of the guest finds it missing."""
+        with self._lock:
+            there = self.tgtd.targets()
+            for export in exports:
+                found = there.get(self.target(export))
+                if found is not None:
+                    self.tgtd.ask(UNIT, UPDATE, f'online=0,path={export.node.path},online=1', found['tid'], LUN)
+
+    def connection(self, export):
+        return {'driver_volume_type': 'iscsi', 'data': {
+            'target_portal': self.portal, 'target_iqn': self.target(export), 'target_lun': LUN, 'target_discovered': False,
+            'auth_method': 'CHAP', 'auth_username': export.username, 'auth_password': export.password, 'discard': True}}

@@ -1,0 +1,224 @@
+"""What every exporter must do, with QEMU's own initiators as the guests'."""
+import subprocess
+import threading
+import types
+import uuid
+
+import pytest
+
+from kodiak.storage_block import qemu_img
+from kodiak.storage_block.drivers import base
+from kodiak.storage_block.drivers.file import FileDriver
+from kodiak.storage_block.exports.base import Export
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+
+
+@pytest.fixture
+def driver(tmp_path):
+    driver = FileDriver('file', types.SimpleNamespace(path=str(tmp_path / 'volumes')))
+    driver.start()
+    return driver
+
+
+def make(driver, **values):
+    """A new volume and an export of it."""
+    volume = str(uuid.uuid4())
+    driver.create(base.volume(volume), SIZE)
+    return export_of(driver, volume, **values)
+
+
+def export_of(driver, volume, **values):
+    attachment = str(uuid.uuid4())
+    return Export(**{'attachment_id': attachment, 'volume_id': volume, 'node': driver.open(base.volume(volume)),
+                     'size': driver.size(base.volume(volume)), 'username': f'user-{attachment[:8]}',
+                     'password': 'secret-of-20-letters', **values})
+
+
+def guest(exporter, export, *commands, password=None, ok=True, read_only=False):
+    """What qemu-io prints that connects as a guest's QEMU would."""
+    connection = exporter.connection(export)
+    data = connection['data']
+    objects, secret = [], None
+    if connection['driver_volume_type'] == 'iscsi':
+        secret = qemu_img.Secret((password or data['auth_password']).encode())
+        objects = secret.options()
+        node = {'driver': 'iscsi', 'transport': 'tcp', 'portal': data['target_portal'], 'target': data['target_iqn'],
+                'lun': data['target_lun'], 'user': data['auth_username'], 'password-secret': qemu_img.KEY}
+    else:
+        node = {'driver': 'nbd', 'server': {'type': 'inet', 'host': data['host'], 'port': str(data['port'])}, 'export': data['export']}
+        if password is None:
+            objects = ['--object', f'tls-creds-x509,id=tls,dir={exporter.client_certificates},endpoint=client']
+            node['tls-creds'] = 'tls'
+    if read_only:
+        commands = ('-r', *commands)
+    args = [each for command in commands for each in ([command] if command == '-r' else ['-c', command])]
+    done = subprocess.run(
+        ['qemu-io', *objects, *args, '--image-opts', qemu_img._opts(base.Node({'driver': 'raw', 'file': node}))],
+        capture_output=True, text=True, timeout=60, check=False, pass_fds=[secret.fd] if secret else [])
+    if secret:
+        secret.__exit__()
+    printed = done.stdout + done.stderr
+    failed = done.returncode != 0 or 'failed' in printed or 'error' in printed.lower() or "can't open" in printed
+    assert failed != ok, printed
+    return printed
+
+
+def test_a_guest_writes_and_reads(driver, exporter):
+    made, _server = exporter
+    export = make(driver)
+    assert made.sync([export]) == {export.attachment_id: None}
+    guest(made, export, 'write -P 7 1M 1M', 'flush')
+    guest(made, export, 'read -P 7 1M 1M', 'read -P 0 2M 1M')
+    with open(export.node.path, 'rb') as file:
+        file.seek(MIB)
+        assert file.read(MIB) == b'\x07' * MIB, 'the bytes are those of the volume'
+    guest(made, export, 'discard 1M 1M')
+    guest(made, export, 'read -P 0 1M 1M')
+
+
+def test_nobody_gets_in_without_the_secret(driver, exporter):
+    made, _server = exporter
+    export = make(driver)
+    made.sync([export])
+    guest(made, export, 'read 0 1M', password='wrong-of-20-letters!', ok=False)
+
+
+def test_an_export_that_goes_cuts_off_its_holder_alone(driver, exporter):
+    made, _server = exporter
+    first = make(driver)
+    second = export_of(driver, first.volume_id)
+    made.sync([first, second])
+    guest(made, first, 'write -P 8 0 1M', 'flush')
+    guest(made, second, 'read -P 8 0 1M')
+    made.sync([second])
+    guest(made, second, 'read -P 8 0 1M')
+    guest(made, first, 'read 0 1M', ok=False)
+    made.sync([])
+    guest(made, second, 'read 0 1M', ok=False)
+
+
+def test_a_holder_in_the_middle_of_its_work_is_cut_off(driver, exporter):
+    made, _server = exporter
+    export = make(driver)
+    made.sync([export])
+    outcome = []
+
+    def work():
+        try:
+            guest(made, export, *['write -P 9 0 16M'] * 200, 'flush')
+            outcome.append('done')
+        except Exception:
+            outcome.append('cut off')
+    thread = threading.Thread(target=work)
+    thread.start()
+    made.sync([])
+    # An initiator may go on trying to come back; the server lets it in no more.
+    guest_free = export_of(driver, export.volume_id)
+    assert made.sync([guest_free]) == {guest_free.attachment_id: None}
+    guest(made, guest_free, 'read 0 1M')
+    thread.join(90)
+    assert not thread.is_alive()
+
+
+def test_the_same_again_disturbs_nobody(driver, exporter):
+    made, _server = exporter
+    export = make(driver)
+    made.sync([export])
+    stop = threading.Event()
+
+    def again():
+        while not stop.is_set():
+            made.sync([export])
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        guest(made, export, *['write -P 9 0 4M', 'read -P 9 0 4M'] * 20)
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_what_is_read_only_is_not_written(driver, exporter):
+    made, _server = exporter
+    writer = make(driver)
+    reader = export_of(driver, writer.volume_id, read_only=True)
+    made.sync([writer, reader])
+    guest(made, writer, 'write -P 7 0 1M', 'flush')
+    guest(made, reader, 'read -P 7 0 1M', read_only=True)
+    guest(made, reader, 'write -P 8 0 1M', ok=False)
+
+
+def test_a_server_that_died_gets_its_exports_back(driver, exporter):
+    made, server = exporter
+    export = make(driver)
+    lost = threading.Event()
+    made.sync([export])
+    made._stopping.clear()
+    made.start(lost.set)
+    try:
+        lost.wait(5)
+        lost.clear()
+        server.kill()
+        with pytest.raises(base.Fault):
+            made.sync([export])
+        server.start()
+        assert lost.wait(10), 'the exporter notices'
+        assert made.sync([export]) == {export.attachment_id: None}
+        guest(made, export, 'read 0 1M')
+    finally:
+        made.stop()
+        made._stopping.clear()
+
+
+def test_one_bad_export_spoils_no_other(driver, exporter):
+    made, _server = exporter
+    good = make(driver)
+    bad = Export('3f5a62b4-62cf-4c7c-8a0b-2b7f6b0c2c11', str(uuid.uuid4()), base.Node.of_path('/nonexistent/volume'), SIZE,
+                 username='bad-user', password='secret-of-20-letters')
+    results = made.sync([bad, good])
+    assert results[good.attachment_id] is None and results[bad.attachment_id]
+    guest(made, good, 'read 0 1M')
+    assert made.sync([good]) == {good.attachment_id: None}
+
+
+def test_a_volume_that_grew_is_seen_by_who_holds_it(driver, tgt):
+    """NBD can't tell its clients; iSCSI can, in the middle of their work."""
+    made, _server = tgt
+    export = make(driver)
+    made.sync([export])
+    driver.extend(base.volume(export.volume_id), 4 * SIZE)
+    made.resize([export_of(driver, export.volume_id, attachment_id=export.attachment_id)])
+    assert made.sync([export]) == {export.attachment_id: None}
+    guest(made, export, f'write -P 5 {4 * SIZE - MIB} 1M', f'read -P 5 {4 * SIZE - MIB} 1M')
+
+    stop, done = threading.Event(), []
+
+    def grow():
+        size = 4 * SIZE
+        while not stop.wait(0.02):
+            size += MIB
+            driver.extend(base.volume(export.volume_id), size)
+            made.resize([export])
+            done.append(size)
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        guest(made, export, *['write -P 9 0 1M', 'read -P 9 0 1M'] * 100)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert done
+    made.sync([])
+
+
+def test_a_volume_that_grew_is_exported_in_its_size(driver, exporter):
+    made, _server = exporter
+    export = make(driver)
+    made.sync([export])
+    made.sync([])
+    driver.extend(base.volume(export.volume_id), 2 * SIZE)
+    grown = export_of(driver, export.volume_id)
+    made.sync([grown])
+    guest(made, grown, f'write -P 5 {2 * SIZE - MIB} 1M', f'read -P 5 {2 * SIZE - MIB} 1M')
