@@ -67,10 +67,10 @@ class Ring:
 
 
 class Policy:
-    index, name, aliases, default, deprecated, type = 0, 'gold', ['policy-0'], True, False, 'replication'
+    aliases, deprecated, type = [], False, 'replication'
 
-    def __init__(self, ring):
-        self.ring = ring
+    def __init__(self, ring, index=0, name='gold'):
+        self.ring, self.index, self.name, self.default = ring, index, name, index == 0
 
 
 def _iso(stamp):

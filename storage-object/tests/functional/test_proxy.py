@@ -1,55 +1,10 @@
 """The proxy over four stand-in devices: writes, reads, devices that are out, and each filter's main road."""
 import hashlib
 import hmac
-import io
 import json
 import time
-import urllib.parse
 
 import pytest
-
-from kodiak.storage_object.proxy import app, pipeline
-from kodiak.storage_object.proxy.http import Response
-
-USERS = {'user_test_tester': 'testing .admin', 'user_test_other': 'testing', 'secret': 'x'}
-
-
-class Client:
-    """Calls a WSGI application as one user."""
-
-    def __init__(self, application):
-        self.application = application
-        self.token = None
-        answer = self('GET', '/auth/v1.0', headers={'X-Auth-User': 'test:tester', 'X-Auth-Key': 'testing'})
-        self.token = answer.headers['X-Auth-Token']
-
-    def __call__(self, method, path, body=b'', headers=None, token=True):
-        path, _, query = path.partition('?')
-        environ = {'REQUEST_METHOD': method, 'PATH_INFO': urllib.parse.unquote(path, 'latin-1'), 'QUERY_STRING': query,
-                   'wsgi.input': io.BytesIO(body), 'wsgi.url_scheme': 'http', 'HTTP_HOST': 'localhost', 'REMOTE_ADDR': '127.0.0.1'}
-        if body or method in ('PUT', 'POST'):
-            environ['CONTENT_LENGTH'] = str(len(body))
-        if self.token and token:
-            environ['HTTP_X_AUTH_TOKEN'] = self.token
-        for name, value in (headers or {}).items():
-            key = name.upper().replace('-', '_')
-            environ[key if key == 'CONTENT_TYPE' else 'HTTP_' + key] = value
-        answer = Response.from_wsgi(self.application, environ)
-        answer.read()
-        return answer
-
-
-@pytest.fixture
-def call(rings):
-    names = ['catch_errors', 'healthcheck', 'cors', 'bulk', 'tempurl', 'localauth', 'account_acl', 'formpost', 'staticweb', 'copy',
-             'container_quotas', 'account_quotas', 'slo', 'dlo', 'versioned_writes', 'symlink']
-    return Client(pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in names]))
-
-
-@pytest.fixture
-def box(call):
-    assert call('PUT', '/v1/AUTH_test/c').status == 201
-    return '/v1/AUTH_test/c'
 
 
 def test_an_object_comes_back_as_it_was_put(call, box):

@@ -35,15 +35,15 @@ def report(kind, facts, errors, root='delete'):
                       for n, s in errors)
         return f'<{root}>\n{rows}<errors>\n{bad}</errors>\n</{root}>\n'.encode()
     lines = [f'{key}: {value}' for key, value in facts.items()] + ['Errors:'] + [f'{name}, {status}' for name, status in errors]
-    return '\n'.join(lines).encode()
+    return ('\n'.join(lines) + '\n').encode()
 
 
 def _status(code):
     return f'{code} {REASONS.get(code, "")}'.strip()
 
 
-def delete_all(owner, request, account_path, paths):
-    """Delete objects and containers; an answer that says how each ended."""
+def delete_all(owner, request, account_path, paths, queries=None):
+    """Delete objects and containers; an answer that says how each ended. ``queries``: of the paths that have one."""
     kind = _kind(request)
     facts = {'Response Status': '200 OK', 'Response Body': '', 'Number Deleted': 0, 'Number Not Found': 0}
     errors = []
@@ -60,7 +60,8 @@ def delete_all(owner, request, account_path, paths):
             errors.append([quote(path), '400 Bad Request'])
             continue
         answer = owner.next(request.sub('DELETE', account_path + '/' + path.strip('/') if path.count('/') < 2 else
-                                        account_path + '/' + path.lstrip('/'), source='BD')).drain()
+                                        account_path + '/' + path.lstrip('/'), query=(queries or {}).get(path),
+                                        source='BD')).drain()
         if answer.ok:
             facts['Number Deleted'] += 1
         elif answer.status == 404:

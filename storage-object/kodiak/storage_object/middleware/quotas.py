@@ -2,6 +2,7 @@
 import time
 
 from ..proxy.http import Fault, Filter, error
+from .versioning import hidden
 
 
 def _number(value, what):
@@ -23,17 +24,24 @@ class ContainerQuotas(Filter):
             _number(request.headers.get('X-Container-Meta-Quota-Count'), 'count')
         elif method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
             info = proxy.infos.get(request, account, container)
-            if info.ok and info['meta']:
-                size = request.content_length or 0
-                limit, count = info['meta'].get('quota-bytes'), info['meta'].get('quota-count')
-                if (limit and limit.isdigit() and info['bytes'] + size > int(limit)) or (
-                        count and count.isdigit() and info['objects'] + 1 > int(count)):
-                    if limit or count:
-                        proxy.infos.forget(account, container)
-                        info = proxy.infos.get(request, account, container)
-                    if (limit and info['bytes'] + size > int(limit)) or (count and info['objects'] + 1 > int(count)):
-                        return self._refuse(request, split)
+            limited = info.ok and ('quota-bytes' in info['meta'] or 'quota-count' in info['meta'])
+            if limited and self._over(request, proxy, split) and self._over(request, proxy, split, fresh=True):
+                return self._refuse(request, split)
         return self.next(request)
+
+    @staticmethod
+    def _over(request, proxy, split, fresh=False):
+        places = [split[2]]
+        if 'versions-enabled' in proxy.infos.get(request, split[1], split[2])['sysmeta']:
+            places.append(hidden(split[2]))
+        if fresh:
+            for place in places:
+                proxy.infos.forget(split[1], place)
+        info, *versions = (proxy.infos.get(request, split[1], place) for place in places)
+        limit, count = info['meta'].get('quota-bytes', ''), info['meta'].get('quota-count', '')
+        used = info['bytes'] + sum(other['bytes'] for other in versions)
+        return (limit.isdigit() and used + (request.content_length or 0) > int(limit)) or (
+            count.isdigit() and info['objects'] + 1 > int(count))
 
     def _refuse(self, request, split):
         authorize = request.environ.get('kodiak.authorize')

@@ -2,6 +2,7 @@
 import base64
 import binascii
 import hashlib
+import logging
 import time
 
 import orjson
@@ -12,6 +13,8 @@ from .bulk import delete_all, report
 from .copying import guess
 from .dlo import Joined
 
+LOG = logging.getLogger(__name__)
+MAX_DEPTH = 10
 ETAG, SIZE = 'X-Object-Sysmeta-Slo-Etag', 'X-Object-Sysmeta-Slo-Size'
 S3_ETAG = 'X-Object-Sysmeta-S3Api-Etag'
 TYPE = 'application/json; charset=utf-8'
@@ -31,18 +34,6 @@ class Slo(Filter):
             split = request.split()
             if split is None or split[3] is None:
                 return self.next(request)
-            if not is_true(request.query.get('heartbeat', '')):
-                return self._put(request, split)
-            if request.headers.get('X-Copy-From') is None:
-                try:
-                    request.headers['Accept'], accept = 'text/plain', request.headers.get('Accept', '')
-                    answer = self._put(request, split)
-                except Fault as fault:
-                    if fault.status != 400:
-                        raise
-                    answer = fault.response
-                request.headers['Accept'] = accept
-                return self._heartbeat(request, answer)
             return self._put(request, split)
         if method == 'DELETE' and query and request.query.get('multipart-manifest') == 'delete':
             split = request.split()
@@ -63,7 +54,15 @@ class Slo(Filter):
         body = request.body(LIMITS['max_manifest_size'])
         raw = request.query.get('kodiak-raw') == '1' and request.environ.get('kodiak.sub')
         segments = self._stored(body) if raw else self._parse(body, split)
-        errors, checked, newest = [], [], {}
+        if is_true(request.query.get('heartbeat', '')) and not request.environ.get('kodiak.sub'):
+            return self._heartbeat(request, self._checked(request, split, segments))
+        errors, checked = [], []
+        for _ in self._each(request, split, segments, errors, checked):
+            pass
+        return self._refuse(request, errors) if errors else self._store(request, checked)
+
+    def _each(self, request, split, segments, errors, checked):
+        newest = {}
         for position, item in enumerate(segments):
             if 'data' in item:
                 checked.append(item)
@@ -72,9 +71,24 @@ class Slo(Filter):
             if path not in newest:
                 newest[path] = self.handle(request.sub('HEAD', path, source='SLO')).drain()
             self._check(item, newest[path], errors, checked, position == len(segments) - 1)
-        if errors:
-            return self._refuse(request, errors)
-        return self._store(request, checked)
+            yield
+
+    def _checked(self, request, split, segments):
+        """Check the segments, one at a step, and store; the last thing that comes is what a client is told at the end."""
+        errors, checked = [], []
+        yield from self._each(request, split, segments, errors, checked)
+        facts = {'Response Status': '400 Bad Request', 'Response Body': f'Bad Request\n{TEXTS[400]}'}
+        if not errors:
+            try:
+                answer = self._store(request, checked)
+            except Fault as fault:
+                answer = fault.response
+            facts = {'Response Status': f'{answer.status} {REASONS.get(answer.status, "")}', 'Response Body': ''}
+            if answer.ok:
+                facts.update({'Etag': answer.headers.get('Etag', ''), 'Last Modified': answer.headers.get('Last-Modified', '')})
+            else:
+                facts['Response Body'] = f'{REASONS.get(answer.status, "")}\n{TEXTS.get(answer.status, "")}'
+        yield facts, errors
 
     @staticmethod
     def _stored(body):
@@ -125,7 +139,7 @@ class Slo(Filter):
             if not isinstance(path, str) or '/' not in path.strip('/'):
                 problems.append(label + 'path does not refer to an object. Path must be of the form /container/object.')
                 continue
-            item['path'] = path if path.startswith('/') else '/' + path
+            item['given'], item['path'] = path, path if path.startswith('/') else '/' + path
             if item['path'].lstrip('/') == f'{split[2]}/{split[3]}':
                 problems.append(label + 'manifest must not include itself as a segment')
             size = item.get('size_bytes')
@@ -150,7 +164,7 @@ class Slo(Filter):
 
     @staticmethod
     def _check(item, found, errors, checked, last):
-        path = item['path']
+        path = item.get('given', item['path'])
         if not found.ok:
             errors.append([quote(path), f'{found.status} {REASONS.get(found.status, "")}'])
             return
@@ -164,7 +178,7 @@ class Slo(Filter):
         if length < LIMITS['min_segment_size'] and not last:
             errors.append([quote(path), f'Too Small; each segment must be at least {LIMITS["min_segment_size"]} byte.'])
             return
-        row = {'name': path, 'bytes': length, 'hash': etag, 'content_type': found.headers.get('Content-Type', ''),
+        row = {'name': item['path'], 'bytes': length, 'hash': etag, 'content_type': found.headers.get('Content-Type', ''),
                'last_modified': _iso(found.headers.get('X-Timestamp', '0'))}
         if item.get('range'):
             spans = ranges.parse('bytes=' + item['range'], length)
@@ -202,7 +216,7 @@ class Slo(Filter):
         etag = digest.hexdigest()
         given = request.headers.pop('Etag')
         if given is not None and given.strip('"') != etag:
-            return error(422, 'Etag does not match the manifest')
+            return error(422)
         body = orjson.dumps(rows)
         put = request.sub('PUT', request.path, body=body, source='SLO')
         put.headers.update((n, v) for n, v in request.headers.items() if n not in ('Content-Length', 'Transfer-Encoding'))
@@ -221,20 +235,22 @@ class Slo(Filter):
         return answer
 
     @staticmethod
-    def _heartbeat(request, answer):
-        """A 202 whose body, after its blank lines, tells how it ended: for clients that asked not to wait in silence."""
-        body = answer.read().decode('utf-8', 'replace')
-        facts = {'Response Status': f'{answer.status} {REASONS.get(answer.status, "")}', 'Response Body': '' if answer.ok else body}
-        if answer.ok:
-            facts.update({'Etag': answer.headers.get('Etag', ''), 'Last Modified': answer.headers.get('Last-Modified', '')})
-        errors = []
-        if not answer.ok and body.startswith('Errors:\n'):
-            facts['Response Body'] = 'Bad Request\n' + TEXTS[400]
-            errors = [line.rsplit(', ', 1) for line in body.splitlines()[1:]]
+    def _heartbeat(request, steps):
+        """A 202 whose body, after its blanks, tells how it ended: for clients that don't wait in silence."""
         kind = 'application/json' if 'json' in request.headers.get('Accept', '') else 'text/plain'
-        text = report(kind, facts, errors)
+
+        def body():
+            yield b' '
+            last = time.monotonic()
+            for step in steps:
+                if step is not None:
+                    yield b'\n\r\n' if kind == 'text/plain' else b'\r\n\r\n'
+                    yield report(kind, *step)
+                elif time.monotonic() - last > LIMITS['yield_frequency']:
+                    last = time.monotonic()
+                    yield b' '
         made = Response(202, b'', content_type=kind)
-        made.body = iter([b' ', b'\n\r\n' if kind == 'text/plain' else b'\r\n\r\n', text])
+        made.body = body()
         del made.headers['Content-Length']
         return made
 
@@ -259,10 +275,17 @@ class Slo(Filter):
         answer = self.next(request)
         if not is_true(answer.headers.get('X-Static-Large-Object', '')):
             return answer
+        if not raw:
+            # What its segments' requests inherit.
+            request.environ['kodiak.slo_depth'] = depth = request.environ.get('kodiak.slo_depth', -1) + 1
+            if depth >= MAX_DEPTH:
+                answer.close()
+                raise Fault(409)
         if raw:
             if answer.ok and request.environ.get('kodiak.source') != 'COPY':
-                answer.headers['Content-Type'] = TYPE
-                if request.method == 'GET' and request.query.get('format') == 'raw' and answer.status == 200:
+                if request.query.get('format') != 'raw':
+                    answer.headers['Content-Type'] = TYPE
+                elif request.method == 'GET' and answer.status == 200:
                     rows = [{'path': r['name'], 'size_bytes': r['bytes'], 'etag': r['hash'],
                              **({'range': r['range']} if 'range' in r else {})} if 'data' not in r else {'data': r['data']}
                             for r in orjson.loads(answer.read())]
@@ -298,11 +321,11 @@ class Slo(Filter):
             found.close()
             return self.next(request)
         rows = orjson.loads(found.read(LIMITS['max_manifest_size'] * 2))
-        segments = self._flatten(request, split, rows, 0)
+        segments = self._flatten(split, rows)
         if number > len(segments):
             total = sum(size for _, size, _, _ in segments)
-            answer = error(416, 'The requested part number is not satisfiable')
-            answer.headers.update({n: v for n, v in found.headers.items() if n.startswith('X-')})
+            answer = error(416, 'The requested part number is not satisfiable' if request.method == 'GET' else '')
+            answer.headers.update({n: v for n, v in found.headers.items() if n.startswith('X-') or n == 'Last-Modified'})
             answer.headers.update({'Content-Range': f'bytes */{total}', 'X-Parts-Count': len(segments),
                                    'Etag': f'"{found.headers.get(ETAG)}"',
                                    'X-Manifest-Etag': found.headers.get('Etag', '').strip('"')})
@@ -331,7 +354,7 @@ class Slo(Filter):
             made.headers['Etag'] = f'"{etag}"'
             return serve(request, made, int(headers[SIZE]), None, shown)
         rows = orjson.loads(answer.read(LIMITS['max_manifest_size'] * 2))
-        segments = self._flatten(request, split, rows, 0)
+        segments = self._flatten(split, rows)
         length = sum(size for _, size, _, _ in segments)
         if etag is None:
             etag = hashlib.md5(''.join(f'{r["hash"]}:{r["range"]};' if 'range' in r else r['hash'] for r in rows).encode(),
@@ -339,7 +362,7 @@ class Slo(Filter):
         made.headers['Etag'] = f'"{etag}"'
         return serve(request, made, length, lambda start, end: Checked(self, request, split, segments, start, end), shown)
 
-    def _flatten(self, request, split, rows, depth):
+    def _flatten(self, split, rows):
         segments = []
         for row in rows:
             if 'data' in row:
@@ -353,8 +376,6 @@ class Slo(Filter):
                 first, last = row['range'].split('-')
                 span, size = (int(first), int(last) + 1), int(last) - int(first) + 1
             segments.append((path, size, row['hash'], span))
-        if depth > 10:
-            raise Fault(409, 'Too many levels of manifests')
         return segments
 
     def _listing(self, request, split):
@@ -380,13 +401,15 @@ class Slo(Filter):
     def _delete(self, request, split):
         version, account, container, name = split
         top = f'/{container}/{name}'
+        queries = {top: {'version-id': request.query['version-id']}} if 'version-id' in request.query else {}
         todo, seen = [top], []
         while todo:
             path = todo.pop()
             if path in seen:
                 continue
             seen.append(path)
-            got = self.next(request.sub('GET', f'/{version}/{account}{path}', query={'multipart-manifest': 'get'}, source='SLO'))
+            got = self.next(request.sub('GET', f'/{version}/{account}{path}', source='SLO', query={
+                'multipart-manifest': 'get', **(queries.get(path) or {})}))
             if got.ok and is_true(got.headers.get('X-Static-Large-Object', '')):
                 if len(seen) > 1 + LIMITS['max_manifest_segments'] * 10:
                     got.close()
@@ -398,11 +421,11 @@ class Slo(Filter):
                 if path == top:
                     if not got.ok:
                         if got.status == 404:
-                            return delete_all(self, request, f'/{version}/{account}', [top])
+                            return delete_all(self, request, f'/{version}/{account}', [top], queries)
                         return error(got.status)
                     return error(400, 'Not an SLO manifest')
         # The segments first: were it the manifest, what fails would be found by nobody.
-        return delete_all(self, request, f'/{version}/{account}', [*seen[1:], top])
+        return delete_all(self, request, f'/{version}/{account}', [*seen[1:], top], queries)
 
 
 class Checked(Joined):
@@ -414,7 +437,8 @@ class Checked(Joined):
         try:
             self.first = next(self.ready, b'')
         except OSError as problem:
-            raise Fault(409, str(problem)) from problem
+            LOG.info('%s: %s', request.path, problem)
+            raise Fault(409) from problem
 
     def begin(self):
         """The pieces."""

@@ -3,7 +3,7 @@ import html
 
 import orjson
 
-from ..proxy.http import Filter, Response, error, is_true, quote
+from ..proxy.http import Filter, Response, error, from_wsgi, is_true, quote
 
 
 class StaticWeb(Filter):
@@ -17,11 +17,11 @@ class StaticWeb(Filter):
         proxy = request.environ.get('kodiak.proxy')
         if split is None or split[2] is None or proxy is None:
             return self.next(request)
-        if not is_true(request.headers.get('X-Web-Mode', '')) and (
-                request.environ.get('kodiak.identity') or request.environ.get('HTTP_X_IDENTITY_STATUS') == 'Confirmed'):
+        known = request.environ.get('kodiak.identity') or request.environ.get('HTTP_X_IDENTITY_STATUS') == 'Confirmed'
+        if known and not is_true(request.headers.get('X-Web-Mode', '')) and not request.environ.get('kodiak.temporary'):
             return self.next(request)
         info = proxy.infos.get(request, split[1], split[2])
-        meta = {name[4:]: value for name, value in info['meta'].items() if name.startswith('web-')}
+        meta = {name[4:]: from_wsgi(value) for name, value in info['meta'].items() if name.startswith('web-')}
         if not meta:
             return self.next(request)
         if split[3] is None:
@@ -49,6 +49,8 @@ class StaticWeb(Filter):
     def _slash(request):
         get = request.environ.get
         where = f'{get("wsgi.url_scheme")}://{get("HTTP_HOST", "")}{quote(get("kodiak.client_path", request.path))}/'
+        if get('kodiak.temporary'):
+            where += '?' + get('kodiak.temporary')['query']
         return Response(301, b'', {'Location': where}, content_type='text/html')
 
     def _container(self, request, split, meta):
@@ -112,12 +114,16 @@ class StaticWeb(Filter):
                  f'  <h1 id="title">Listing of {label}</h1>\n  <table id="listing">\n'
                  '   <tr id="heading"><th class="colname">Name</th><th class="colsize">Size</th>'
                   '<th class="coldate">Date</th></tr>\n')]
-        if prefix:
-            lines.append('   <tr id="parent" class="item"><td class="colname"><a href="../">../</a></td>'
+        temporary = request.environ.get('kodiak.temporary')
+        # Links lead on by the same temporary URL, and not to above what it is for.
+        query = '?' + html.escape(temporary['query']) if temporary else ''
+        if prefix and (not temporary or len(prefix) > len(temporary['prefix'])):
+            above = f'../{query}'
+            lines.append(f'   <tr id="parent" class="item"><td class="colname"><a href="{above}">../</a></td>'
                          '<td class="colsize">&nbsp;</td><td class="coldate">&nbsp;</td></tr>\n')
         for row in rows:
             name = row.get('subdir', row.get('name'))[len(prefix):]
-            link = f'<a href="./{html.escape(quote(name))}">{html.escape(name)}</a>'
+            link = f'<a href="./{html.escape(quote(name))}{query}">{html.escape(name)}</a>'
             if 'subdir' in row:
                 lines.append(f'   <tr class="item subdir"><td class="colname">{link}</td><td class="colsize">&nbsp;</td>'
                              '<td class="coldate">&nbsp;</td></tr>\n')

@@ -16,9 +16,10 @@ class Symlink(Filter):
     def handle(self, request):
         """Make links, follow them."""
         method = request.method
-        if method == 'PUT' and request.headers.get(TARGET) is not None:
+        if method == 'PUT' and (request.headers.get(TARGET) is not None or SYS[TARGET] in request.headers):
             split = request.split()
             if split is not None and split[3] is not None:
+                self._of_copy(request)
                 return self._put(request, split)
         elif method in ('GET', 'HEAD'):
             split = request.split()
@@ -33,6 +34,15 @@ class Symlink(Filter):
             if split is not None and split[3] is not None:
                 return self._post(request, split)
         return self.next(request)
+
+    @staticmethod
+    def _of_copy(request):
+        # A copy of a link itself (symlink=get) brings its system metadata.
+        headers = request.headers
+        for public, kept in SYS.items():
+            value = headers.pop(kept)
+            if value is not None and public not in headers and public != SIZE:
+                headers[public] = value
 
     def _put(self, request, split):
         headers = request.headers
@@ -57,6 +67,9 @@ class Symlink(Filter):
         if etag is not None:
             etag = etag.strip('"')
             found = self.next(request.sub('HEAD', f'/v1/{account or split[1]}/{container}/{name}', source='SYM')).drain()
+            if request.environ.get('kodiak.source') == 'VW':
+                # A version is kept whatever has become of what it leads to.
+                found = Response(200, b'', {'Etag': etag, 'Content-Length': headers.get(SIZE) or '0'})
             if found.status == 404:
                 return error(409, 'X-Symlink-Target does not exist')
             if not found.ok:
@@ -69,6 +82,10 @@ class Symlink(Filter):
             size = found.headers.get('X-Object-Sysmeta-Slo-Size', found.headers.get('Content-Length', '0'))
             headers.update({SYS[ETAG]: etag, SYS[SIZE]: size})
             notes += f'; symlink_target_etag={etag}; symlink_target_bytes={size}'
+            if 'X-Object-Sysmeta-Slo-Etag' in found.headers:
+                notes += f'; slo_etag={found.headers["X-Object-Sysmeta-Slo-Etag"]}'
+            if 'X-Object-Sysmeta-S3Api-Etag' in found.headers:
+                notes += f'; s3_etag={found.headers["X-Object-Sysmeta-S3Api-Etag"]}'
         if not headers.get('Content-Type'):
             headers['Content-Type'] = 'application/symlink'
         headers['X-Backend-Container-Update-Override-Etag'] = EMPTY + notes
@@ -99,7 +116,8 @@ class Symlink(Filter):
         headers = answer.headers
         account = unquote(headers.get(SYS[ACCOUNT], quote(split[1])))
         path = f'/{split[0]}/{account}/{unquote(headers[SYS[TARGET]])}'
-        further = request.sub(request.method, path, query=dict(request.query) or None, source='SYM')
+        query = {name: value for name, value in request.query.items() if name != 'version-id'}
+        further = request.sub(request.method, path, query=query or None, source='SYM')
         for name, value in request.headers.items():
             if name.startswith('If-') or name in ('Range', 'X-Newest', 'Referer', 'Origin', 'X-Backend-Etag-Is-At'):
                 further.headers[name] = value

@@ -42,14 +42,16 @@ class TempUrl(Filter):
             return self.next(request)
         split = request.split()
         proxy = request.environ.get('kodiak.proxy')
+        prefix = query.get('temp_url_prefix')
         signature = self._signature(query.get('temp_url_sig', ''))
         expires = self._moment(query.get('temp_url_expires', ''))
-        if split is None or not split[3] or split[0] not in ('v1', 'v1.0') or signature is None or not expires or (
+        place = split is not None and (split[3] or (prefix == '' and split[2] and request.method in ('GET', 'HEAD')))
+        if not place or split[0] not in ('v1', 'v1.0') or signature is None or not expires or (
                 expires < time.time()) or request.method not in self.methods or proxy is None:
             return self._refuse(request)
         digest, signature = signature
-        prefix, span = query.get('temp_url_prefix'), query.get('temp_url_ip_range')
-        if prefix is not None and not split[3].startswith(prefix):
+        span = query.get('temp_url_ip_range')
+        if prefix is not None and not (split[3] or '').startswith(prefix):
             return self._refuse(request)
         if span is not None:
             try:
@@ -113,6 +115,8 @@ class TempUrl(Filter):
         def authorize(asked):
             # What the URL leads to (segments, links) stays in the account, or the container, whose key has signed.
             other = asked.split()
+            if other and other[3] is None and not asked.environ.get('kodiak.sub'):
+                return error(401)   # (a container by itself: only as a page of static web)
             if other and other[1] == account and (not alone or other[2] == container):
                 return None
             return error(401)
@@ -120,12 +124,17 @@ class TempUrl(Filter):
         request.environ['kodiak.identity'] = {'groups': set(), 'roles': set(), 'user': '.tempurl', 'project': None,
                                               'reseller': False, 'default_domain': False}
         request.environ['REMOTE_USER'] = '.wsgi.tempurl'
-        kept = {k: v for k, v in query.items() if not k.startswith('temp_url_') and k not in ('filename', 'inline')}
+        if 'temp_url_prefix' in query:
+            request.environ['kodiak.temporary'] = {'prefix': query['temp_url_prefix'], 'query': '&'.join(
+                [f'{k}={quote(query[k])}' for k in ('temp_url_prefix', 'temp_url_expires', 'temp_url_sig', 'temp_url_ip_range')
+                 if k in query] + (['inline'] if 'inline' in query else []))}
+        kept = {k: v for k, v in query.items() if not k.startswith('temp_url_') and k not in (
+            'filename', 'inline', 'version-id')}     # (a version's id is not signed)
         request.set_query(kept)
         answer = self.next(request)
         for header in [h for h in answer.headers if h.startswith(PRIVATE) and not h.startswith(PUBLIC)]:
             del answer.headers[header]
-        if request.method in ('GET', 'HEAD') and answer.ok:
+        if request.method in ('GET', 'HEAD') and answer.ok and name and not name.endswith('/'):
             self._disposition(query, name, answer)
         return answer
 

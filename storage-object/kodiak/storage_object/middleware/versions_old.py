@@ -2,7 +2,7 @@
 import orjson
 
 from ..proxy.dbs import timestamp
-from ..proxy.http import Fault, Filter, Response, error, unquote
+from ..proxy.http import Fault, Filter, Response, error, from_wsgi, unquote
 from .copying import Reader
 
 CLIENT = {'X-Versions-Location': 'stack', 'X-History-Location': 'history'}
@@ -34,7 +34,7 @@ class VersionedWrites(Filter):
         location = sysmeta.get('versions-location')
         if not location:
             return self.next(request)
-        location = unquote(location).strip('/').split('/')[0]
+        location = unquote(from_wsgi(location)).strip('/').split('/')[0]
         if request.method == 'PUT':
             return self._put(request, split, location)
         return self._delete(request, split, location, sysmeta.get('versions-mode', 'stack'))
@@ -128,14 +128,18 @@ class VersionedWrites(Filter):
             if not self.next(put).ok:
                 raise Fault(503)
             return self.next(request)
+        marked = False
         for row in self._versions(request, split, location):
             path = f'/{version}/{account}/{location}/{row["name"]}'
             if row['content_type'] == MARKER:
+                if marked:
+                    return Response(204)
+                marked = True
                 self.next(request.sub('DELETE', path, authorize=False, source='VW')).drain()
                 there = self.next(request.sub('HEAD', request.path, authorize=False, source='VW')).drain()
                 if there.ok:
-                    break
-                return Response(204)
+                    return self.next(request)
+                continue
             got = self.next(request.sub('GET', path, authorize=False, source='VW', query={'multipart-manifest': 'get',
                                                                                            'symlink': 'get'}))
             if got.status == 404:
@@ -155,4 +159,4 @@ class VersionedWrites(Filter):
                 return error(503)
             self.next(request.sub('DELETE', path, authorize=False, source='VW')).drain()
             return Response(204)
-        return self.next(request)
+        return Response(204) if marked else self.next(request)

@@ -65,13 +65,13 @@ class Proxy(Filter):
         version, account, container, name = split
         if version not in ('v1', 'v1.0'):
             return error(404)
-        if '\0' in path and not request.environ.get('kodiak.reserved') and 'X-Backend-Allow-Reserved-Names' not in request.headers:
+        if '\0' in path and not request.environ.get('kodiak.reserved'):
             return error(412, 'Invalid UTF8 or contains NULL')
         try:
             path.encode()
         except UnicodeError:
             return error(412, 'Invalid UTF8 or contains NULL')
-        if request.method in ('PUT', 'POST'):
+        if request.method in ('PUT', 'POST') and not request.environ.get('kodiak.reserved'):
             constraints.check_path(account, container, name)
         if name is not None:
             kind, controller = 'object', self.objects

@@ -65,6 +65,22 @@ def check_metadata(request, kind):
         raise Fault(400, f'Total metadata too large; max {LIMITS.max_meta_overall_size}')
 
 
+def check_total(request, kind, known):
+    """400 where a request's metadata and what is there already are too much together. ``known``: short name to value."""
+    prefix, remove = f'X-{kind}-Meta-'.title(), f'X-Remove-{kind}-Meta-'.title()
+    total = {name.lower(): value for name, value in known.items()}
+    for name, value in request.headers.items():
+        if name.startswith(prefix):
+            total[name[len(prefix):].lower()] = value
+        elif name.startswith(remove):
+            total[name[len(remove):].lower()] = ''
+    total = {name: value for name, value in total.items() if value}
+    if len(total) > LIMITS.max_meta_count:
+        raise Fault(400, f'Too many metadata items; max {LIMITS.max_meta_count}')
+    if sum(len(name) + len(value) for name, value in total.items()) > LIMITS.max_meta_overall_size:
+        raise Fault(400, f'Total metadata too large; max {LIMITS.max_meta_overall_size}')
+
+
 def delete_at(request):
     """Set X-Delete-At of X-Delete-After; 400 for a moment that is none or is past."""
     headers = request.headers

@@ -6,6 +6,7 @@ from .constraints import LIMITS
 from .http import Fault, Response, error, is_true
 
 PASSED = ('X-Timestamp', 'Content-Type')
+RESERVED_END = '\0\U0010ffff'
 REMOVABLE = {'X-Container-Read', 'X-Container-Write', 'X-Versions-Location', 'X-Container-Sync-Key', 'X-Container-Sync-To'}
 
 
@@ -37,6 +38,14 @@ class Databases:
             elif name.startswith('X-Remove-') and 'X-' + name[9:] in REMOVABLE:
                 headers.setdefault('X-' + name[9:], '')
         return headers
+
+    def check_metadata(self, request, *place):
+        """400 for metadata that is too much, by itself or with what is there."""
+        constraints.check_metadata(request, self.kind.lower())
+        if any(f'-{self.kind}-Meta-' in name for name, _ in request.headers.items()):
+            info = self.infos.get(request, *place)
+            if info['meta']:
+                constraints.check_total(request, self.kind, info['meta'])
 
     @staticmethod
     def best(answers, replicas):
@@ -115,6 +124,8 @@ class Accounts(Databases):
         ring = self.rings.account
         query = self.limits(request, LIMITS.account_listing_limit)
         shape = listing.chosen(request)
+        if not request.environ.get('kodiak.reserved'):
+            self._past_reserved(query)
         answer = self.read(request, ring, ring.get_part(account), '/' + account, listing.encode(query))
         if answer is None:
             if not self.proxy.autocreate:
@@ -128,16 +139,23 @@ class Accounts(Databases):
 
     HEAD = GET
 
+    @staticmethod
+    def _past_reserved(query):
+        # What is not to be seen has names that begin with NUL: no page of a listing begins with them, or ends in them.
+        backwards = is_true(query.get('reverse', ''))
+        edge = 'end_marker' if backwards else 'marker'
+        query[edge] = max(query.get(edge) or '', RESERVED_END)
+
     def PUT(self, request, account, container=None, name=None):
         """Make an account (resellers)."""
         if not self.proxy.account_management:
             return error(405, headers={'Allow': 'HEAD, GET, POST, OPTIONS'})
-        constraints.check_metadata(request, 'account')
+        self.check_metadata(request, account)
         return self.write(request, 'PUT', account)
 
     def POST(self, request, account, container=None, name=None):
         """Set metadata."""
-        constraints.check_metadata(request, 'account')
+        self.check_metadata(request, account)
         answer = self.write(request, 'POST', account)
         if answer.status == 404 and self.proxy.autocreate:
             made = self.write(request, 'PUT', account)
@@ -199,7 +217,7 @@ class Containers(Databases):
 
     def PUT(self, request, account, container, name=None):
         """Make a container, or set its metadata."""
-        self._check(request)
+        self._check(request, account, container)
         if not self.proxy.accounts.ensure(request, account):
             return error(404)
         policy = None
@@ -213,7 +231,7 @@ class Containers(Databases):
 
     def POST(self, request, account, container, name=None):
         """Set metadata."""
-        self._check(request)
+        self._check(request, account, container)
         if not self.infos.get(request, account).ok:
             return error(404)
         return self.write(request, 'POST', account, container)
@@ -225,9 +243,8 @@ class Containers(Databases):
         answer = self.write(request, 'DELETE', account, container)
         return error(404) if answer.status == 202 else answer
 
-    @staticmethod
-    def _check(request):
-        constraints.check_metadata(request, 'container')
+    def _check(self, request, account, container):
+        self.check_metadata(request, account, container)
         for header in ('X-Container-Read', 'X-Container-Write'):
             if (value := request.headers.get(header)):
                 request.headers[header] = acl.clean(header, value)

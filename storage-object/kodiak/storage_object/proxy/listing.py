@@ -102,21 +102,21 @@ def render(request, made, shape, kind, name):
         headers['Content-Type'] = shape + '; charset=utf-8'
         return made
     body = made.body
-    if kind == 'container' and name.startswith('\0') is False and b'\\u0000' in body:
-        body = orjson.dumps([row for row in orjson.loads(body) if '\0' not in row.get('name', row.get('subdir'))])
-    elif kind == 'account' and b'\\u0000' in body and not request.environ.get('kodiak.reserved'):
-        body = orjson.dumps([row for row in orjson.loads(body) if not row.get('name', row.get('subdir')).startswith('\0')])
     if kind == 'account' and shape != 'text/plain':
         body = orjson.dumps(_with_policies(request, orjson.loads(body)))
-    if shape != 'application/json':
-        rows = orjson.loads(body)
-        if shape == 'text/plain':
-            body = ''.join([(row['name'] if 'name' in row else row['subdir']) + '\n' for row in rows]).encode()
-        else:
-            body = to_xml(rows, kind, name)
-    made.status = 200
-    if not body and shape == 'text/plain':
-        made.status = 204
     made.set_body(body)
-    headers['Content-Type'] = shape + '; charset=utf-8'
+    headers['Content-Type'] = 'application/json; charset=utf-8'
+    if shape != 'application/json':
+        reshape(made, orjson.loads(body), shape, kind, name)
     return made
+
+
+def reshape(made, rows, shape, kind, name):
+    """Let a listing's response be of another content type than JSON."""
+    if shape == 'text/plain':
+        body = ''.join([(row['name'] if 'name' in row else row['subdir']) + '\n' for row in rows]).encode()
+    else:
+        body = to_xml(rows, kind, name)
+    made.status = 200 if body or shape != 'text/plain' else 204
+    made.set_body(body)
+    made.headers['Content-Type'] = shape + '; charset=utf-8'

@@ -6,7 +6,7 @@ import time
 from . import backend, constraints, ranges
 from . import put as uploads
 from .dbs import timestamp
-from .http import Fault, HeaderDict, Response, error, etag_matches, from_wsgi, is_true, parse_date, unquote
+from .http import Fault, HeaderDict, Response, error, etag_matches, from_wsgi, is_true, parse_date, quote, unquote
 
 KEPT = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'X-Static-Large-Object',
         'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'Etag')
@@ -191,8 +191,7 @@ class Objects:
         return each
 
     def _common(self, request):
-        return {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-'), 'Referer': f'{request.method} {request.path}'.encode(
-            'ascii', 'backslashreplace').decode()}
+        return {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-'), 'Referer': f'{request.method} {quote(request.path)}'}
 
     def _writable(self, request, account, container):
         info = self.infos.get(request, account, container)

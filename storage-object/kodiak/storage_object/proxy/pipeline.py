@@ -15,12 +15,14 @@ from ..middleware import (
     cors,
     dlo,
     formpost,
+    listing_formats,
     quotas,
     simple,
     slo,
     staticweb,
     symlink,
     tempurl,
+    versioning,
     versions_old,
 )
 from ..s3.api import S3
@@ -38,7 +40,7 @@ FILTERS = {
     'staticweb': staticweb.StaticWeb, 'ratelimit': quotas.RateLimit, 'localauth': auth.Local, 'keystone': auth.Keystone,
     'account_acl': auth.AccountAcl, 'copy': copying.Copy, 'container_quotas': quotas.ContainerQuotas,
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
-    'symlink': symlink.Symlink,
+    'symlink': symlink.Symlink, 'listing_formats': listing_formats.ListingFormats, 'versioning': versioning.Versioning,
 }
 SHOWN = {
     'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],
@@ -50,7 +52,7 @@ SHOWN = {
     'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
     'slo': slo.LIMITS, 'dlo': {'max_segments': 100000}, 'symlink': {'symloop_max': symlink.MAX_LINKS, 'static_links': True},
     'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {},
-    'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
+    'object_versioning': {}, 'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
 }
 
 
@@ -100,7 +102,8 @@ def assemble(proxy, filters):
 
 
 def _show(proxy, name):
-    for shown in {'bulk': ('bulk_upload', 'bulk_delete'), 'localauth': ('tempauth',)}.get(name, (name,)):
+    for shown in {'bulk': ('bulk_upload', 'bulk_delete'), 'localauth': ('tempauth',),
+                  'versioning': ('object_versioning',)}.get(name, (name,)):
         if shown in SHOWN:
             proxy.info[shown] = SHOWN[shown]
         elif shown == 's3':
