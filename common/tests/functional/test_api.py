@@ -235,3 +235,18 @@ def test_the_openapi_document_and_the_reference_list_every_endpoint(service):
     assert set(document['paths']['/things/{thing_id}/data']['put']['requestBody']['content']) == {'application/x-data'}
     assert document['paths']['/things/{thing_id}/action']['post']['x-actions'] == ['break', 'grow']
     assert '``things:grow``' in openapi.reference(service)
+
+
+def test_two_applications_of_one_api_work_with_their_own_databases(as_, service, tmp_path):
+    first = service.runtime
+    second = types.SimpleNamespace(**{**vars(first), 'db': db.Database(f'sqlite:///{tmp_path}/second.sqlite')})
+    metadata.create_all(second.db.engine)
+    service.application(second)
+    try:
+        as_(testing.MEMBER).post('/things', {'thing': {'name': 'x'}}).expect(201)
+        with second.db.read() as connection:
+            assert connection.execute(sa.select(things)).all() == []
+        with first.db.read() as connection:
+            assert len(connection.execute(sa.select(things)).all()) == 1
+    finally:
+        second.db.close()

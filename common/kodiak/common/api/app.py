@@ -1,5 +1,6 @@
 """An :class:`Api`: the declared endpoints as one Flask application."""
 import collections
+import copy
 import logging
 
 import flask
@@ -72,6 +73,8 @@ class Api:
         """The WSGI application of this API for a process's ``runtime`` (a ``kodiak.common.service.Runtime``)."""
         self.runtime = runtime
         runtime.policy.add(self.all_rules())
+        # A second application of this API in the same process must not change what the first one works with.
+        bound = copy.copy(self)
         # Neither folder is used: an API has no templates, and a namespace package has no place where Flask would look.
         app = Lean(f'kodiak.{self.name}', static_folder=None, instance_path='/', root_path='/')
         app.url_map.strict_slashes = False
@@ -82,7 +85,7 @@ class Api:
         for path, endpoints in grouped.items():
             methods = {endpoint.method for endpoint in endpoints}
             for method in methods:
-                dispatcher = Dispatcher(self, [e for e in endpoints if e.method == method], validate_responses)
+                dispatcher = Dispatcher(bound, [e for e in endpoints if e.method == method], validate_responses)
                 app.add_url_rule(path, endpoint=f'{method} {path}', view_func=dispatcher, methods=[method],
                                  provide_automatic_options=False)
         app.register_error_handler(exceptions.HTTPException, self._framework_error)
