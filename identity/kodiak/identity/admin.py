@@ -9,6 +9,7 @@ import sys
 from kodiak.common import cli, db, errors
 
 from . import bootstrap, core, crypt, housekeeping, keys, mapping
+from .saml import ours
 
 
 def _core(conf):
@@ -82,6 +83,24 @@ def _credential_keys(conf, options):
     return 0
 
 
+def _saml(conf, options):
+    found = _core(conf)
+    held = found.saml.keys
+    if options.action == 'metadata':
+        sys.stdout.write(ours.metadata(found).decode() + '\n')
+        return 0
+    # A certificate's name is for people only.
+    if options.action == 'setup':
+        made = held.setup(conf.host)
+        print(f'Made {made} keys in {held.path}.' if made else f'{held.path} has its keys.')
+    else:
+        held.rotate(conf.host)
+        print('The key that was published signs now, another one is published. Let the others read the metadata again before the '
+              'next rotation.')
+    _give(held.path)
+    return 0
+
+
 def _mapping(conf, options):
     with open(options.rules, encoding='utf-8') as file:
         rules = json.load(file)
@@ -143,6 +162,8 @@ def build(load_conf, apis):
         (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'})])
     commands.add('credential-keys', _credential_keys, 'Manage the keys that encrypt stored credentials.', [
         (['action'], {'choices': ['setup', 'rotate']})])
+    commands.add('saml', _saml, 'Manage the keys of SAML, or print the metadata that others read.', [
+        (['action'], {'choices': ['setup', 'rotate', 'metadata']})])
     commands.add('mapping-test', _mapping,
                  'Say whom the rules of a mapping (JSON) make of an assertion (lines of "attribute: value").', [
         (['rules'], {}), (['input'], {})])

@@ -50,6 +50,8 @@ OPTS = {
     'federation': [
         cfg.MultiStrOpt('trusted_dashboard', default=[], help='URL of a dashboard that may be sent tokens of people who logged in '
                                                               'through an identity provider. May be repeated.'),
+        cfg.StrOpt('saml_entity_id', help='What this cloud is called in SAML; the URL of its metadata, below [api] '
+                                          'public_endpoint, if unset.'),
     ],
     'unified_limit': [
         cfg.StrOpt('enforcement_model', default='flat', choices=['flat', 'strict_two_level'],

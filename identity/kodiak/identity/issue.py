@@ -54,12 +54,12 @@ def issue_for_credential(core, user_id, project_id, content):
     return tokens.sign(claims, *core.ring.signing()), claims
 
 
-def issue_for_federation(core, user, said, method, issued):
+def issue_for_federation(core, user, said, method, issued, until=None):
     """An unscoped token for somebody whom an identity provider has confirmed; ``said``: what it says of that, or None; ``issued``:
-    seconds since the epoch, from before anything was read."""
+    seconds since the epoch, from before anything was read; ``until``: those at which the session there ends, or None."""
     core.state.look()
     attempt = login.Attempt({'unscoped': {}})
-    attempt.user, attempt.methods = user, [method]
+    attempt.user, attempt.methods, attempt.expires = user, [method], until
     if said:
         attempt.extra['federation'] = said
     with core.db.read() as connection:

@@ -6,6 +6,8 @@ Rules are Keystone's: each has ``remote`` requirements, all of which an assertio
 import dataclasses
 import re
 
+import orjson
+
 from kodiak.common import errors
 from kodiak.common.api import schema
 
@@ -73,7 +75,9 @@ def _texts(value):
 
 
 def apply(rules, assertion):
-    """Whom ``assertion`` (attribute to text, several values separated by ``;``) speaks of: a :class:`Mapped`.
+    """Whom ``assertion`` speaks of: a :class:`Mapped`.
+
+    :param assertion: attribute to a list of texts, or to one text in which several values are separated by ``;``.
 
     :raises Unauthorized: if no rule fits.
     """
@@ -88,7 +92,7 @@ def apply(rules, assertion):
     if not any_fits:
         raise errors.Unauthorized('Could not map any federated user properties to identity values.')
     if not found.user.get('name') and not found.user.get('id') and assertion.get('REMOTE_USER'):
-        found.user['name'] = assertion['REMOTE_USER']
+        found.user['name'] = _joined(assertion['REMOTE_USER'])
     if not found.user.get('name') and not found.user.get('id'):
         raise errors.Unauthorized('Could not map user while setting an ephemeral user identity: the mapping names none.')
     return found
@@ -98,10 +102,11 @@ def _meets(requirements, assertion):
     """The values for the placeholders if all requirements are met, else None. Each is a text or a list of them."""
     values = []
     for requirement in requirements:
-        text = assertion.get(requirement['type'])
-        if not text:
+        given = assertion.get(requirement['type'])
+        if not given:
             return None
-        given = [part for part in text.split(';') if part]
+        if isinstance(given, str):
+            given = [part for part in given.split(';') if part]
         matches = _matcher(requirement)
         if 'any_one_of' in requirement:
             if not any(matches(each) for each in given):
@@ -134,14 +139,16 @@ def _fill(text, values):
         return values[int(whole[1])]
 
     def one(match):
-        value = values[int(match[1])]
-        return value if isinstance(value, str) else ';'.join(value)
+        return _joined(values[int(match[1])])
     return re.sub(r'{(\d+)}', one, text)
 
 
-def _text(text, values):
-    value = _fill(text, values)
+def _joined(value):
     return value if isinstance(value, str) else ';'.join(value)
+
+
+def _text(text, values):
+    return _joined(_fill(text, values))
 
 
 def _many(text, values):
@@ -157,6 +164,20 @@ def _filled(value, values):
     return [_filled(inner, values) for inner in value]
 
 
+def _group(text, domain):
+    """``(name, domain)`` of a group; another cloud says both as ``JSON:{"name": ..., "domain": {"name": ...}}``.
+
+    A domain that the rule names holds all the same: nobody's words lead out of it.
+    """
+    if not text.startswith('JSON:'):
+        return text, domain
+    try:
+        said = orjson.loads(text[5:])
+        return str(said['name']), domain or {'name': str(said['domain']['name'])}
+    except (ValueError, KeyError, TypeError):
+        raise errors.Unauthorized('The assertion names a group in a form that cannot be read.') from None
+
+
 def _take(found, local, values):
     if 'user' in local and not found.user:
         found.user = _filled(local['user'], values)
@@ -168,7 +189,7 @@ def _take(found, local, values):
             found.group_names.append((group['name'], group.get('domain')))
     if 'groups' in local:
         domain = _filled(local['domain'], values) if 'domain' in local else None
-        found.group_names += [(name, domain) for name in _many(local['groups'], values) if name]
+        found.group_names += [_group(name, domain) for name in _many(local['groups'], values) if name]
     if 'group_ids' in local:
         found.group_ids += [group_id for group_id in _many(local['group_ids'], values) if group_id]
     if 'projects' in local:

@@ -21,6 +21,7 @@ from . import (
     role_assignments,
     roles,
     rules,
+    saml,
     sso,
     tokens,
     trusts,
@@ -41,7 +42,7 @@ def document(req):
 
 MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
            credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2,
-           federation, sso, v2_tokens, v2_admin)
+           federation, sso, saml, v2_tokens, v2_admin)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
               base_rules=rules.BASE, rules=domain_config.RULES)

@@ -1,31 +1,20 @@
-"""Logging in through an identity provider: by its access token, or in the browser for a dashboard."""
-import html
+"""Logging in through an identity provider: by what a client brings from it, or in the browser for a dashboard."""
 import time
 import urllib.parse
 
-import orjson
 import sqlalchemy as sa
-from cryptography import fernet
 
 from kodiak.common import api, errors
 
 from .. import core as cores
 from .. import federation, issue, oidc
 from ..models import identity_providers, protocols
-from . import tokens
+from . import browsers, saml, tokens
 
 routes = api.Routes('single sign-on', '/v3')
 
-COOKIE = 'kodiak_sso'
-LIFE = 600
 AUTH = '/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth'
 BROWSER = '/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso'
-PAGE = """<!DOCTYPE html>
-<html><head><title>Logging in</title></head><body>
-<form id="sso" action="{origin}" method="post"><input type="hidden" name="token" value="{token}">
-<noscript><button type="submit">Continue</button></noscript></form>
-<script>document.getElementById('sso').submit()</script></body></html>
-"""
 
 
 def _token(core, idp_id, protocol_id, claims):
@@ -34,75 +23,68 @@ def _token(core, idp_id, protocol_id, claims):
     return issue.issue_for_federation(core, user, said, protocol_id, issued)
 
 
+def _speaks_saml(req, idp_id, protocol_id):
+    with req.db.read() as connection:
+        federation.find(connection, idp_id, protocol_id)
+    return cores.of(req).saml.serves(idp_id, protocol_id)
+
+
 def _by_bearer(req, idp_id, protocol_id):
     core = cores.of(req)
     kind, _, text = req.http.headers.get('Authorization', '').partition(' ')
     if kind.lower() != 'bearer' or not text:
         raise errors.Unauthorized('The request needs an access token of the identity provider (Authorization: Bearer).')
-    with req.db.read() as connection:
-        federation.find(connection, idp_id, protocol_id)
     text, claims = _token(core, idp_id, protocol_id, core.oidc.of(idp_id).of_bearer(text.strip()))
     return api.Response(issue.render(core, claims), headers={'X-Subject-Token': text, 'Vary': 'X-Auth-Token'})
 
 
-@routes.post(AUTH, public=True, status=201, response=tokens.TOKEN, summary='Log in with an access token of an identity provider')
+@routes.post(AUTH, public=True, status=201, response=tokens.TOKEN, summary='Log in with what an identity provider has signed')
 def post_auth(req, idp_id, protocol_id):
-    """An unscoped token for whom the access token stands for."""
+    """An unscoped token for whom the access token (OpenID Connect) or the envelope in the body (SAML, ECP) stands for."""
+    if _speaks_saml(req, idp_id, protocol_id):
+        return saml.by_envelope(req, idp_id, protocol_id)
     return _by_bearer(req, idp_id, protocol_id)
 
 
-@routes.get(AUTH, public=True, status=201, response=tokens.TOKEN, summary='Log in with an access token of an identity provider')
+@routes.get(AUTH, public=True, status=201, response=tokens.TOKEN, summary='Log in with what an identity provider has signed')
 def get_auth(req, idp_id, protocol_id):
-    """As POST."""
+    """As POST. A client that speaks ECP is given the question that it takes to its provider."""
+    if _speaks_saml(req, idp_id, protocol_id):
+        return saml.ask(req, idp_id, protocol_id)
     return _by_bearer(req, idp_id, protocol_id)
 
 
-def _browser(req, idp_id, protocol_id):
-    core = cores.of(req)
-    with req.db.read() as connection:
-        federation.find(connection, idp_id, protocol_id)
-    provider = core.oidc.of(idp_id)
-    if 'code' in req.http.args:
-        return _finish(req, core, provider, idp_id, protocol_id)
-    if 'error' in req.http.args:
-        raise errors.Unauthorized('The identity provider has not confirmed who you are.')
-    origin = req.http.args.get('origin')
-    if origin is None:
-        raise errors.BadRequest('The parameter origin is missing.')
-    if origin not in core.conf.federation.trusted_dashboard:
-        raise errors.Unauthorized(f'{origin} is not a trusted dashboard host.')
-    url, kept = provider.begin(req.url)
-    kept.update(origin=origin, until=time.time() + LIFE, at=[idp_id, protocol_id])
-    value = core.crypt.encrypt(orjson.dumps(kept).decode())
-    return api.Response(None, status=302,
-                        headers={'Location': url, 'Cache-Control': 'no-store', 'Set-Cookie': _cookie(req, value, LIFE)})
-
-
-def _cookie(req, value, life):
-    secure = '; Secure' if req.base_url.startswith('https:') else ''
-    return f'{COOKIE}={value}; Path=/v3/auth/OS-FEDERATION; Max-Age={life}; HttpOnly; SameSite=Lax{secure}'
-
-
-def _finish(req, core, provider, idp_id, protocol_id):
-    try:
-        kept = orjson.loads(core.crypt.decrypt(req.http.cookies.get(COOKIE, '')))
-    except (fernet.InvalidToken, ValueError):
-        kept = {}
+def _finish(req, core, idp_id, protocol_id):
+    kept = browsers.kept(req, [idp_id, protocol_id])
     # The browser that comes back must be the one that was sent.
-    if not kept or kept['state'] != req.http.args.get('state') or kept['until'] < time.time() or kept['at'] != [idp_id,
-                                                                                                                protocol_id]:
-        raise errors.Unauthorized('This is not the browser that began to log in here, or it took too long. Try again.')
-    text, _ = _token(core, idp_id, protocol_id, provider.finish(req.http.args['code'], kept, req.url))
-    page = PAGE.format(origin=html.escape(kept['origin'], quote=True), token=html.escape(text, quote=True))
-    return api.Response(page, media_type='text/html; charset=utf-8', headers={
-        'Cache-Control': 'no-store', 'Set-Cookie': _cookie(req, '', 0), 'X-Frame-Options': 'DENY',
-        'Referrer-Policy': 'no-referrer'})
+    if not kept or kept['state'] != req.http.args.get('state'):
+        raise browsers.stranger()
+    text, _ = _token(core, idp_id, protocol_id, core.oidc.of(idp_id).finish(req.http.args['code'], kept, req.url))
+    return browsers.finish(req, kept['origin'], text)
 
 
 @routes.get(BROWSER, public=True, summary='Log a browser in through an identity provider')
 def browser(req, idp_id, protocol_id):
     """Sends the browser to the provider, and back to the dashboard (``origin``) with an unscoped token."""
-    return _browser(req, idp_id, protocol_id)
+    core = cores.of(req)
+    if _speaks_saml(req, idp_id, protocol_id):
+        return saml.send(req, idp_id, protocol_id, browsers.origin(req))
+    provider = core.oidc.of(idp_id)
+    if 'code' in req.http.args:
+        return _finish(req, core, idp_id, protocol_id)
+    if 'error' in req.http.args:
+        raise errors.Unauthorized('The identity provider has not confirmed who you are.')
+    origin = browsers.origin(req)
+    url, kept = provider.begin(req.url)
+    return browsers.send(req, url, {**kept, 'origin': origin}, [idp_id, protocol_id])
+
+
+@routes.post(BROWSER, public=True, raw=True, summary='Where a browser brings the answer of an identity provider (SAML)')
+def answered(req, idp_id, protocol_id):
+    """Takes the form with ``SAMLResponse``, and sends the browser to the dashboard with an unscoped token."""
+    if not _speaks_saml(req, idp_id, protocol_id):
+        raise errors.NotFound(f'The protocol {protocol_id} of identity provider {idp_id} is none of SAML.')
+    return saml.by_form(req, idp_id, protocol_id)
 
 
 @routes.get('/auth/OS-FEDERATION/websso/{protocol_id}', public=True, summary='Log a browser in through the only identity provider')
