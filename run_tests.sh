@@ -50,6 +50,7 @@ else
     if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
         say "virtual environment: .venv"
         make_venv "$venv"
+        install_slapd || say "no OpenLDAP here (Debian package slapd): its tests are skipped"
         say "virtual environment: third-party libraries"
         editable=()
         for d in "${distributions[@]}"; do editable+=(-e "./$d"); done

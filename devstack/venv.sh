@@ -23,6 +23,14 @@ install_debian() {
     { "${root[@]}" apt-get update -q && "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } > /dev/null
 }
 
+# Installs OpenLDAP's server, which the tests of LDAP start by themselves. Without a configuration Debian doesn't start it.
+install_slapd() {
+    local root=()
+    [ ! -x /usr/sbin/slapd ] || return 0
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    "${root[@]}" debconf-set-selections <<< 'slapd slapd/no_configuration boolean true' 2> /dev/null && install_debian slapd
+}
+
 # make_venv FOLDER: an empty virtual environment; one that is there and whose Python still starts is kept.
 make_venv() {
     local python

@@ -6,9 +6,12 @@ import os
 import pwd
 import sys
 
+import sqlalchemy as sa
+
 from kodiak.common import cli, db, errors
 
-from . import bootstrap, core, crypt, housekeeping, keys, mapping
+from . import bootstrap, core, crypt, directory, housekeeping, keys, mapping
+from .models import directory_looks
 from .saml import ours
 
 
@@ -117,6 +120,27 @@ def _mapping(conf, options):
     return 0
 
 
+def _directory(conf, options):
+    found = _core(conf)
+    found.state.look()
+    with found.db.read() as connection:
+        domain_id = directory.domain_named(connection, {'name': options.domain}) or options.domain
+        there = found.directories.domains(connection)
+    if domain_id not in there:
+        print(f'Domain {options.domain} has no directory: set its options identity driver=ldap and ldap.', file=sys.stderr)
+        return 1
+    try:
+        if options.action == 'purge':
+            print(f'{found.directories.purge(domain_id)} users and groups are deleted that the directory no longer has.')
+        else:
+            people, groups = found.directories.refresh(domain_id)
+            print(f'The directory has {people} users and {groups} groups.')
+    except errors.Error as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
 def _clear(conf, options):
     housekeeping.clear(_core(conf))
     return 0
@@ -128,7 +152,7 @@ def _doctor(conf, options):
     try:
         found.ring.signing()
     except keys.NoKeys as error:
-        faults.append(str(error))
+        faults.append(error.message)
     except PermissionError:
         user = pwd.getpwuid(os.geteuid()).pw_name
         faults.append(f'User {user} cannot read {found.ring.path}: run this as the user that identity runs as.')
@@ -142,6 +166,10 @@ def _doctor(conf, options):
         faults.append('The database does not answer.')
     elif not migrate.ready(found.db, 'identity'):
         faults.append('The schema is not at the newest revision: run "kodiak-identity db sync".')
+    else:
+        with found.db.read() as connection:
+            faults += [f'The directory of domain {row.domain_id}: {row.fault} (The log of identity says more.)' for row in
+                       connection.execute(sa.select(directory_looks).where(directory_looks.c.fault.is_not(None)))]
     for fault in faults:
         print(fault)
     if not faults:
@@ -167,6 +195,9 @@ def build(load_conf, apis):
     commands.add('mapping-test', _mapping,
                  'Say whom the rules of a mapping (JSON) make of an assertion (lines of "attribute: value").', [
         (['rules'], {}), (['input'], {})])
+    commands.add('directory', _directory, 'Look through the directory (LDAP) of a domain now; purge deletes what the users and '
+                 'groups had that it no longer has.', [
+                     (['action'], {'choices': ['refresh', 'purge']}), (['domain'], {'help': 'name or id'})])
     commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
     commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
     return commands

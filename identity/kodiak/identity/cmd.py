@@ -4,6 +4,7 @@ from kodiak.common.runtime import Runtime
 
 from . import conf as options
 from . import core, housekeeping
+from .directory import watch
 
 
 def load_conf(args=()):
@@ -33,7 +34,8 @@ def build(conf, database):
 def load(runtime):
     """The WSGI application, for :func:`kodiak.common.service.run_api`."""
     prepare(runtime)
-    runtime.background.append(housekeeping.Housekeeping(runtime.extra['core']))
+    found = runtime.extra['core']
+    runtime.background += [housekeeping.Housekeeping(found), watch.Watch(found)]
     return wsgi.load(runtime)
 
 

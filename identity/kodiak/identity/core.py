@@ -1,15 +1,14 @@
 """What every part of identity has at hand in one process."""
 import os
 
-from . import changes, crypt, keys, oidc, passwords, saml, state, trusts
+from . import changes, crypt, directory, keys, oidc, passwords, saml, state, trusts
 
 
 class Core:
     """Made once a process; handlers reach it as ``req.app.extra['core']``.
 
     Attributes: ``conf``, ``db``, ``ring`` (signing keys), ``crypt`` (keys of stored credentials), ``state`` (what is
-    remembered), ``hasher`` (passwords), ``oidc`` and
-    ``saml`` (identity providers).
+    remembered), ``hasher`` (passwords), ``oidc`` and ``saml`` (identity providers), ``directories`` (domains in LDAP).
     """
 
     def __init__(self, conf, database):
@@ -19,6 +18,7 @@ class Core:
         self.ring = keys.KeyRing(keys_path(conf), self.keep)
         self.crypt = crypt.CredentialKeys(os.path.join(os.path.dirname(self.ring.path.rstrip('/')), 'credential-keys'))
         self.state = state.State(database, self.ring)
+        self.directories = directory.Directories(self)
         self.oidc = oidc.Providers(conf)
         self.saml = saml.Saml(conf, os.path.join(os.path.dirname(self.ring.path.rstrip('/')), 'saml'))
         self.hasher = passwords.Hasher(conf.identity.argon2_memory, conf.identity.argon2_passes)

@@ -3,13 +3,18 @@
 Files are numbered; the highest number is the newest. Rotation adds a key and encrypts everything anew, after which only the
 newest and the one before it (for a server that hasn't looked yet) are kept.
 """
+import logging
 import os
 import threading
 
 import sqlalchemy as sa
 from cryptography import fernet
 
+from kodiak.common import errors
+
 from .models import credentials, domain_options
+
+LOG = logging.getLogger(__name__)
 
 
 class CredentialKeys:
@@ -39,7 +44,9 @@ class CredentialKeys:
                     with open(os.path.join(self.path, str(number)), 'rb') as file:
                         found.append(fernet.Fernet(file.read()))
                 if not found:
-                    raise RuntimeError(f'There is no credential key in {self.path}: run "kodiak-identity keys setup".')
+                    LOG.error('There is no credential key in %s: run "kodiak-identity keys setup".', self.path)
+                    raise errors.Unavailable('Identity has no key for credentials yet. The operator makes one with '
+                                             '"kodiak-identity keys setup".')
                 self._fernet, self._stamp = fernet.MultiFernet(found), stamp
         return self._fernet
 

@@ -23,6 +23,8 @@ DEFAULTS = {
         'tls_cacertfile': None, 'tls_cacertdir': None, 'use_tls': False, 'tls_req_cert': 'demand', 'use_pool': True,
         'pool_size': 10, 'pool_retry_max': 3, 'pool_retry_delay': 0.1, 'pool_connection_timeout': -1,
         'pool_connection_lifetime': 600, 'use_auth_pool': True, 'auth_pool_size': 100, 'auth_pool_connection_lifetime': 60,
+        'user_allow_create': False, 'user_allow_update': False, 'user_allow_delete': False, 'group_allow_create': False,
+        'group_allow_update': False, 'group_allow_delete': False, 'group_ad_nesting': False,
     },
 }
 SENSITIVE = {('ldap', 'password')}
@@ -58,6 +60,8 @@ def write(core, connection, domain_id, config):
             connection.execute(domain_options.insert().values(
                 domain_id=domain_id, group=group, option=option, sensitive=sensitive,
                 value=core.crypt.encrypt(str(value)) if sensitive else value))
+    core.directories.check(read(core, connection, domain_id, secrets=True))
+    core.directories.configured(connection, domain_id)
 
 
 def remove(connection, domain_id, group=None, option=None):

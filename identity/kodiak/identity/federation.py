@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import changes, mapping, people
+from . import changes, directory, mapping, people
 from .models import (
     NO_DOMAIN,
     assignments,
@@ -66,8 +66,7 @@ def log_in(core, idp_id, protocol_id, assertion, remote_id):
 
 
 def _local(core, mapped):
-    with core.db.read() as connection:
-        user = people.by_reference(connection, mapped.user)
+    user = directory.user_of(core, mapped.user)
     if user is None or not people.enabled(core.conf, user):
         raise errors.Unauthorized('The mapping names a local user that does not exist or is disabled.')
     return user

@@ -5,17 +5,19 @@ one round before it signs, so every service knows it by then. Several identity s
 copies of it: whoever copies it copies all files. Only the user that identity runs as can read it.
 """
 import contextlib
+import logging
 import os
 import threading
 import time
 
-from kodiak.common import tokens
+from kodiak.common import errors, tokens
 
+LOG = logging.getLogger(__name__)
 NEXT, CURRENT, OLD = 'next.pem', 'current.pem', 'old-'
 TICK = 1_000_000_000    # nanoseconds within which two changes of a folder may bear the same time
 
 
-class NoKeys(Exception):
+class NoKeys(errors.Unavailable):
     """The folder holds no signing key."""
 
 
@@ -38,7 +40,8 @@ class KeyRing:
         """``(key id, private key)`` that signs now."""
         self._look()
         if self._current is None:
-            raise NoKeys(f'There is no signing key in {self.path}: run "kodiak-identity keys setup".')
+            LOG.error('There is no signing key in %s: run "kodiak-identity keys setup".', self.path)
+            raise NoKeys('Identity has no signing key yet. The operator makes one with "kodiak-identity keys setup".')
         return self._current
 
     def public(self):

@@ -68,19 +68,23 @@ def log_in(core, user, password):
     if _locked_out(conf, user):
         core.hasher.waste(password)
         raise errors.Unauthorized()
-    with core.db.read() as connection:
-        row = connection.execute(PASSWORD, {'user_id': user['id']}).first()
-    if row is None:
-        core.hasher.waste(password)
-        raise errors.Unauthorized()
-    good = core.hasher.verify(password, row.hash)
+    row = None
+    if user['kind'] == 'ldap':
+        good = core.directories.check_password(user, password)
+    else:
+        with core.db.read() as connection:
+            row = connection.execute(PASSWORD, {'user_id': user['id']}).first()
+        if row is None:
+            core.hasher.waste(password)
+            raise errors.Unauthorized()
+        good = core.hasher.verify(password, row.hash)
     if not good:
         failed(core, user)
         raise errors.Unauthorized()
     if not enabled(core.conf, user):
         raise errors.Unauthorized()
     _note_success(core, user, row, password)
-    if row.expires_at is not None and row.expires_at <= db.utcnow():
+    if row is not None and row.expires_at is not None and row.expires_at <= db.utcnow():
         raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user['id']}.")
 
 
@@ -117,7 +121,7 @@ def _note_success(core, user, row, password):
     today = db.utcnow().date()
     if core.conf.security_compliance.disable_user_account_days_inactive and user['last_active_on'] != today:
         values['last_active_on'] = today
-    if core.hasher.outdated(row.hash):
+    if row is not None and core.hasher.outdated(row.hash):
         fresh = core.hasher.hash(password)
 
     def note(connection):
@@ -174,6 +178,12 @@ def change_password(core, user, old, new):
     :raises Unauthorized: wrong old password. :raises BadRequest: the new one breaks a rule. :raises Forbidden: locked.
     """
     conf = core.conf.security_compliance
+    if user['kind'] == 'ldap':
+        log_in(core, user, old)
+        _may_change(user, old, new)
+        check_strength(core, new)
+        core.directories.change_password(user, new)
+        return
     with core.db.read() as connection:
         rows = connection.execute(sa.select(passwords).where(passwords.c.user_id == user['id'])
                                   .order_by(passwords.c.id.desc())).all()
@@ -183,10 +193,7 @@ def change_password(core, user, old, new):
     if not core.hasher.verify(old, rows[0].hash):
         failed(core, user)
         raise errors.Unauthorized()
-    if user['options'].get('lock_password'):
-        raise errors.BadRequest('This password is locked and cannot be changed by its user.')
-    if old == new:
-        raise errors.BadRequest('The new password must not be the same as the old password.')
+    _may_change(user, old, new)
     check_strength(core, new)
     if conf.minimum_password_age and rows[0].self_service:
         earliest = rows[0].created_at + datetime.timedelta(days=conf.minimum_password_age)
@@ -203,6 +210,13 @@ def change_password(core, user, old, new):
         add_password(core, connection, user, hashed, self_service=True)
         core.revoke(connection, {'user_id': user['id']})
     core.db.transact(store)
+
+
+def _may_change(user, old, new):
+    if user['options'].get('lock_password'):
+        raise errors.BadRequest('This password is locked and cannot be changed by its user.')
+    if old == new:
+        raise errors.BadRequest('The new password must not be the same as the old password.')
 
 
 def forget(core, connection, user_ids):

@@ -74,7 +74,11 @@ def _declare(path):
         if group is not None:
             _read(req, domain_id, group, option, secrets=True)
         core = cores.of(req)
-        core.db.transact(lambda connection: options.remove(connection, domain_id, group, option))
+
+        def remove(connection):
+            options.remove(connection, domain_id, group, option)
+            core.directories.configured(connection, domain_id)
+        core.db.transact(remove)
 
 
 for _path in ('', '/{group}', '/{group}/{option}'):

@@ -5,9 +5,9 @@ from sqlalchemy import exc
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes, roles, times
+from .. import changes, directory, roles, times
 from .. import core as cores
-from ..models import assignments, groups, members, users
+from ..models import assignments, directory_entries, groups, members, users
 from . import kit, rules
 from . import users as user_api
 
@@ -28,21 +28,28 @@ def view(prefix, row):
 
 def load(req, group_id):
     """The group as a policy target."""
-    with req.db.read() as connection:
-        row = connection.execute(sa.select(groups).where(groups.c.id == group_id)).first()
+    row = _read(req, group_id)
+    if row is not None and row.kind in (directory.LDAP, directory.GONE):
+        row = _read(req, group_id) if cores.of(req).directories.refresh_group(row) else None
     if row is None:
         raise errors.NotFound(f'Could not find group: {group_id}.')
     req.row = row
     return {'target.group.id': row.id, 'target.group.domain_id': row.domain_id}
 
 
+def _read(req, group_id):
+    with req.db.read() as connection:
+        return connection.execute(sa.select(groups).where(groups.c.id == group_id)).first()
+
+
 def load_pair(req, group_id, user_id):
     """A group and a user as a policy target."""
     found = load(req, group_id)
     with req.db.read() as connection:
-        user = connection.execute(sa.select(users.c.id, users.c.domain_id).where(users.c.id == user_id)).first()
+        user = connection.execute(sa.select(users).where(users.c.id == user_id, users.c.kind != directory.GONE)).first()
     if user is None:
         raise errors.NotFound(f'Could not find user: {user_id}.')
+    req.user_row = user
     return {**found, 'target.user.id': user.id, 'target.user.domain_id': user.domain_id}
 
 
@@ -54,8 +61,11 @@ PAIR_WRITE = (rules.ADMIN + ' or (role:manager and domain_id:%(target.group.doma
             response=kit.many_of('groups', SHOWN), summary='List groups')
 def list_groups(req):
     """List groups; a token of a domain sees that domain's."""
-    req.authorize({'target.domain_id': kit.list_domain(req)})
-    select, prefix = sa.select(groups), req.base_url + '/v3/groups/'
+    domain_id = kit.list_domain(req)
+    req.authorize({'target.domain_id': domain_id})
+    if domain_id:
+        cores.of(req).directories.refresh_groups(domain_id, (req.query.get('name') or [None])[-1])
+    select, prefix = sa.select(groups).where(groups.c.kind != directory.GONE), req.base_url + '/v3/groups/'
     if req.ctx.domain_id:
         select = select.where(groups.c.domain_id == req.ctx.domain_id)
     with req.db.read() as connection:
@@ -69,6 +79,10 @@ def create(req):
     core, asked = cores.of(req), req.body['group']
     domain_id = asked.get('domain_id') or kit.own_domain(req)
     req.authorize({'target.group.domain_id': domain_id})
+    if core.directories.at(domain_id) is not None:
+        more = {name: value for name, value in asked.items() if name not in ('name', 'domain_id')}
+        group_id = core.directories.create_group(domain_id, kit.clean(asked['name']), more)
+        return {'group': view(req.base_url + '/v3/groups/', _read(req, group_id))}
     row = {'id': db.new_hex(), 'name': kit.clean(asked['name']), 'domain_id': domain_id,
            'description': asked.get('description'), 'extra': kit.extra_of(asked, KNOWN)}
 
@@ -105,6 +119,9 @@ def update(req, group_id):
     kit.same_id(group_id, asked.get('id'))
     if asked.get('domain_id') is not None and asked['domain_id'] != req.row.domain_id:
         raise errors.BadRequest('Cannot change Domain ID (group.domain_id).')
+    if req.row.kind == directory.LDAP:
+        asked = cores.of(req).directories.update_group(req.row, asked)
+        req.row = _read(req, group_id)
     values = kit.merged(req.row._mapping, asked, ('name', 'description'), KNOWN)
 
     def store(connection):
@@ -121,6 +138,8 @@ def update(req, group_id):
 def delete(req, group_id):
     """Delete a group; tokens of its members are revoked, for they may hold its roles."""
     core = cores.of(req)
+    if req.row.kind == directory.LDAP:
+        core.directories.delete_group(req.row)
     core.db.transact(lambda connection: remove(core, connection, [group_id]))
 
 
@@ -132,6 +151,7 @@ def remove(core, connection, group_ids):
         if had:
             inside = connection.execute(sa.select(members.c.user_id).where(members.c.group_id == group_id)).scalars().all()
             core.revoke(connection, *({'user_id': user_id} for user_id in inside))
+    connection.execute(sa.delete(directory_entries).where(directory_entries.c.id.in_(group_ids)))
     connection.execute(sa.delete(groups).where(groups.c.id.in_(group_ids)))
     changes.bump(connection, changes.ASSIGNMENT)
 
@@ -149,6 +169,10 @@ def list_members(req, group_id):
             summary='Add a user to a group')
 def add_member(req, group_id, user_id):
     """Add a user to a group."""
+    if req.row.kind == directory.LDAP:
+        cores.of(req).directories.set_member(req.row, req.user_row, True)
+        return
+
     def store(connection):
         db.upsert(connection, members, {'user_id': user_id, 'group_id': group_id, 'expires_at': None}, ['user_id', 'group_id'])
         changes.bump(connection, changes.ASSIGNMENT)
@@ -174,6 +198,12 @@ def check_member(req, group_id, user_id):
 def remove_member(req, group_id, user_id):
     """Remove a user from a group; its tokens are revoked, for they may hold the group's roles."""
     core = cores.of(req)
+    if req.row.kind == directory.LDAP:
+        with req.db.read() as connection:
+            if not _is_member(connection, group_id, user_id):
+                raise errors.NotFound(f'User {user_id} not found in group {group_id}.')
+        core.directories.set_member(req.row, req.user_row, False)
+        return
 
     def store(connection):
         done = connection.execute(sa.delete(members).where(members.c.group_id == group_id, members.c.user_id == user_id))

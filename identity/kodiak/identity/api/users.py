@@ -6,8 +6,8 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import people, roles, times
-from ..models import federated_identities, protocols, users
+from .. import directory, people, roles, times
+from ..models import directory_entries, federated_identities, protocols, users
 from . import kit, rules
 
 routes = api.Routes('users', '/v3')
@@ -82,9 +82,15 @@ _ONE = sa.select(users).where(users.c.id == sa.bindparam('user_id'))
 
 def load(req, user_id):
     """The user as a policy target."""
-    with req.db.read() as connection:
-        row = connection.execute(_ONE, {'user_id': user_id}).first()
+    row = _read(req, user_id)
+    if row is not None and row.kind in (directory.LDAP, directory.GONE):
+        row = _read(req, user_id) if cores.of(req).directories.refresh_user(row) else None
     return target_of(req, row, user_id)
+
+
+def _read(req, user_id):
+    with req.db.read() as connection:
+        return connection.execute(_ONE, {'user_id': user_id}).first()
 
 
 def target_of(req, row, user_id):
@@ -101,7 +107,9 @@ def list_users(req):
     """List users; a token of a domain sees that domain's."""
     domain_id = kit.list_domain(req)
     req.authorize({'target.domain_id': domain_id})
-    select = sa.select(users)
+    if domain_id:
+        cores.of(req).directories.refresh_users(domain_id, (req.query.get('name') or [None])[-1])
+    select = sa.select(users).where(users.c.kind != directory.GONE)
     if req.ctx.domain_id:
         select = select.where(users.c.domain_id == req.ctx.domain_id)
     with req.db.read() as connection:
@@ -118,6 +126,8 @@ def create(req):
     password = asked.get('password')
     if password is not None:
         people.check_strength(core, password)
+    if core.directories.at(domain_id) is not None:
+        return {'user': viewer(req)(_created_in_directory(core, domain_id, asked))}
     hashed = core.hasher.hash(password) if password is not None else None
     row = {'id': db.new_hex(), 'name': kit.clean(asked['name']), 'domain_id': domain_id, 'kind': 'local',
            'enabled': asked.get('enabled', True), 'default_project_id': asked.get('default_project_id'),
@@ -136,6 +146,24 @@ def create(req):
             _set_federated(connection, row['id'], asked['federated'])
         return connection.execute(sa.select(users).where(users.c.id == row['id'])).one()
     return {'user': _with_federated(req, _stored(core, store, row['name']))}
+
+
+def _created_in_directory(core, domain_id, asked):
+    with core.db.read() as connection:
+        _check_default_project(core, connection, asked.get('default_project_id'))
+    user_id = core.directories.create_user(domain_id, kit.clean(asked['name']), asked.get('enabled', True), asked.get('password'),
+                                           kit.extra_of(asked, HIDDEN))
+    return core.db.transact(_keep, user_id, asked)
+
+
+def _keep(connection, user_id, asked):
+    """Store what a directory doesn't keep of its users: their options, their default project, attributes it doesn't know."""
+    row = connection.execute(_ONE, {'user_id': user_id}).one()
+    values = {'options': kit.with_options(row._mapping, asked), 'extra': {**kit.extra_of(asked, HIDDEN), **row.extra}}
+    if 'default_project_id' in asked:
+        values['default_project_id'] = asked['default_project_id']
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
+    return connection.execute(_ONE, {'user_id': user_id}).one()
 
 
 def _set_federated(connection, user_id, asked):
@@ -202,6 +230,11 @@ def update(req, user_id):
     password = asked.get('password')
     if password is not None:
         people.check_strength(core, password)
+    if req.row.kind == directory.LDAP:
+        with core.db.read() as connection:
+            _check_default_project(core, connection, values.get('default_project_id'))
+        rest = core.directories.update_user(req.row, {**asked, **({'name': values['name']} if 'name' in asked else {})})
+        return {'user': viewer(req)(core.db.transact(_keep, user_id, rest))}
     hashed = core.hasher.hash(password) if password is not None else None
 
     def store(connection):
@@ -229,9 +262,12 @@ def update(req, user_id):
 def delete(req, user_id):
     """Delete a user with all that it owns; its tokens are revoked."""
     core = cores.of(req)
+    if req.row.kind == directory.LDAP:
+        core.directories.delete_user(req.row)
 
     def remove(connection):
         people.forget(core, connection, [user_id])
+        connection.execute(sa.delete(directory_entries).where(directory_entries.c.id == user_id))
         connection.execute(sa.delete(users).where(users.c.id == user_id))
     core.db.transact(remove)
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes
+from .. import changes, directory
 from .. import core as cores
 from .. import roles as domain
 from ..models import assignments, endpoints, projects, roles, services, users
@@ -95,7 +95,8 @@ def tenant_users(req, tenant_id):
     inside = sa.select(assignments.c.actor_id).where(assignments.c.actor_kind == 'user', assignments.c.target_id == tenant_id,
                                                      assignments.c.target_kind == 'project')
     with req.db.read() as connection:
-        rows = connection.execute(sa.select(users).where(users.c.id.in_(inside)).order_by(users.c.id)).all()
+        rows = connection.execute(sa.select(users).where(users.c.id.in_(inside), users.c.kind != directory.GONE)
+                                  .order_by(users.c.id)).all()
     return {'users': [user_view(user_api.view('', row)) for row in rows], 'users_links': []}
 
 
@@ -104,8 +105,10 @@ def tenant_users(req, tenant_id):
 def list_users(req):
     """List users, or with ``name`` show one."""
     req.authorize({'target.domain_id': req.ctx.domain_id})
+    cores.of(req).directories.refresh_users(DOMAIN, (req.query.get('name') or [None])[-1])
+    select = sa.select(users).where(users.c.domain_id == DOMAIN, users.c.kind != directory.GONE)
     with req.db.read() as connection:
-        rows, _ = user_api.HOW.page(connection, sa.select(users).where(users.c.domain_id == DOMAIN), req.query)
+        rows, _ = user_api.HOW.page(connection, select, req.query)
     found = [user_view(user_api.view('', row)) for row in rows]
     if 'name' in req.query:
         if not found:

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from .. import people, times
+from .. import directory, people, times
 from ..models import app_credentials
 
 
@@ -15,15 +15,14 @@ def check(core, payload, attempt):
     if attempt.scope:
         raise errors.Unauthorized('An application credential has its own scope: the request must name none.')
     select = sa.select(app_credentials)
+    if payload.get('id'):
+        select = select.where(app_credentials.c.id == payload['id'])
+    elif payload.get('name') and isinstance(payload.get('user'), dict):
+        user = directory.user_of(core, payload['user'])
+        select = select.where(app_credentials.c.name == payload['name'], app_credentials.c.user_id == (user['id'] if user else ''))
+    else:
+        raise errors.BadRequest('An application credential is named by its id, or by its name and its user.')
     with core.db.read() as connection:
-        if payload.get('id'):
-            select = select.where(app_credentials.c.id == payload['id'])
-        elif payload.get('name') and isinstance(payload.get('user'), dict):
-            user = people.by_reference(connection, payload['user'])
-            select = select.where(app_credentials.c.name == payload['name'],
-                                  app_credentials.c.user_id == (user['id'] if user else ''))
-        else:
-            raise errors.BadRequest('An application credential is named by its id, or by its name and its user.')
         row = db.one(connection, select)
         user = people.by_id(connection, row['user_id']) if row else None
     if row is None:

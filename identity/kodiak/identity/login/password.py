@@ -1,7 +1,7 @@
 """Method ``password``."""
 from kodiak.common import errors
 
-from .. import people
+from .. import directory, people
 
 
 def check(core, payload, attempt):
@@ -12,7 +12,6 @@ def check(core, payload, attempt):
     password = user.get('password')
     if not isinstance(password, str):
         raise errors.BadRequest('Invalid input for field/attribute password.user.password: it must be a string.')
-    with core.db.read() as connection:
-        found = people.by_reference(connection, user)
+    found = directory.user_of(core, user)
     people.log_in(core, found, password)
     attempt.found(found)

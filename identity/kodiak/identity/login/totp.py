@@ -11,7 +11,7 @@ from sqlalchemy import exc
 
 from kodiak.common import db, errors
 
-from .. import people
+from .. import directory, people
 from ..models import credentials, oauth_nonces
 
 STEP = 30
@@ -31,8 +31,8 @@ def check(core, payload, attempt):
     asked = payload.get('user')
     if not isinstance(asked, dict) or not isinstance(asked.get('passcode'), str):
         raise errors.BadRequest('Invalid input for field/attribute totp.user.passcode: it must be a string.')
+    user = directory.user_of(core, asked)
     with core.db.read() as connection:
-        user = people.by_reference(connection, asked)
         rows = connection.execute(sa.select(credentials.c.blob).where(
             credentials.c.user_id == user['id'], credentials.c.type == 'totp')).scalars().all() if user else []
     if user is None or not people.may_try(core, user):

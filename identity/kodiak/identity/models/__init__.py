@@ -32,7 +32,7 @@ from .federation import (
     remote_ids,
     service_providers,
 )
-from .people import groups, members, passwords, users
+from .people import directory_entries, directory_looks, groups, members, passwords, users
 from .resources import assignments, implied_roles, project_tags, projects, roles
 from .state import domain_options, revocations, versions
 
@@ -40,7 +40,8 @@ from .state import domain_options, revocations, versions
 heartbeats = heartbeat.tables(metadata)
 
 __all__ = [
-    'NO_DOMAIN', 'access_rules', 'app_credential_rules', 'app_credentials', 'assignments', 'credentials', 'domain_options',
+    'NO_DOMAIN', 'access_rules', 'app_credential_rules', 'app_credentials', 'assignments', 'credentials', 'directory_entries',
+    'directory_looks', 'domain_options',
     'endpoint_groups', 'endpoints', 'federated_identities', 'groups', 'heartbeats', 'identity_providers', 'implied_roles',
     'limits', 'mappings', 'members', 'metadata', 'oauth_consumers',
     'oauth_nonces', 'oauth_tokens', 'passwords', 'policies', 'policy_links', 'project_endpoint_groups', 'project_endpoints',

@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from .base import TIME, extra, key, metadata, ref
 
 #: ``options`` holds user options by name; ``failed_count`` and ``failed_at`` count wrong passwords in a row.
-#: ``kind`` is where the user lives: ``local`` (here), ``federated`` or ``ldap``.
+#: ``kind`` is where the user lives: ``local`` (here), ``federated``, ``ldap`` (the directory of its domain, of which the row
+#: is a mirror) or ``gone`` (it was in the directory, and isn't any more).
 users = sa.Table(
     'users', metadata, key(),
     ref('domain_id', 'projects.id', nullable=False),
@@ -34,6 +35,8 @@ groups = sa.Table(
     ref('domain_id', 'projects.id', nullable=False),
     sa.Column('name', sa.String(64), nullable=False),
     sa.Column('description', sa.Text), extra(),
+    # local, ldap or gone, as for users
+    sa.Column('kind', sa.String(16), nullable=False, default='local', server_default='local'),
     sa.UniqueConstraint('domain_id', 'name'))
 
 members = sa.Table(
@@ -42,3 +45,20 @@ members = sa.Table(
     ref('group_id', 'groups.id', primary_key=True, index=True),
     # NULL: a membership that stays; federated ones end when they are not renewed by a login.
     sa.Column('expires_at', TIME))
+
+#: Users (``kind`` user) and groups (``group``) that live in the directory of their domain; ``id`` is that of their row, ``key``
+#: what the directory knows them by.
+directory_entries = sa.Table(
+    'directory_entries', metadata, key(),
+    ref('domain_id', 'projects.id', nullable=False),
+    sa.Column('kind', sa.String(8), nullable=False),
+    sa.Column('key', sa.String(255), nullable=False),
+    sa.Column('dn', sa.Text, nullable=False),
+    sa.UniqueConstraint('domain_id', 'kind', 'key'))
+
+#: When each directory was last looked through as a whole, and what was wrong with it.
+directory_looks = sa.Table(
+    'directory_looks', metadata,
+    ref('domain_id', 'projects.id', primary_key=True),
+    sa.Column('looked_at', TIME, nullable=False),
+    sa.Column('fault', sa.Text))
