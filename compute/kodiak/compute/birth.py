@@ -5,6 +5,7 @@ At most three requests to other services stand in its way: the image, the networ
 import random
 import re
 import string
+import time
 
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from kodiak.compute import conf as options
 from kodiak.compute import record, states, store
 from kodiak.compute.models import groups, servers
 from kodiak.compute.sagas import boot
+from kodiak.compute.sagas.volumes import GRACE
 
 GIB = 2 ** 30
 
@@ -244,9 +246,10 @@ def make(connection, conf, context, wanted, spec, least, most):
             'fault': None, 'created_at': now, 'updated_at': now, 'launched_at': None, 'terminated_at': None, 'deleted_at': None,
             'deleted': False, **wanted, 'name': name, 'hostname': hostname, 'launch_index': index, 'reservation_id': together,
             'group_uuid': group and group['uuid']}
+        row['volumes'] = [{**volume, 'bdm': db.new_id()} for volume in row['volumes']]
         store.insert(connection, row, spec)
         record.begin(connection, uuid, 'create', context, event='compute__do_build_and_run_instance')
-        saga.start(connection, boot.SAGA, uuid, {}, context)
+        saga.start(connection, boot.kind_for(row), uuid, {'until': time.time() + GRACE} if row['volumes'] else {}, context)
         rows.append(row)
     return rows
 

@@ -8,7 +8,7 @@ import logging
 import sqlalchemy as sa
 
 from kodiak.common import db, saga
-from kodiak.compute import record, rpc, states, store, view
+from kodiak.compute import record, rpc, states, store, view, volumes
 from kodiak.compute.agent import state
 from kodiak.compute.models import guests, hosts, servers, specs
 
@@ -127,9 +127,11 @@ def instance(guest, row, spec, conf):
         'source': guest['source'], 'stop_timeout': conf.compute.stop_timeout, 'request_id': spec.get('request_id', ''),
         'spec': {
             'uuid': row['uuid'], 'name': row['name'], 'domain_name': view.instance_name(row), 'flavor': guest['flavor'],
-            'image': row['image'], 'rescue': guest['rescue'], 'hostname': hostname, 'project_id': row['project_id'],
+            'image': row['image'], 'hardware': spec.get('hardware'),
+            'rescue': guest['rescue'], 'hostname': hostname, 'project_id': row['project_id'],
             'project_name': spec.get('project_name') or '', 'user_id': row['user_id'], 'user_name': spec.get('user_name') or '',
-            'ports': [port for port in row['networks'] if not port.get('pending')], 'volumes': row['volumes'],
+            'ports': [port for port in row['networks'] if not port.get('pending')],
+            'volumes': volumes.for_host(row['volumes'], guest['host']),
             'ephemerals': spec.get('ephemerals'), 'config_drive': row['config_drive'], 'user_data': row['user_data'],
             'metadata': row['metadata'], 'files': spec.get('files') or [], 'key_name': row['key_name'],
             'key_type': spec.get('key_type') or 'ssh', 'public_key': spec.get('public_key'),

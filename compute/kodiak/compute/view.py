@@ -85,6 +85,7 @@ def render(row):
         common['security_groups'] = [{'name': name} for name in row['security_groups']]
     if row['status'] in PROGRESS:
         common['progress'] = row['progress']
+    attached = [volume for volume in row['volumes'] if volume['id']]
     fault = details = {}
     if row['fault'] and row['status'] in ('ERROR', 'DELETED'):
         brief = {name: row['fault'].get(name) for name in ('code', 'created', 'message')}
@@ -99,10 +100,9 @@ def render(row):
          'OS-EXT-SRV-ATTR:kernel_id': '', 'OS-EXT-SRV-ATTR:ramdisk_id': '',
          'OS-EXT-SRV-ATTR:root_device_name': row['root_device']},
         {'OS-EXT-SRV-ATTR:hostname': row['hostname']},
-        {'os-extended-volumes:volumes_attached': [{'id': volume['id']} for volume in row['volumes']]},
+        {'os-extended-volumes:volumes_attached': [{'id': volume['id']} for volume in attached]},
         {'os-extended-volumes:volumes_attached': [
-            {'id': volume['id'], 'delete_on_termination': volume.get('delete_on_termination',
-                                                                     False)} for volume in row['volumes']]},
+            {'id': volume['id'], 'delete_on_termination': bool(volume.get('delete_on_termination'))} for volume in attached]},
         {'locked': row['locked_by'] is not None},
         {'description': row['description']},
         {'tags': row['tags']},

@@ -6,6 +6,7 @@ moment: what must not be forgotten is kept by the driver next to the disks.
 import fcntl
 import logging
 import os
+import re
 import threading
 
 from kodiak.common import context, errors, reconcile
@@ -92,7 +93,7 @@ class Agent:
             self._ready(driver)
             resources.append(state.dump(state.Resources(
                 host=host, agent=self.conf.host, hypervisor_hostname=host, host_ip=self.conf.agent.host_ip,
-                **driver.resources())))
+                connector={'initiator': initiator(host)}, **driver.resources())))
         self.conductor.call('resources', context.background(), resources=resources)
 
     @staticmethod
@@ -172,6 +173,11 @@ class Handlers:
 
     def look(self, context, hosts):
         self.agent.reconciler.nudge()
+
+
+def initiator(host):
+    """The iSCSI name that the guests of a host go by at their targets."""
+    return 'iqn.2010-10.org.openstack:' + re.sub('[^a-z0-9.-]', '-', host.lower())
 
 
 class Reporter:

@@ -28,6 +28,7 @@ snapshot       image_id                                {size: bytes, disk_format
 resize         {}                                      {} (``spec.flavor`` is the new one; the old disks are kept)
 resize_confirm {}                                      {} (the kept disks are removed)
 resize_revert  {}                                      {} (``spec.flavor`` is the old one again; the kept disks return)
+extend_volume  volume_id, size: GiB                    {} (the guest sees that a volume has grown)
 migrate_out    token_sha256: hex                       {url, disks: [..]} (stopped, and served to who has the token)
 reset_network  {}                                      {} (every NIC is unplugged and plugged again)
 nmi            {}                                      {}
@@ -42,7 +43,7 @@ import typing
 DESIRED = ('running', 'stopped', 'paused', 'suspended', 'absent')
 POWER_STATES = ('running', 'stopped', 'paused', 'suspended', 'crashed', 'absent', 'nostate')
 OPERATIONS = ('reboot', 'rebuild', 'snapshot', 'resize', 'resize_confirm', 'resize_revert', 'migrate_out',
-              'reset_network', 'nmi', 'set_password')
+              'reset_network', 'nmi', 'set_password', 'extend_volume')
 
 
 @functools.cache
@@ -140,7 +141,8 @@ class Port(Shape):
 @dataclasses.dataclass
 class Volume(Shape):
     """A volume of the block storage service. ``connection`` is what its initialize-connection answered:
-    ``{'driver_volume_type': 'iscsi'|'nbd'|'rbd'|'local', 'data': {...}}``. ``size`` in GiB."""
+    ``{'driver_volume_type': 'iscsi'|'nbd'|'rbd'|'local', 'data': {...}}``. ``size`` in GiB; ``device_type`` disk, cdrom or
+    lun; ``attachment_id`` tells one connection of a volume from another."""
 
     id: str
     device: str = ''
@@ -151,6 +153,8 @@ class Volume(Shape):
     read_only: bool = False
     multiattach: bool = False
     tag: str | None = None
+    device_type: str = 'disk'
+    attachment_id: str = ''
 
 
 @dataclasses.dataclass
@@ -159,7 +163,8 @@ class Spec(Shape):
 
     ``domain_name`` is the name in the hypervisor (``instance-0000002a``). ``user_data`` is base64.
     ``files`` are ``{'path', 'contents' (base64)}``. ``ephemerals`` are ``{'size': GiB, 'format': str|None}``; when
-    None there is one of ``flavor.ephemeral``. ``image`` is None for an instance that boots from a volume.
+    None there is one of ``flavor.ephemeral``. ``image`` is None for an instance that boots from a volume; ``hardware`` then
+    has the properties of the image that the volume was made from.
     ``rescue`` is the image to be rescued with, while it should be. ``console`` names the graphical console.
     ``hostname`` is what the guest is told it is called, with a domain if it should have one; ``security_groups`` are
     names and ``floating_ips`` addresses, for the EC2 metadata.
@@ -170,6 +175,7 @@ class Spec(Shape):
     domain_name: str
     flavor: Flavor
     image: Image | None = None
+    hardware: dict | None = None
     rescue: Image | None = None
     hostname: str = ''
     project_id: str = ''
@@ -301,7 +307,8 @@ class Resources(Shape):
     """What a host offers, for placement's inventory and ``os-hypervisors``.
 
     ``agent`` is the RPC server name of the process that answers for the host (casts go there). ``disk_gb`` is the
-    size of the file system of the disks, ``disk_free_gb`` what is free of it now.
+    size of the file system of the disks, ``disk_free_gb`` what is free of it now. ``connector`` is what block storage is told
+    of the host beside its name and address (``initiator``).
     """
 
     host: str
@@ -320,6 +327,7 @@ class Resources(Shape):
     cpu_info: dict = dataclasses.field(default_factory=dict)
     traits: list = dataclasses.field(default_factory=list)
     architectures: list = dataclasses.field(default_factory=list)
+    connector: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass

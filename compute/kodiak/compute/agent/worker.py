@@ -223,6 +223,9 @@ class Worker:
         self.driver.power_off(instance, instance.stop_timeout)
         return self.driver.migrate_out(instance, record, operation.args['token_sha256']), {'started': None}
 
+    def _do_extend_volume(self, wanted, instance, record, operation):
+        return self.driver.extend_volume(instance, operation.args['volume_id'], operation.args['size']), {}
+
     def _do_reset_network(self, wanted, instance, record, operation):
         return self.driver.reset_network(instance, record), {}
 

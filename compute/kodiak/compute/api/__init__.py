@@ -23,12 +23,15 @@ from kodiak.compute.api import (
     servers,
     usage,
     versions,
+    volume_proxies,
+    volumes,
     zones,
 )
 
-MODULES = [versions, servers, create, actions, lifecycle, server_data, server_info, interfaces, flavors, keypairs, zones,
+MODULES = [versions, servers, create, actions, lifecycle, server_data, server_info, interfaces, volumes, flavors, keypairs, zones,
            aggregates,
-           hypervisors, groups, quotas, usage, migrations, events, proxies, extensions]
+           hypervisors, groups, quotas, usage, migrations, events, proxies, volume_proxies,
+           extensions]
 ROUTES = [module.routes for module in MODULES]
 RULES = [rule for module in MODULES for rule in getattr(module, 'EXTRA_RULES', ())]
 LIMITS = versions.MINIMUM, versions.MAXIMUM

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, policy
 from kodiak.common.api import schema
-from kodiak.compute import birth, keys
+from kodiak.compute import birth, keys, mapping, volumes
 from kodiak.compute import conf as options
 from kodiak.compute.api import common
 from kodiak.compute.models import hosts, keypairs
@@ -140,38 +140,27 @@ def _networks(req, sent):
     return asked or None
 
 
-def _devices(req, sent, flavor):
-    """``(image id or None, ephemeral disks or None)`` of a block device mapping; what needs volumes is refused."""
+def _disks(req, sent, flavor, count):
+    """What a server is made with (:class:`kodiak.compute.mapping.Disks`)."""
     image_id = sent.get('imageRef') or None
     if image_id and not common.is_uuid(image_id.rstrip('/').split('/')[-1]):
         raise errors.BadRequest('Invalid imageRef provided.')
     image_id = image_id and image_id.rstrip('/').split('/')[-1]
-    if sent.get('block_device_mapping') and sent.get('block_device_mapping_v2'):
+    first, second = sent.get('block_device_mapping'), sent.get('block_device_mapping_v2')
+    if first and second:
         raise errors.BadRequest('Using different block_device_mapping syntaxes is not allowed in the same request.')
-    for device in sent.get('block_device_mapping') or []:
-        name = device.get('volume_id') or device.get('snapshot_id') or device.get('uuid') or ''
-        raise errors.BadRequest(f'Block Device Mapping is Invalid: failed to get volume {name}.')
-    ephemerals = None
-    for device in sent.get('block_device_mapping_v2') or []:
-        source, destination = device.get('source_type'), device.get('destination_type')
-        index = device.get('boot_index')
-        if source == 'image' and (destination or 'local') == 'local' and str(index) == '0':
-            if image_id and device.get('uuid') != image_id:
-                raise errors.BadRequest('Block Device Mapping is Invalid: You specified more local devices than the limit allows')
-            image_id = device.get('uuid')
-        elif source == 'blank' and (destination or 'local') == 'local':
-            ephemerals = ephemerals or []
-            if device.get('guest_format') == 'swap':
-                continue
-            ephemerals.append({'size': int(device.get('volume_size') or flavor['ephemeral']), 'format': device.get('guest_format')})
-        elif source == 'image' and destination == 'local':
-            raise errors.BadRequest('Block Device Mapping is Invalid: Mapping image to local is not supported.')
-        else:
-            what = 'snapshot' if source == 'snapshot' else 'volume'
-            raise errors.BadRequest(f'Block Device Mapping is Invalid: failed to get {what} {device.get("uuid")}.')
-    if ephemerals and sum(disk['size'] for disk in ephemerals) > flavor['ephemeral']:
-        raise errors.BadRequest('Block Device Mapping is Invalid: The ephemeral disks are larger than the flavor allows.')
-    return image_id, ephemerals
+    if not image_id and not first and not second:
+        raise errors.BadRequest('Invalid imageRef provided.')
+    for device in second or ():
+        if 'tag' in device and not (req.version == (2, 32) or req.at_least(2, 42)):
+            raise errors.BadRequest("Additional properties are not allowed ('tag' was unexpected)")
+        if 'volume_type' in device and not req.at_least(2, 67):
+            raise errors.BadRequest("Additional properties are not allowed ('volume_type' was unexpected)")
+    disks = mapping.Reader(req.app.clients, req.ctx, flavor, count).read(
+        image_id, second or mapping.from_v1(first or [], bool(image_id)))
+    if any(entry['multiattach'] for entry in disks.entries) and not req.at_least(2, 60):
+        raise errors.BadRequest('Multiattach volumes are only supported starting with compute API version 2.60.')
+    return disks
 
 
 def _where(req, connection, sent):
@@ -258,18 +247,18 @@ def create(req):
             raise errors.BadRequest(error.message) from None
         zone, host, node = _where(req, connection, sent)
         columns, key = _key(connection, sent, req.ctx.user_id)
-    image_id, ephemerals = _devices(req, sent, flavor)
-    if image_id is None:
-        raise errors.BadRequest('Block Device Mapping is Invalid: No bootable volume or image was given.' if
-                                sent.get('block_device_mapping_v2') else 'Invalid imageRef provided.')
-    image = birth.image(req.app.clients, image_id, req.ctx)
-    birth.check_fits(flavor, image)
+    disks = _disks(req, sent, flavor, most)
     asked = _networks(req, sent)
     groups = [entry['name'] for entry in sent.get('security_groups') or [] if 'name' in entry]
     requests, group_ids, names = birth.networks(req.app.clients, asked, req.ctx, most, groups)
-    wanted.update(columns, flavor=flavor, image=image, image_ref=image_id, pinned_zone=zone, security_groups=names)
-    spec.update(key, networks=requests, group_ids=group_ids, ephemerals=ephemerals, forced_host=host, forced_node=node)
+    wanted.update(columns, flavor=flavor, image=disks.image, image_ref=disks.image and disks.image['id'], pinned_zone=zone,
+                  security_groups=names, volumes=disks.entries, root_device=disks.root)
+    spec.update(key, networks=requests, group_ids=group_ids, ephemerals=disks.ephemerals, forced_host=host, forced_node=node)
+    if disks.hardware is not None:
+        spec['hardware'] = disks.hardware
     rows = req.db.transact(birth.make, req.app.conf, req.ctx, wanted, spec, least, most)
+    if any(entry.get('make') for entry in disks.entries):
+        volumes.make(req.app, req.ctx, rows)
     if sent.get('return_reservation_id') in common.TRUE:
         return {'reservation_id': rows[0]['reservation_id']}
     first, base = rows[0], req.base_url

@@ -1,8 +1,9 @@
 """What other services tell compute: a port was wired, addresses changed."""
 from kodiak.common import api, policy, saga
 from kodiak.common.api import schema
-from kodiak.compute import store
+from kodiak.compute import record, store, volumes
 from kodiak.compute.sagas import refresh, wiring
+from kodiak.compute.sagas import volumes as work
 
 routes = api.Routes('external events')
 NAMES = ['network-changed', 'network-vif-plugged', 'network-vif-unplugged', 'network-vif-deleted', 'volume-extended',
@@ -48,3 +49,8 @@ def _take(connection, row, event, context):
         saga.nudge(connection, row['uuid'])
     elif name in ('network-changed', 'network-vif-deleted'):
         refresh.begin(connection, row, context)
+    elif name == 'volume-extended' and volumes.find(row, tag) is not None:
+        record.begin(connection, row['uuid'], 'extend_volume', context, event='compute_extend_volume', host=row['host'])
+        saga.start(connection, work.EXTEND, row['uuid'], {'volume': tag}, context)
+    elif name == 'volume-reimaged':
+        saga.nudge(connection, row['uuid'])

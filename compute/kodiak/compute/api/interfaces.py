@@ -1,4 +1,4 @@
-"""Ports, addresses and security groups of a server, and its volumes."""
+"""Ports, addresses and security groups of a server."""
 import ipaddress
 
 from kodiak.common import api, errors, policy, saga
@@ -266,33 +266,3 @@ def groups_of(req, server_id):
     found = network.get('/v2.0/security-groups', params={'id': wanted}, context=req.ctx)['security_groups']
     names = proxies.group_names(req, found)
     return {'security_groups': [proxies.group_view(group, names) for group in found]}
-
-
-# Volumes: none are attached while there is no block storage
-
-@routes.get('/servers/{server_id}/os-volume_attachments', rule='os_compute_api:os-volumes-attachments:index', default=READER,
-            load=common.load_server, response=schema.wrap('volumeAttachments', schema.array({'type': 'object'})),
-            summary='List the volumes of a server')
-def volumes(req, server_id):
-    return {'volumeAttachments': []}
-
-
-@routes.get('/servers/{server_id}/os-volume_attachments/{volume_id}', rule='os_compute_api:os-volumes-attachments:show',
-            default=READER,
-            load=common.load_server, summary='Show a volume of a server')
-def volume(req, server_id, volume_id):
-    raise errors.NotFound(f'Instance {server_id} is not attached to volume {volume_id}.')
-
-
-@routes.post('/servers/{server_id}/os-volume_attachments', rule='os_compute_api:os-volumes-attachments:create', default=MEMBER,
-             load=common.load_server, body=schema.wrap('volumeAttachment', schema.obj({'volumeId': schema.UUID}, ['volumeId'],
-                                                                                      extra=True)),
-             summary='Attach a volume to a server')
-def attach_volume(req, server_id):
-    raise errors.NotFound(f'Volume {req.body["volumeAttachment"]["volumeId"]} could not be found.')
-
-
-@routes.delete('/servers/{server_id}/os-volume_attachments/{volume_id}', rule='os_compute_api:os-volumes-attachments:delete',
-               default=MEMBER, load=common.load_server, status=202, summary='Detach a volume from a server')
-def detach_volume(req, server_id, volume_id):
-    raise errors.NotFound(f'Instance {server_id} is not attached to volume {volume_id}.')

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, heartbeat, policy, quota, saga
 from kodiak.common.api import schema
-from kodiak.compute import birth, guests, moves, record, states, store
+from kodiak.compute import birth, guests, moves, record, states, store, volume_image, volumes
 from kodiak.compute import conf as options
 from kodiak.compute.api import common, servers
 from kodiak.compute.api.actions import PATH, apply, empty
@@ -12,6 +12,7 @@ from kodiak.compute.keys import decoded
 from kodiak.compute.models import hosts, keypairs, services
 from kodiak.compute.sagas import delete as deletion
 from kodiak.compute.sagas import move, snapshot
+from kodiak.compute.sagas import rebuild as rebuild_saga
 from kodiak.compute.scheduler import BINARY
 
 routes = api.Routes('server life cycle')
@@ -51,11 +52,14 @@ def rebuild(req, server_id):
     image_id = sent['imageRef'].rstrip('/').split('/')[-1]
     if not common.is_uuid(image_id):
         raise errors.BadRequest('Invalid imageRef provided.')
-    if req.target['image_ref'] is None:
-        raise errors.BadRequest('A server that boots from a volume cannot be rebuilt with an image here.')
+    volume_backed = req.target['image_ref'] is None
     image = birth.image(req.app.clients, image_id, req.ctx)
-    birth.check_fits(req.target['flavor'], image)
-    changes = {'image_ref': image_id, 'image': image}
+    if volume_backed:
+        changes = {}
+        _check_root(req, server_id, image)
+    else:
+        birth.check_fits(req.target['flavor'], image)
+        changes = {'image_ref': image_id, 'image': image}
     if 'hostname' in sent:
         check_hostname(req, sent['hostname'])
     for field, column in (('description', 'description'), ('OS-DCF:diskConfig', 'disk_config'), ('hostname', 'hostname')):
@@ -80,6 +84,8 @@ def rebuild(req, server_id):
             more.update(_key(connection, sent['key_name'], row['user_id']))
         stopped = row['vm_state'] == states.STOPPED
         store.save_spec(connection, server_id, {**store.spec(connection, server_id), **more})
+        if volume_backed and req.at_least(2, 93):
+            return rebuild_saga.begin(connection, row, req.ctx, image, changes)
         guests.change(connection, req.app.bus, server_id, row['host'], desired='stopped' if stopped else 'running',
                       operation='rebuild', args={'preserve_ephemeral': sent.get('preserve_ephemeral') in common.TRUE},
                       request_id=req.ctx.request_id, rescue=None)
@@ -96,6 +102,20 @@ def rebuild(req, server_id):
     answer = servers.json(servers.one(req, row, text, user_data=False))
     answer.status = 202
     return answer
+
+
+def _check_root(req, server_id, image):
+    """``BadRequest`` where the volume that a server boots from cannot be made anew from an image."""
+    with req.db.read() as connection:
+        was = (store.spec(connection, server_id).get('hardware') or {}).get('image_id')
+    if not req.at_least(2, 93) and was != image['id']:
+        raise errors.BadRequest('Unable to rebuild with a different image for a volume-backed server.')
+    root = next(entry for entry in req.target['volumes'] if volumes.is_root(entry))
+    if image['min_disk'] > root['size']:
+        raise errors.BadRequest(f'Volume is smaller than the minimum size specified in image metadata: it has {root["size"]} GiB, '
+                                f'and the image needs {image["min_disk"]} GiB.')
+    if image['min_ram'] > req.target['flavor']['ram']:
+        raise errors.BadRequest("Flavor's memory is too small for requested image.")
 
 
 def _key(connection, name, user_id):
@@ -246,8 +266,26 @@ def create_image(req, server_id):
     sent = req.body['createImage']
     common.check(req, req.target, 'snapshot')
     metadata = check_metadata(req, sent.get('metadata') or {})
+    if req.target['image_ref'] is None:
+        return _volume_image(req, server_id, common.text(sent['name'], 'name'), metadata)
     image_id = _image(req, req.target, common.text(sent['name'], 'name'), 'snapshot', metadata)
     _start_image(req, server_id, 'snapshot', 'image_snapshot', {'image_id': image_id}, 'createImage')
+    return _answer(req, image_id)
+
+
+def _volume_image(req, server_id, name, metadata):
+    """An image of a server that boots from a volume holds no data: it names snapshots of all its volumes."""
+    def check(connection, row):
+        return store.spec(connection, server_id).get('hardware') or {}
+    hardware = started(req, server_id, 'snapshot', check, named='createImage', event='compute_createImage')
+    problem = None
+    try:
+        image_id = volume_image.make(req.app.clients, req.ctx, req.target, hardware, name, metadata)
+    except errors.Error as error:
+        problem = error.message
+        raise
+    finally:
+        req.db.transact(record.finish, server_id, problem, req.target['host'])
     return _answer(req, image_id)
 
 
@@ -258,7 +296,8 @@ def _start_image(req, server_id, action, task, data, named, made=snapshot.SNAPSH
     try:
         started(req, server_id, action, write, named=named, event='compute_' + named)
     except errors.Error:
-        req.app.clients.image.delete('/v2/images/' + data['image_id'], context=req.ctx)
+        if data['image_id'] is not None:
+            req.app.clients.image.delete('/v2/images/' + data['image_id'], context=req.ctx)
         raise
 
 
@@ -271,6 +310,8 @@ def _start_image(req, server_id, action, task, data, named, made=snapshot.SNAPSH
 def create_backup(req, server_id):
     sent = req.body['createBackup']
     common.check(req, req.target, 'backup')
+    if req.target['image_ref'] is None:
+        raise errors.BadRequest('It is not supported to backup volume backed instance.')
     metadata = check_metadata(req, sent.get('metadata') or {})
     image_id = _image(req, req.target, common.text(sent['name'], 'name'), 'backup', {**metadata,
                                                                                      'backup_type': sent['backup_type']})
@@ -287,7 +328,9 @@ def shelve(req, server_id):
     common.check(req, req.target, 'shelve')
     with req.db.read() as connection:
         guest = guests.get(connection, server_id, req.target['host'])
-    image_id = _image(req, req.target, f'{req.target["name"]}-shelved'[:255], 'snapshot', {})
+    image_id = None
+    if req.target['image_ref'] is not None:
+        image_id = _image(req, req.target, f'{req.target["name"]}-shelved'[:255], 'snapshot', {})
     _start_image(req, server_id, 'shelve', 'shelving', {
         'image_id': image_id, 'was': guest['desired'] if guest else 'running'}, 'shelve', snapshot.SHELVE)
 
@@ -343,8 +386,9 @@ def rescue(req, server_id):
         if not common.is_uuid(image_id):
             raise errors.BadRequest('Invalid rescue_image_ref provided.')
         image = birth.image(req.app.clients, image_id, req.ctx)
-    if image is None:
-        raise errors.BadRequest('Cannot rescue a volume-backed instance without a rescue image.')
+    if req.target['image_ref'] is None and (image is None or not req.at_least(2, 87)):
+        raise errors.BadRequest('Cannot rescue a volume-backed instance' + (
+            ' without a rescue image.' if req.at_least(2, 87) else ' before microversion 2.87.'))
     apply(req, server_id, 'rescue', 'rescuing', desired='running', event='compute_rescue_instance', rescue=image)
     return {'adminPass': sent.get('adminPass') or password()}
 

@@ -212,6 +212,10 @@ class Driver(abc.ABC):
         """The guest will not boot from the rescue image again: its disk may go."""
         return None
 
+    def extend_volume(self, instance, volume_id, size):
+        """Let a running guest see that a volume has ``size`` GiB now."""
+        raise Fault('not-supported', 'This hypervisor cannot grow a disk of a running guest.', final=True)
+
     def nmi(self, instance):
         """Send the guest a non-maskable interrupt, which makes it write a crash dump."""
         raise Fault('not-supported', 'This hypervisor cannot interrupt a guest.', final=True)

@@ -156,6 +156,9 @@ class FakeDriver(base.Driver):
     def set_password(self, instance, user, password):
         return {}
 
+    def extend_volume(self, instance, volume_id, size):
+        return {}
+
     # Questions
 
     def console_output(self, uuid, length):

@@ -2,7 +2,8 @@
 from kodiak.common import saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, placement, ports, record, scheduler, states, store
-from kodiak.compute.sagas import common, wiring
+from kodiak.compute.sagas import common, volumes, wiring
+from kodiak.compute.volumes import made_for
 
 
 def schedule(work):
@@ -16,8 +17,8 @@ def schedule(work):
         host, zone = scheduler.place(connection, work.app.conf, row, spec, excluded=work.data.get('excluded', ()))
         plugs = spec.get('networks') not in (None, 'none', [])
         store.save(connection, row, host=host['host'], node=host['node'], zone=zone, launched_on=host['host'],
-                   task_state='networking' if plugs else 'spawning')
-        if not plugs:
+                   task_state='networking' if plugs else 'block_device_mapping' if row['volumes'] else 'spawning')
+        if not plugs and not row['volumes']:
             # Nothing stands between the claim and the guest.
             guests.create(connection, common.bus(work), row['uuid'], host['host'], row['flavor'])
         return {'host': host['host'], 'zone': zone}
@@ -42,7 +43,8 @@ def network(work):
     if requests in (None, 'none', []):
         return
     entries = ports.allocate(work.app.clients.network, row, requests, row['host'], row['zone'], spec.get('group_ids') or ())
-    common.later(work, lambda connection, row: store.save(connection, row, networks=entries, task_state='networking'))
+    task = 'block_device_mapping' if work.name == WITH_VOLUMES.name else 'networking'
+    common.later(work, lambda connection, row: store.save(connection, row, networks=entries, task_state=task))
 
 
 def unnetwork(work):
@@ -54,6 +56,18 @@ def unnetwork(work):
         return
     ports.release(work.app.clients.network, row, [request['port'] for request in requests if request.get('port')])
     common.later(work, lambda connection, row: store.save(connection, row, networks=[]))
+
+
+def volumes_made(work):
+    """Wait for the volumes that are made for the server, and have them all offered to the host."""
+    volumes.made(work)
+    volumes.bring(work, common.row_of(work)['host'])
+    common.later(work, common.named('networking'))
+
+
+def volumes_left(work):
+    """Let go of the volumes; those that were made are used for the next try."""
+    volumes.drop(work)
 
 
 def wire(work):
@@ -106,14 +120,23 @@ def failed(work, error):
             return
         if not final and len(tried) < work.app.conf.compute.boot_attempts:
             store.save(connection, row, task_state='scheduling')
-            saga.start(connection, SAGA, row['uuid'], {'excluded': tried}, work.context)
+            saga.start(connection, kind_for(row), row['uuid'], {**work.data, 'excluded': tried, 'host': None}, work.context)
             return
         message = error.message
         if tried and error.kind == 'NoValidHost':
             message = f'Tried {", ".join(tried)}, which failed. {message}'
-        store.fail(connection, row, message, code=500)
+        store.fail(connection, row, message, code=500, volumes=[])
         record.finish(connection, row['uuid'], error=message)
+        if doomed:
+            saga.start(connection, volumes.FORGET, row['uuid'], {'volumes': doomed}, work.context)
+    doomed = _doomed(work)
     common.alter(work, write)
+
+
+def _doomed(work):
+    with work.db.read() as connection:
+        row = store.get(connection, work.resource_id)
+    return made_for(volumes.block(work), row) if row is not None and row['volumes'] else []
 
 
 SAGA = Saga('boot', [
@@ -122,3 +145,17 @@ SAGA = Saga('boot', [
     Step('wire', wire),
     Step('spawn', spawn, unspawn),
 ], on_failure=failed, deadline=600)
+
+#: For servers with volumes, made for them or not.
+WITH_VOLUMES = Saga('boot_with_volumes', [
+    Step('schedule', schedule, unschedule),
+    Step('network', network, unnetwork),
+    Step('volumes', volumes_made, volumes_left),
+    Step('wire', wire),
+    Step('spawn', spawn, unspawn),
+], on_failure=failed, deadline=1700)
+
+
+def kind_for(row):
+    """The saga that boots a server."""
+    return WITH_VOLUMES if row['volumes'] else SAGA

@@ -53,6 +53,11 @@ def later(work, function):
     work.in_commit(write)
 
 
+def named(task_state):
+    """``function(connection, locked row)`` that says what is being done to the server."""
+    return lambda connection, row: store.save(connection, row, task_state=task_state)
+
+
 def finished(work, vm_state=None, error=None, **changes):
     """End what is being done to the server in the transaction that records the step."""
     def write(connection, row):

@@ -3,7 +3,7 @@ from kodiak.common import saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, moves, placement, ports, record, states, store
 from kodiak.compute.models import console_tokens
-from kodiak.compute.sagas import common
+from kodiak.compute.sagas import common, volumes
 
 
 def begin(connection, uuid, context, action=None):
@@ -37,6 +37,12 @@ def network(work):
     ports.release(work.app.clients.network, row, given)
 
 
+def detach(work):
+    """End the attachments of its volumes, and delete those that go with it."""
+    volumes.drop(work)
+    volumes.remove(work)
+
+
 def image(work):
     """Delete the image that a shelved server would have come back from."""
     with work.db.read() as connection:
@@ -67,8 +73,9 @@ def failed(work, error):
     common.alter(work, write)
 
 
-SAGA = Saga('delete', [Step('guest', guest), Step('network', network), Step('image', image), Step('end', end)], on_failure=failed,
-            deadline=600)
+SAGA = Saga('delete', [
+    Step('guest', guest), Step('network', network), Step('volumes', detach), Step('image', image), Step('end', end)],
+    on_failure=failed, deadline=600)
 
 
 def soften(connection, bus, row, context):

@@ -8,7 +8,7 @@ import secrets
 from kodiak.common import saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import guests, moves, placement, record, scheduler, states, store
-from kodiak.compute.sagas import common, wiring
+from kodiak.compute.sagas import common, volumes, wiring
 from kodiak.compute.sagas.boot import forget_password
 
 
@@ -142,6 +142,20 @@ def wire(work):
         wiring.wire(work)
 
 
+def connect(work):
+    """Have the volumes offered to the other host as well; the guest on the first is off."""
+    move = _move(work)
+    if not _same(move):
+        volumes.bring(work, move['dest'], keep=[move['source']])
+
+
+def disconnect(work):
+    """Take them from there."""
+    move = _move(work)
+    if move['dest'] and not _same(move):
+        volumes.drop(work, move['dest'])
+
+
 def arrive(work):
     """Have the guest built on the other host from the disks of the first."""
     move, uuid = _move(work), work.resource_id
@@ -182,7 +196,7 @@ def failed(work, error):
 
 MOVE = Saga('move', [
     Step('claim', claim, unclaim), Step('leave', leave, unleave), Step('bind', bind, unbind), Step('wire', wire),
-    Step('arrive', arrive, unarrive), Step('done', done)], on_failure=failed, deadline=1700)
+    Step('volumes', connect, disconnect), Step('arrive', arrive, unarrive), Step('done', done)], on_failure=failed, deadline=1700)
 
 
 def begin(connection, row, context, kind, flavor=None, forced=None, **changes):
@@ -205,6 +219,7 @@ def confirm(work):
         common.read_outcome(work, work.resource_id, move['dest'], number)
     else:
         common.vanish(work, work.resource_id, move['source'])
+        volumes.drop(work, move['source'])
 
 
 def confirmed(work):
@@ -228,7 +243,8 @@ def revert_leave(work):
     """On the same host: the old disks again. Else: have the guest vanish from where it went."""
     move, uuid = _move(work), work.resource_id
     if not _same(move):
-        return common.vanish(work, uuid, move['dest'])
+        common.vanish(work, uuid, move['dest'])
+        return volumes.bring(work, move['source'])
     number = common.operate(work, uuid, move['dest'], 'resize_revert', flavor=move['old_flavor'], desired=_wanted(move))
     common.await_guest(work, uuid, move['dest'], f'{move["dest"]} to put the old disks back', number=number)
     common.await_guest(work, uuid, move['dest'], f'{move["dest"]} to start the guest')
@@ -290,6 +306,19 @@ def evacuate_claim(work):
     common.alter(work, choose)
 
 
+def evacuate_connect(work):
+    """Take the volumes from the dead host, in case that it lives, and have them offered to the other."""
+    volumes.bring(work, _move(work)['dest'])
+
+
+def evacuate_disconnect(work):
+    """Give them back, and let the guest run where it was."""
+    move = _move(work)
+    volumes.bring(work, move['source'])
+    work.db.transact(guests.refresh, common.bus(work), work.resource_id, move['source'])
+    common.wish(work, work.resource_id, move['source'], _wanted(move))
+
+
 def evacuate_arrive(work):
     """Build the guest there. Should the host not be dead after all, its own guest is to stop."""
     move, uuid = _move(work), work.resource_id
@@ -302,10 +331,9 @@ def evacuate_arrive(work):
 
 
 def evacuate_unarrive(work):
-    """Have it vanish from there, and wished for where it was."""
+    """Have it vanish from there."""
     move = _move(work)
     if move['dest']:
-        common.wish(work, work.resource_id, move['source'], _wanted(move))
         common.vanish(work, work.resource_id, move['dest'])
 
 
@@ -327,5 +355,6 @@ def evacuated(work):
 
 EVACUATE = Saga('evacuate', [
     Step('claim', evacuate_claim, unclaim), Step('bind', bind, unbind), Step('wire', wire),
-    Step('arrive', evacuate_arrive, evacuate_unarrive), Step('evacuated', evacuated)],
+    Step('volumes', evacuate_connect, evacuate_disconnect), Step('arrive', evacuate_arrive, evacuate_unarrive),
+    Step('evacuated', evacuated)],
     on_failure=lost, deadline=1700)

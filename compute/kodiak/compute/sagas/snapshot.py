@@ -2,7 +2,7 @@
 from kodiak.common import errors, saga
 from kodiak.common.saga import Saga, Step
 from kodiak.compute import birth, guests, placement, record, scheduler, states, store
-from kodiak.compute.sagas import common, wiring
+from kodiak.compute.sagas import common, volumes, wiring
 
 # The image was asked for by the request, with its owner's token; from here on compute answers for it.
 
@@ -12,6 +12,8 @@ def image(work):
 
 def unimage(work):
     """Delete an image that got no data."""
+    if work.data['image_id'] is None:
+        return
     try:
         found = work.app.clients.image.get('/v2/images/' + work.data['image_id'])
     except errors.NotFound:
@@ -21,8 +23,10 @@ def unimage(work):
 
 
 def upload(work):
-    """Have the agent upload the disk."""
+    """Have the agent upload the disk; what a server that boots from a volume has is kept by its volumes."""
     row = common.row_of(work)
+    if work.data['image_id'] is None:
+        return
     number = common.operate(work, row['uuid'], row['host'], 'snapshot', {'image_id': work.data['image_id']})
     common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to upload the image', number=number)
     common.read_outcome(work, row['uuid'], row['host'], number)
@@ -106,6 +110,11 @@ def offload(work):
     common.vanish(work, work.resource_id)
 
 
+def reserve(work):
+    """Take the volumes off the host, and keep them reserved for the server."""
+    volumes.bring(work, '')
+
+
 def unbind(work):
     """Take the ports off the host."""
     return wiring.bind(work, '')
@@ -121,7 +130,8 @@ def offloaded(work):
 
 
 # There is no way back once the guest is gone: the task stays, and past its deadline it is begun again.
-OFFLOAD = Saga('offload', [Step('offload', offload), Step('unbind', unbind), Step('offloaded', offloaded)], deadline=500)
+OFFLOAD = Saga('offload', [
+    Step('offload', offload), Step('volumes', reserve), Step('unbind', unbind), Step('offloaded', offloaded)], deadline=500)
 
 
 # Unshelving
@@ -130,7 +140,9 @@ def schedule(work):
     """Choose a host, and take the shelved image for the server's."""
     with work.db.read() as connection:
         spec = store.spec(connection, work.resource_id)
-    found = birth.described(work.app.clients.image.get('/v2/images/' + spec['shelved_image']))
+    found = None
+    if spec.get('shelved_image'):
+        found = birth.described(work.app.clients.image.get('/v2/images/' + spec['shelved_image']))
 
     def choose(connection, row):
         if row is None or row['deleted']:
@@ -141,7 +153,7 @@ def schedule(work):
         forced = {**own, 'forced_host': work.data.get('forced'), 'forced_node': None}
         host, zone = scheduler.place(connection, work.app.conf, row, forced)
         store.save_spec(connection, row['uuid'], {**own, 'own_image': own.get('own_image') or row['image']})
-        store.save(connection, row, host=host['host'], node=host['node'], zone=zone, image=found)
+        store.save(connection, row, host=host['host'], node=host['node'], zone=zone, image=found or row['image'])
     common.alter(work, choose)
 
 
@@ -162,6 +174,16 @@ def bind(work):
     return wiring.bind(work, common.row_of(work)['host'])
 
 
+def connect(work):
+    """Have the volumes offered to the host."""
+    volumes.bring(work, common.row_of(work)['host'])
+
+
+def disconnect(work):
+    """Only keep them reserved again."""
+    volumes.bring(work, '')
+
+
 def spawn(work):
     """Build and start the guest."""
     row = common.row_of(work)
@@ -179,7 +201,8 @@ def active(work):
     def write(connection, row):
         own = store.spec(connection, row['uuid'])
         store.save_spec(connection, row['uuid'], {**own, 'own_image': None, 'shelved_image': None})
-        saga.start(connection, FORGET, own['shelved_image'], {}, work.context)
+        if own.get('shelved_image'):
+            saga.start(connection, FORGET, own['shelved_image'], {}, work.context)
         store.save(connection, row, vm_state=states.ACTIVE, task_state=None, image=own.get('own_image') or row['image'],
                    power_state=states.RUNNING, launched_at=store.now())
         record.finish(connection, row['uuid'], host=row['host'])
@@ -188,7 +211,7 @@ def active(work):
 
 UNSHELVE = Saga('unshelve', [
     Step('schedule', schedule, unschedule), Step('bind', bind, unbind), Step('wire', lambda work: wiring.wire(work) and None),
-    Step('spawn', spawn, unspawn), Step('active', active)], on_failure=failed, deadline=1700)
+    Step('volumes', connect, disconnect), Step('spawn', spawn, unspawn), Step('active', active)], on_failure=failed, deadline=1700)
 
 
 def forget(work):

@@ -1,9 +1,12 @@
 """Compute in one process: its API, a conductor, an agent with the fake driver, and doubles of image and network."""
 import dataclasses
 import functools
+import importlib.util
 import ipaddress
 import os
+import pathlib
 import re
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -25,6 +28,17 @@ from kodiak.compute.drivers.fake import FakeDriver
 from kodiak.compute.sagas import ALL
 
 SERVER = os.environ.get('KODIAK_TEST_DATABASE')
+
+
+def _load(name):
+    found = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(name + '.py'))
+    module = importlib.util.module_from_spec(found)
+    sys.modules['servers_' + name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+_load('world')
 
 
 @functools.cache
@@ -187,6 +201,10 @@ class Network(Service):
         return 201, {'port': port}
 
 
+class Volumes(_load('block').Block, Service):
+    """Block storage."""
+
+
 class Cloud:
     """What the tests hold on to."""
 
@@ -198,9 +216,9 @@ class Cloud:
             group, _, option = name.partition('__')
             self.conf.set_override(option, value, group)
         self.db = database(int(tmp_path.name))
-        self.image, self.network = Image(), Network()
+        self.image, self.network, self.block = Image(), Network(), Volumes()
         clients = client.Clients(self.conf)
-        for kind, app in (('image', self.image), ('network', self.network)):
+        for kind, app in (('image', self.image), ('network', self.network), ('block-storage', self.block)):
             clients.mount(kind, app, token='service')
         self.identity = testing.Identity()
         self.app = Runtime(name='compute', conf=self.conf, db=self.db, policy=policy.Enforcer(self.conf), bus=rpc.Bus.in_memory(),
