@@ -35,6 +35,7 @@ delete_volume        volume_id; nothing there counts as deleted
 extend_volume        volume_id, size, attached (true: it is exported now), encryption
 revert_volume        volume_id, snapshot_id, size
 retype_volume        volume_id, size, old_encryption, new_encryption: rewrites a detached volume in place
+reimage_volume       volume_id, size, image_id, image, encryption: writes an image over a volume that may be attached
 create_snapshot      snapshot_id, volume_id, size
 create_snapshots     snapshots: [{snapshot_id, volume_id, size}], all at one moment (a group snapshot)
 delete_snapshot      snapshot_id, volume_id; nothing there counts as deleted
@@ -43,7 +44,7 @@ copy_to_image        volume_id, image_id, disk_format, container_format, encrypt
 create_backup        backup_id, volume_id, size, snapshot_id (or null: the volume; where it is attached the agent works from
                      a short-lived snapshot of it), container (or null), parent (a record, or null for a full one), encryption
                      (the volume's; data is kept as it lies on the back end); result {record}
-delete_backup        backup_id, record; nothing there counts as deleted
+delete_backup        backup_id, record; nothing there counts as deleted. Its back end is "": any agent with the driver does it
 restore_backup       backup_id, volume_id, size, records: [full one, ..., the one asked for]
 manage_volume        volume_id, reference ({"source-name": ...}); result {size: GiB, rounded up}
 unmanage_volume      volume_id: leaves the data, under a name that can be managed again

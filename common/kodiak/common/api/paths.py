@@ -11,16 +11,22 @@ class ProjectPaths:
     """Takes the project id out of paths that begin with one; a path that ends in a slash names nothing.
 
     The id, with its slash, stands in ``environ['kodiak.project_path']`` for links.
+
+    :param acting: a role whose bearers, the other services, may name any project: they act for it.
     """
 
-    def __init__(self, application):
+    def __init__(self, application, acting=None):
         self.application = application
+        self.acting = acting
 
     def __call__(self, environ, start_response):
         found = PROJECT.match(environ.get('PATH_INFO', ''))
         if found is not None:
-            if environ.get('HTTP_X_PROJECT_ID') and environ['HTTP_X_PROJECT_ID'].replace('-', '') != found[1].replace('-', ''):
-                return self._refuse(start_response, errors.BadRequest('Malformed request url'))
+            own = environ.get('HTTP_X_PROJECT_ID')
+            if own and own.replace('-', '') != found[1].replace('-', ''):
+                if self.acting is None or self.acting not in environ.get('HTTP_X_ROLES', '').split(','):
+                    return self._refuse(start_response, errors.BadRequest('Malformed request url'))
+                environ['HTTP_X_PROJECT_ID'] = found[1]
             environ['PATH_INFO'] = environ['PATH_INFO'][found.end():]
             environ['kodiak.project_path'] = found[0]
         if environ.get('PATH_INFO', '').endswith('/') and environ['PATH_INFO'] != '/':

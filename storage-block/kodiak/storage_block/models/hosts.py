@@ -34,6 +34,8 @@ work = sa.Table(
     sa.Column('kind', sa.String(32), nullable=False),
     sa.Column('resource_id', UUID, nullable=False, index=True),
     sa.Column('args', db.JSON, nullable=False),
+    sa.Column('nudges', UUID, nullable=False),                           # the resource whose saga waits for it
+    sa.Column('uses', UUID, index=True),                                 # a volume or snapshot that it reads
     sa.Column('state', sa.String(16), nullable=False),
     sa.Column('percent', sa.Integer, nullable=False),
     sa.Column('result', db.JSON),
@@ -46,6 +48,6 @@ work = sa.Table(
 keys = sa.Table(
     'encryption_keys', metadata,
     sa.Column('id', UUID, primary_key=True),
-    sa.Column('project_id', sa.String(64), nullable=False),
+    sa.Column('owner_id', UUID, nullable=False, index=True),             # the volume or backup that it opens
     sa.Column('wrapped', sa.Text, nullable=False),
     sa.Column('created_at', db.Moment, nullable=False))

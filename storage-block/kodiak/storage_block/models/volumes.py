@@ -14,6 +14,7 @@ volumes = sa.Table(
     sa.Column('name', sa.String(255)),
     sa.Column('description', sa.String(255)),
     sa.Column('size', sa.Integer, nullable=False),                       # GiB
+    sa.Column('claimed', sa.Integer, nullable=False),                    # what it will have, for quotas and room
     sa.Column('status', sa.String(32), nullable=False),
     sa.Column('previous_status', sa.String(32)),                         # goes back to it after a backup, an upload
     sa.Column('deadline', db.Moment, index=True),
@@ -21,6 +22,7 @@ volumes = sa.Table(
     sa.Column('availability_zone', sa.String(255)),
     sa.Column('volume_type_id', UUID, index=True),
     sa.Column('backend', sa.String(255), index=True),                    # <host>@<backend>; NULL until it is scheduled
+    sa.Column('target', sa.String(255)),                                 # the back end that it is moving to
     sa.Column('bootable', sa.Boolean, nullable=False),
     sa.Column('readonly', sa.Boolean),
     sa.Column('multiattach', sa.Boolean, nullable=False),

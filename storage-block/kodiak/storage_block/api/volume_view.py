@@ -1,0 +1,91 @@
+"""How volumes are shown, and how they are listed."""
+import sqlalchemy as sa
+
+from kodiak.common.api import Listing
+from kodiak.storage_block import work
+from kodiak.storage_block.models import volume_types, volumes
+
+from . import common
+
+v = volumes.c
+FILTERS = {
+    'name': v.name, 'display_name': v.name, 'status': v.status, 'bootable': v.bootable, 'migration_status': v.migration_status,
+    'availability_zone': v.availability_zone, 'group_id': v.group_id, 'size': v.size, 'id': v.id, 'user_id': v.user_id,
+    'multiattach': v.multiattach, 'encrypted': v.encrypted, 'snapshot_id': v.snapshot_id, 'source_volid': v.source_volid,
+    'volume_type_id': v.volume_type_id, 'consumes_quota': v.consumes_quota,
+    'volume_type': lambda names: v.volume_type_id.in_(sa.select(volume_types.c.id).where(
+        volume_types.c.name.in_(names) | volume_types.c.id.in_(names))),
+    'host': lambda names: v.backend.in_([name.partition('#')[0] for name in names]),
+    'metadata': common.json_filter(v.metadata), 'glance_metadata': common.json_filter(v.image_metadata),
+    'name~': common.text_filter(v.name), 'status~': common.text_filter(v.status),
+    'availability_zone~': common.text_filter(v.availability_zone), 'created_at': common.time_filter(v.created_at),
+    'updated_at': common.time_filter(v.updated_at),
+}
+LISTING = Listing(v.id, {
+    'created_at': v.created_at, 'name': v.name, 'display_name': v.name, 'status': v.status, 'size': v.size, 'id': v.id,
+    'bootable': v.bootable, 'availability_zone': v.availability_zone, 'host': v.backend, 'updated_at': v.updated_at,
+    'user_id': v.user_id, 'project_id': v.project_id, 'volume_type_id': v.volume_type_id, 'description': v.description,
+}, [('created_at', 'desc')], FILTERS)
+#: What a list needs: the columns that are shown, with the name of the type.
+SHOWN = ('id', 'project_id', 'user_id', 'name', 'description', 'size', 'status', 'migration_status', 'availability_zone',
+         'volume_type_id', 'backend', 'bootable', 'multiattach', 'encrypted', 'snapshot_id', 'source_volid', 'group_id',
+         'consumes_quota', 'metadata', 'admin_metadata', 'image_metadata', 'attached', 'created_at', 'updated_at')
+SELECT = sa.select(*(volumes.c[name] for name in SHOWN), volume_types.c.name.label('type_name')).outerjoin(
+    volume_types, volume_types.c.id == v.volume_type_id)
+BRIEF = sa.select(v.id, v.name)
+ONE = SELECT.where(v.id == sa.bindparam('row_id'))
+
+
+def get(connection, volume_id):
+    """The row of a volume with the name of its type, or None."""
+    return connection.execute(ONE, {'row_id': volume_id}).first()
+
+
+def renderer(req, made=False):
+    """``function(row) -> a volume as it is shown``, for this caller and microversion.
+
+    :param made: as the answer to its making shows it, without what only an existing one has.
+    """
+    links = common.linker(req, 'volumes')
+    version, admin = req.version, req.ctx.is_admin
+    group, provider, shared = version >= (3, 13), version >= (3, 21), version >= (3, 48)
+    cluster, type_id, quota = version >= (3, 61), version >= (3, 63), version >= (3, 65)
+    targets = None if version >= (3, 69) else False
+
+    def render(row):
+        metadata = row.metadata
+        if row.admin_metadata and not made:
+            metadata = {**row.admin_metadata, **metadata}
+        found = {
+            'id': row.id, 'status': row.status, 'size': row.size, 'availability_zone': row.availability_zone,
+            'created_at': row.created_at, 'updated_at': row.updated_at, 'name': row.name, 'description': row.description,
+            'volume_type': row.type_name, 'snapshot_id': row.snapshot_id, 'source_volid': row.source_volid,
+            'metadata': metadata, 'user_id': row.user_id, 'bootable': 'true' if row.bootable else 'false',
+            'encrypted': row.encrypted, 'replication_status': None, 'consistencygroup_id': None,
+            'multiattach': row.multiattach, 'attachments': row.attached, 'links': links(row.id),
+            'migration_status': row.migration_status if admin else None}
+        if not made:
+            found['os-vol-tenant-attr:tenant_id'] = row.project_id
+            if row.image_metadata:
+                found['volume_image_metadata'] = row.image_metadata
+            if admin:
+                found['os-vol-host-attr:host'] = work.shown(row.backend)
+                found['os-vol-mig-status-attr:migstat'] = row.migration_status
+                found['os-vol-mig-status-attr:name_id'] = None
+            elif row.attached:
+                found['attachments'] = [{**one, 'host_name': None} for one in row.attached]
+        if group:
+            found['group_id'] = row.group_id
+        if provider and admin:
+            found['provider_id'] = None
+        if shared:
+            found['shared_targets'] = targets
+            found['service_uuid'] = None
+        if cluster and admin:
+            found['cluster_name'] = None
+        if type_id:
+            found['volume_type_id'] = row.volume_type_id
+        if quota:
+            found['consumes_quota'] = row.consumes_quota
+        return found
+    return render
