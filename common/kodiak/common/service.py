@@ -67,7 +67,7 @@ def _spare_memory():
             libc.mallopt(parameter, value)
 
 
-def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, conductor=None):
+def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, conductor=None, database=True, adjust=None):
     """Serve an API until SIGTERM; does not return.
 
     :param name: the service (``image``).
@@ -76,8 +76,13 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, con
     :param opts: the service's options, see :func:`kodiak.common.config.load`; ``defaults`` likewise.
     :param conductor: ``(module, topic)`` of the service's conductor, whose ``build`` is run in the API process where
         ``[api] conductor`` says so.
+    :param database: False for a process without one; it beats nowhere.
+    :param adjust: ``adjust(conf)`` is called before anything is read from the configuration: a service with several servers
+        sets ``[api]`` there to what the configuration says for this one.
     """
-    app = _prepare(name, binary or f'kodiak-{name}-api', opts, defaults, argv, True)
+    app = _prepare(name, binary or f'kodiak-{name}-api', opts, defaults, argv, database)
+    if adjust is not None:
+        adjust(app.conf)
     folder = os.path.join(app.conf.run_path, app.binary + '.metrics')
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
@@ -92,6 +97,8 @@ def attached_to_api(app, conductor=None):
 
     :param conductor: see :func:`run_api`.
     """
+    if app.db is None:
+        return []
     from kodiak.common import heartbeat, wake
     parts = [wake.Doorbell(app.conf.run_path, app.name, app.db, hear=conductor is not None),
              heartbeat.Heartbeat(app.db, app.host, app.binary, version=app.version, started_at=app.started_at)]

@@ -57,7 +57,11 @@ def build(app):
 
 
 if __name__ == '__main__':
-    if sys.argv.pop(1) == 'api':
+    kind = sys.argv.pop(1)
+    if kind == 'bare':
+        service.run_api('try', load, binary='kodiak-try-bare', database=False,
+                        adjust=lambda conf: conf.set_override('workers', 1, group='api'))
+    elif kind == 'api':
         service.run_api('try', load, conductor=('program', 'try-conductor'))
     else:
         service.run_worker('try', build, topic='try-conductor')
@@ -245,3 +249,12 @@ def test_a_worker_without_its_broker_says_so(world):
     assert (status, json.loads(text)['faults']) == (503, ['The message broker does not answer.'])
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_an_api_without_a_database_serves_under_the_settings_of_its_own(world):
+    process = world.run('bare')
+    assert until(lambda: world.get('/')) == (200, 'debug=False')
+    assert world.beats() == []
+    assert 'kodiak_http_request_seconds_count' in world.get('/metrics')[1]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
