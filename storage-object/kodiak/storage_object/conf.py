@@ -15,6 +15,9 @@ OPTS = {
         cfg.PortOpt('server_port', default=6200, help='Port of the servers of this process.'),
         cfg.IntOpt('server_workers', default=1, min=1, help='Server processes.'),
         cfg.IntOpt('server_threads', default=32, min=2, help='Threads of a server process: requests that it works on at once.'),
+        cfg.StrOpt('server_paste_config', help='The paste.deploy pipeline of the servers; the one installed with them if unset.'),
+        cfg.StrOpt('pipeline', default='main', help='The pipeline of the proxy; "standalone" has users of its own in place of an '
+                                                    'identity service.'),
         cfg.ListOpt('daemons', default=['replicator', 'updater', 'auditor', 'expirer', 'reaper'],
                     help='What looks after the devices within the server; empty where kodiak-object-daemon runs beside it.'),
         cfg.IntOpt('reserve', default=64 << 20, min=0, help='Bytes that a device keeps free: with less it takes no more (507).'),

@@ -1,8 +1,9 @@
-"""The proxy's pipeline over stand-ins of the servers behind it."""
+"""The proxy's pipeline over the servers behind it: a stand-in of them in this process, and themselves in theirs."""
 import importlib.util
 import io
 import pathlib
 import sys
+import time
 import urllib.parse
 
 import pytest
@@ -11,15 +12,36 @@ from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
 from kodiak.storage_object.proxy.rings import Rings
 
-SPEC = importlib.util.spec_from_file_location('storage_object_double', pathlib.Path(__file__).with_name('double.py'))
-double = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = double
-SPEC.loader.exec_module(double)
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location('storage_object_' + name, pathlib.Path(__file__).with_name(name + '.py'))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.fixture
-def servers():
+double, real = _load('double'), _load('real')
+
+
+@pytest.fixture(scope='session')
+def real_servers(tmp_path_factory):
+    """A server process over four devices."""
+    world = real.Servers(tmp_path_factory.mktemp('object'))
+    yield world
+    world.process.stop()
+    log = world.process.log()
+    assert 'Traceback' not in log, log[-4000:]
+
+
+@pytest.fixture(params=['double', 'real'])
+def servers(request):
     """Four devices."""
+    if request.param == 'real':
+        world = request.getfixturevalue('real_servers')
+        world.reset()
+        yield world
+        return
     world = double.Servers()
     yield world
     world.stop()
@@ -28,6 +50,8 @@ def servers():
 @pytest.fixture
 def rings(servers):
     """Rings of three replicas over them."""
+    if isinstance(servers, real.Servers):
+        return servers.proxy_rings()
     return Rings(servers.ring(), servers.ring(), [double.Policy(servers.ring())])
 
 
@@ -59,6 +83,18 @@ class Client:
         answer = Response.from_wsgi(self.application, environ)
         answer.read()
         return answer
+
+
+@pytest.fixture
+def eventually():
+    """Waits until a function returns something true."""
+    def wait(function, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not (found := function()):
+            assert time.monotonic() < deadline, 'it never came true'
+            time.sleep(0.05)
+        return found
+    return wait
 
 
 @pytest.fixture

@@ -227,6 +227,30 @@ class Nodes:
                 yield node
 
 
+class Absences:
+    """Who said that something is not there. A handoff does not know: it counts for nothing where a primary may have it."""
+
+    def __init__(self, ring, part):
+        self._ids = {node['id'] for node in ring.primaries(part)}
+        self._quorum = len(self._ids) // 2 + 1
+        self._missing = set()
+
+    def add(self, node):
+        """A node said so."""
+        if node['id'] in self._ids:
+            self._missing.add(node['id'])
+
+    @property
+    def certain(self):
+        """Whether a majority of the primaries said so."""
+        return len(self._missing) >= self._quorum
+
+    @property
+    def all(self):
+        """Whether every primary said so."""
+        return self._missing == self._ids
+
+
 class Client:
     """Asks servers."""
 

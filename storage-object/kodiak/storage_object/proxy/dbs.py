@@ -63,7 +63,7 @@ class Databases:
         headers = {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-')}
         headers.update((n, v) for n, v in request.headers.items() if n.startswith('X-Backend-'))
         newest = is_true(request.headers.get('X-Newest', ''))
-        found, missing, gone = None, 0, None
+        found, missing, gone = None, backend.Absences(ring, part), None
         replicas = backend.ring_replicas(ring)
         for node in self.client.nodes.usable(ring, part, replicas):
             answer = self.client.ask(node, request.method, part, path, headers, query)
@@ -79,17 +79,17 @@ class Databases:
                     found = (stamp, answer)
                     continue
             elif answer.status in (404, 410):
-                missing += 1
+                missing.add(node)
                 gone = answer if answer.headers.get('X-Account-Status', '').lower() == 'deleted' else gone
             elif answer.status // 100 == 4:
                 answer.close()
                 return answer
             answer.close()
-            if missing >= replicas:
+            if missing.all:
                 break
         if found:
             return found[1]
-        if not missing:
+        if not missing.certain:
             raise Fault(503)
         return gone
 

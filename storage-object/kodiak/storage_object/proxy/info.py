@@ -68,7 +68,7 @@ class Infos:
         path = '/' + account if container is None else f'/{account}/{container}'
         headers = {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-')}
         kind = 'account' if container is None else 'container'
-        missing = 0
+        missing = backend.Absences(ring, part)
         for node in self.client.nodes.usable(ring, part, backend.ring_replicas(ring)):
             answer = self.client.ask(node, 'HEAD', part, path, headers)
             if answer is None:
@@ -76,10 +76,11 @@ class Infos:
             answer.close()
             if answer.status // 100 == 2:
                 return _facts(answer.status, answer.headers, kind)
-            missing += answer.status == 404
-            if missing >= backend.ring_replicas(ring):
+            if answer.status == 404:
+                missing.add(node)
+            if missing.all:
                 break
-        return Info(status=404 if missing else 503, meta={}, sysmeta={}, containers=0, objects=0, bytes=0, read_acl=None,
+        return Info(status=404 if missing.certain else 503, meta={}, sysmeta={}, containers=0, objects=0, bytes=0, read_acl=None,
                     write_acl=None, versions=None, policy=0, sync_key=None, really_exists=False, sharding='unsharded')
 
     def forget(self, account, container=None):

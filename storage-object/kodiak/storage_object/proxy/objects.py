@@ -73,7 +73,7 @@ class Objects:
         nodes = list(self.client.nodes.usable(ring, part, replicas))
         primaries = nodes[:replicas]
         random.shuffle(primaries)
-        missing, found, tomb = 0, None, None
+        missing, found, tomb = backend.Absences(ring, part), None, None
         for node in primaries + nodes[replicas:]:
             if node['id'] in skip:
                 continue
@@ -100,13 +100,13 @@ class Objects:
                 continue
             answer.close()
             if status in {404, 416}:
-                missing += 1
+                missing.add(node)
                 stamp = answer.headers.get('X-Backend-Timestamp')
                 if stamp and stamp != '0' and (tomb is None or stamp > tomb):
                     tomb = stamp
         if found and not (tomb and tomb >= found[0]):
             return found[1]
-        raise Fault(404 if missing else 503)
+        raise Fault(404 if missing.certain or tomb else 503)
 
     def _respond(self, request, answer, ring, part, path, headers):
         out = HeaderDict((n, v) for n, v in answer.headers.items() if n not in INTERNAL)

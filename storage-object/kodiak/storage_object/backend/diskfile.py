@@ -1,0 +1,325 @@
+"""Objects on disk.
+
+The folder of an object is ``objects[-N]/<partition>/<suffix>/<hash>`` of its device: N the storage policy (none for 0), hash the
+32 hexadecimal digits of its name, suffix their last three. In it are files named by the timestamp of a change:
+
+- ``<timestamp>.data``: the body, then its metadata, then the trailer.
+- ``<timestamp>[+<timestamp>].meta``: the metadata that a POST gave in place of the former; after "+" when its Content-Type was
+  given.
+- ``<timestamp>.ts``: the mark that it was deleted.
+
+The newest of ``.data`` and ``.ts`` holds, with the newest ``.meta`` later than it; all others are rubbish. Metadata is a JSON
+object of headers, and ``name``. The trailer are the last 24 bytes, little-endian: magic (8 bytes), length of the body (8), of
+the metadata (4), CRC-32 of the metadata (4). A file is written in ``tmp`` of its device, synced, renamed, its folder synced.
+"""
+import os
+import struct
+import zlib
+
+import orjson
+
+from .devices import make_folders, sync_folder
+
+MAGIC = b'KODIAKo1'
+TRAILER = struct.Struct('<8sQII')
+TAIL = 4096
+EXTENSIONS = ('.data', '.meta', '.ts')
+
+
+class Corrupt(Exception):
+    """A file is not what was written."""
+
+
+class Missing(Exception):
+    """There is no object; ``stamp`` of its deletion, if that is known."""
+
+    def __init__(self, stamp=None):
+        super().__init__(stamp)
+        self.stamp = stamp
+
+
+def folder_of(policy):
+    """Name of the folder of a policy's objects."""
+    return f'objects-{policy}' if policy else 'objects'
+
+
+def trailer(body_size, metadata):
+    """What follows the body: metadata and trailer."""
+    text = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
+    return text + TRAILER.pack(MAGIC, body_size, len(text), zlib.crc32(text))
+
+
+def read_trailer(descriptor, size=None):
+    """``(metadata, body size)`` of an open file; raises :class:`Corrupt`."""
+    size = os.fstat(descriptor).st_size if size is None else size
+    want = min(size, TAIL)
+    return parse_tail(descriptor, os.pread(descriptor, want, size - want), size)
+
+
+def parse_tail(descriptor, tail, size):
+    """As :func:`read_trailer`, with the end of the file read already."""
+    if len(tail) < TRAILER.size:
+        raise Corrupt('it is too short')
+    magic, body_size, length, check = TRAILER.unpack_from(tail, len(tail) - TRAILER.size)
+    if magic != MAGIC or body_size + length + TRAILER.size != size:
+        raise Corrupt('it has no trailer, or one of another file')
+    if length + TRAILER.size <= len(tail):
+        text = tail[len(tail) - TRAILER.size - length:len(tail) - TRAILER.size]
+    else:
+        text = os.pread(descriptor, length, body_size)
+    if zlib.crc32(text) != check:
+        raise Corrupt('its metadata has another checksum')
+    return orjson.loads(text), body_size
+
+
+class Files:
+    """Which of the files in an object's folder hold.
+
+    ``data``, ``gone`` (timestamps or None; at most one is set), ``meta`` and ``typed`` (names of .meta files or None: the newest,
+    and the one with the newest Content-Type), ``rubbish`` (names).
+    """
+
+    __slots__ = ('data', 'gone', 'meta', 'rubbish', 'typed')
+
+    def __init__(self, names):
+        self.data = self.gone = self.meta = self.typed = None
+        self.rubbish = []
+        if len(names) == 1 and names[0].endswith('.data'):
+            self.data = names[0][:-5]
+            return
+        metas = []
+        for name in names:
+            if name.endswith('.data'):
+                if self.data is None or name[:-5] > self.data:
+                    self.data = name[:-5]
+            elif name.endswith('.ts'):
+                if self.gone is None or name[:-3] > self.gone:
+                    self.gone = name[:-3]
+            elif name.endswith('.meta'):
+                metas.append(name)
+        if self.data is not None and self.gone is not None:
+            if self.data > self.gone:
+                self.gone = None
+            else:
+                self.data = None
+        keep = {f'{self.data}.data' if self.data is not None else f'{self.gone}.ts'}
+        if self.data is not None and metas:
+            metas = [name for name in metas if _parts(name)[0] > self.data]
+            if metas:
+                self.meta = max(metas, key=lambda name: (_parts(name)[0], _parts(name)[1]))
+                self.typed = max(metas, key=lambda name: _parts(name)[1])
+                if _parts(self.typed)[1] <= max(_parts(self.meta)[1], self.data):
+                    self.typed = self.meta
+                keep |= {self.meta, self.typed}
+        if self.data is not None or self.gone is not None:
+            self.rubbish = [name for name in names if name not in keep and name.endswith(EXTENSIONS)]
+
+    @property
+    def meta_stamp(self):
+        """Timestamp of the newest metadata, or None."""
+        return _parts(self.meta)[0] if self.meta else None
+
+    @property
+    def typed_stamp(self):
+        """Timestamp of the Content-Type, where a POST gave it; or ''."""
+        return _parts(self.typed)[1] if self.typed else ''
+
+
+def _parts(name):
+    stamp, _, typed = name[:-5].partition('+')
+    return stamp, typed
+
+
+def files_in(folder):
+    """The :class:`Files` of a folder; None if there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Files(names) if names else None
+
+
+def newest(folder):
+    """Timestamps ``(of the data, of the deletion, of the metadata)``; None where there is none."""
+    files = files_in(folder)
+    return (files.data, files.gone, files.meta_stamp) if files else (None, None, None)
+
+
+def replaced(name):
+    """Whether a POST replaces a header of the data file."""
+    return not (name.startswith('X-Object-Sysmeta-') or name in ('Content-Type', 'X-Static-Large-Object', 'Etag', 'name'))
+
+
+class Object:
+    """An object that is open for reading.
+
+    ``metadata`` (headers), ``size``, ``etag``, ``stamp`` (of its last change), ``data_stamp``, ``small`` (the body, where it came
+    with the metadata), ``descriptor``.
+    """
+
+    __slots__ = ('data_stamp', 'descriptor', 'etag', 'metadata', 'name', 'size', 'small', 'stamp', 'typed_stamp')
+
+    def __init__(self, folder):
+        for attempt in range(3):
+            files = files_in(folder)
+            if files is None or files.data is None:
+                raise Missing(files.gone if files else None)
+            try:
+                self._open(folder, files)
+                return
+            except FileNotFoundError:
+                if attempt == 2:
+                    raise Missing() from None       # replaced each time between the look and the opening
+
+    def _open(self, folder, files):
+        self.data_stamp = self.stamp = files.data
+        self.typed_stamp = files.typed_stamp
+        self.descriptor = os.open(f'{folder}/{files.data}.data', os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(self.descriptor).st_size
+            want = min(size, TAIL * 2)
+            tail = os.pread(self.descriptor, want, size - want)
+            self.metadata, self.size = parse_tail(self.descriptor, tail, size)
+            self.small = tail[:self.size] if want == size else None
+            self.etag, self.name = self.metadata.pop('Etag', ''), self.metadata.pop('name', '')
+            if files.meta:
+                self.stamp = files.meta_stamp
+                later = self._meta(folder, files.meta)
+                kept = {name: value for name, value in self.metadata.items() if not replaced(name)}
+                typed = later if files.typed == files.meta else self._meta(folder, files.typed)
+                if files.typed_stamp > files.data and 'Content-Type' in typed:
+                    kept['Content-Type'] = typed['Content-Type']
+                later.pop('Content-Type', None)
+                self.metadata = {**kept, **later}
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _meta(folder, name):
+        with open(f'{folder}/{name}', 'rb') as file:
+            metadata, _ = read_trailer(file.fileno())
+        metadata.pop('name', None)
+        return metadata
+
+    def close(self):
+        """Let go of it."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def take(self):
+        """Its descriptor, which the caller closes."""
+        descriptor, self.descriptor = self.descriptor, None
+        return descriptor
+
+
+class Writer:
+    """A new file of an object. Use as a context; nothing is left of it without :meth:`commit`.
+
+    :param device: folder of the device. :param folder: of the object, relative to it.
+    """
+
+    def __init__(self, devices, device, folder):
+        self.device, self.folder = device, f'{device}/{folder}'
+        self.path = devices.temporary(device)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self.descriptor = os.open(self.path, flags, 0o640)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self.descriptor = os.open(self.path, flags, 0o640)
+        self.size = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        if self.path is not None:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+
+    def expect(self, size):
+        """Have room for so many bytes, or raise OSError now."""
+        if size > 1 << 20:
+            os.posix_fallocate(self.descriptor, 0, size)
+
+    def write(self, data):
+        """Add to the body."""
+        self.size += len(data)
+        while data:
+            done = os.write(self.descriptor, data)
+            if done == len(data):
+                return
+            data = memoryview(data)[done:]
+
+    def commit(self, name, metadata=None):
+        """Put the file in its place under ``name``, synced. ``metadata``: None if what was written has metadata and trailer."""
+        if metadata is not None:
+            end = trailer(self.size, metadata)
+            self.write(end)
+        if os.fstat(self.descriptor).st_size != self.size:
+            os.ftruncate(self.descriptor, self.size)
+        for attempt in range(3):
+            changed = make_folders(self.folder, self.device)
+            if attempt == 0:
+                os.fsync(self.descriptor)
+            try:
+                os.rename(self.path, f'{self.folder}/{name}')
+                break
+            except FileNotFoundError:
+                if attempt == 2 or not os.path.exists(self.path):
+                    raise
+        self.path = None
+        sync_folder(self.folder)
+        for path in reversed(changed):
+            sync_folder(path)
+        tidy(self.folder)
+
+
+def tidy(folder, before=None):
+    """Remove what no longer holds; note the change for who compares (the time of the suffix's folder).
+
+    :param before: a timestamp: marks of deletions that are older go too.
+    """
+    files = files_in(folder)
+    if files is not None:
+        rubbish = files.rubbish
+        if files.gone is not None and before is not None and files.gone < before:
+            rubbish = [*rubbish, files.gone + '.ts']
+        for name in rubbish:
+            try:
+                os.unlink(f'{folder}/{name}')
+            except FileNotFoundError:
+                pass
+        if before is not None and files.gone is not None and files.gone < before:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
+    try:
+        os.utime(os.path.dirname(folder))
+    except OSError:
+        pass
+
+
+def quarantine(device, folder, kind):
+    """Move the folder of an object, or of a database, out of the way; where it is now."""
+    place = f'{device}/quarantined/{kind}'
+    os.makedirs(place, exist_ok=True)
+    name = os.path.basename(folder)
+    for number in range(1000):
+        target = f'{place}/{name}' + (f'-{number}' if number else '')
+        try:
+            os.rename(folder, target)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            continue
+        os.utime(os.path.dirname(folder))
+        return target
+    return None
