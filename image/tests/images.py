@@ -1,5 +1,6 @@
 """Small disk images, good and hostile, made of their specifications."""
 import struct
+import uuid
 
 
 def qcow2(size=1 << 30, version=3, backing=0, features=0, cluster_bits=16, l1_entries=2, l1_offset=0x30000, encryption=0,
@@ -24,18 +25,49 @@ def vmdk_text(extent='RW 2048 FLAT "/etc/passwd" 0', kind='monolithicFlat'):
     return f'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="{kind}"\n{extent}\n'.encode()
 
 
-def vhd(size=1 << 20):
-    """The footer's copy at the beginning of a dynamic VHD."""
-    return b'conectix'.ljust(40, b'\0') + struct.pack('>Q', size) + b'\0' * 4096
+def vhd(size=1 << 20, kind=3, entries=None, block=1 << 21, table=1536, length=4608, magic=b'cxsparse'):
+    """A dynamic VHD: its footer's copy, the header of its table, the table, and its footer."""
+    footer = (b'conectix' + struct.pack('>IIQ', 2, 0x10000, 512)).ljust(40, b'\0')
+    footer = (footer + struct.pack('>QQII', size, size, 0, kind)).ljust(512, b'\0')
+    dynamic = magic + struct.pack('>QQIII', 2 ** 64 - 1, table, 0x10000, entries or -(-size // block), block)
+    return (footer + dynamic.ljust(1024, b'\0')).ljust(length - 512, b'\xff') + footer
 
 
-def vdi(size=1 << 20):
+def fixed_vhd(size=1 << 20, kind=2):
+    """A disk with the footer of a fixed VHD behind it."""
+    footer = (b'conectix' + struct.pack('>IIQ', 2, 0x10000, 2 ** 64 - 1)).ljust(40, b'\0')
+    return bytes(size) + (footer + struct.pack('>QQII', size, size, 0, kind)).ljust(512, b'\0')
+
+
+def vdi(size=1 << 20, kind=1, blocks=None, block=1 << 20, parent=b''):
     """The header of a VDI."""
     header = bytearray(4096)
     header[:8] = b'<<< Orac'
-    struct.pack_into('<I', header, 0x40, 0xbeda107f)
-    struct.pack_into('<Q', header, 0x170, size)
+    struct.pack_into('<IIII', header, 0x40, 0xbeda107f, 0x10001, 0x190, kind)
+    struct.pack_into('<I', header, 0x154, 512)
+    struct.pack_into('<QIII', header, 0x170, size, block, 0, -(-size // block) if blocks is None else blocks)
+    header[0x1b8:0x1b8 + len(parent)] = parent
     return bytes(header)
+
+
+VHDX = {name: uuid.UUID(text).bytes_le for name, text in {
+    'metadata': '8B7CA206-4790-4B9A-B8FE-575F050F886E', 'size': '2FA54224-CD1B-4876-B211-5DBED83BF4B8',
+    'parent': 'A8D35F2D-B30B-454D-ABF7-D3D84834AB0C'}.items()}
+
+
+def vhdx(size=1 << 20, parent=False, items=1):
+    """The tables of a VHDX; ``items``: how many entries the table of metadata claims to have."""
+    data = bytearray(0x220000)
+    data[:8] = b'vhdxfile'
+    struct.pack_into('<4sIII', data, 0x30000, b'regi', 0, 1, 0)
+    data[0x30010:0x30020] = VHDX['metadata']
+    struct.pack_into('<QII', data, 0x30020, 0x200000, 0x10000, 1)
+    struct.pack_into('<8sHH', data, 0x200000, b'metadata', 0, items + parent)
+    for index, name in enumerate(['size', 'parent'][:1 + parent]):
+        data[0x200020 + 32 * index:0x200030 + 32 * index] = VHDX[name]
+        struct.pack_into('<III', data, 0x200030 + 32 * index, 0x10000, 8, 4)
+    struct.pack_into('<Q', data, 0x210000, size)
+    return bytes(data)
 
 
 def iso(blocks=100):

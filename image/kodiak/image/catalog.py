@@ -125,9 +125,10 @@ def update(connection, image_id, changes, where=None):
 
 
 def _index(connection, image_id, properties, tags):
-    if properties:
-        connection.execute(sa.insert(image_properties), [
-            {'image_id': image_id, 'name': name, 'value': value} for name, value in properties.items()])
+    # One that is null (kernel_id and ramdisk_id may be) is nothing that a filter could ask for.
+    named = [{'image_id': image_id, 'name': name, 'value': value} for name, value in properties.items() if value is not None]
+    if named:
+        connection.execute(sa.insert(image_properties), named)
     if tags:
         connection.execute(sa.insert(image_tags), [{'image_id': image_id, 'value': tag} for tag in tags])
 

@@ -18,6 +18,8 @@ SECONDS = 6 * 3600
 INFO_SECONDS = 60
 #: Few arenas: each reserves address space, which is limited.
 ENVIRONMENT = {'PATH': os.defpath, 'LC_ALL': 'C', 'MALLOC_ARENA_MAX': '2'}
+#: The largest disk that little data may describe, and how many times its size the data may describe.
+FREE, RATIO = 32 << 30, 1000
 OPTIONS = {'vmdk': ['-o', 'subformat=streamOptimized'], 'vhd': ['-o', 'subformat=dynamic']}
 
 
@@ -80,10 +82,13 @@ def check(path, declared, folder):
 def convert(path, declared, target, folder, limit, tell=None):
     """Convert a file into ``folder``; returns the new one's path.
 
-    :param limit: bytes that the result, and the disk that it describes, may have.
+    :param limit: bytes that the result, and the disk that it describes, may have. Less where the data describes
+        more than :data:`RATIO` times itself.
     :param tell: ``tell(text)``, called as it gets on. :raises BadRequest: it cannot be done, or is too large.
     """
     told = check(path, declared, folder)
+    # Nothing is worth hashing for hours.
+    limit = min(limit, max(FREE, RATIO * os.path.getsize(path)))
     if told['virtual-size'] > limit:
         raise errors.RequestTooLarge(f"The disk in the image has {told['virtual-size']} bytes; {limit} are allowed.")
     made = os.path.join(folder, 'converted')

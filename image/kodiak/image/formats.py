@@ -1,13 +1,15 @@
 """What image data is, found out while it streams by, and whether an image may hold it.
 
-The inspectors are those of oslo.utils; what they don't look at (the sizes of a qcow2's tables) is looked at here.
+The inspectors are those of oslo.utils; what they don't look at is looked at in
+:mod:`kodiak.image.safety`.
 """
 import logging
-import struct
 
 from oslo_utils.imageutils import format_inspector
 
 from kodiak.common import errors
+
+from . import safety
 
 LOG = logging.getLogger(__name__)
 #: Declared formats whose data has no format of its own that an inspector knows.
@@ -16,11 +18,6 @@ PLAIN = ('raw', 'ami', 'ari', 'aki', 'ploop')
 CONTENT = ('raw', 'gpt', 'iso', 'luks')
 #: Containers whose data is the disk itself. Inside of others (ova, docker, compressed) no disk format is looked for.
 BARE = ('bare', 'ami', 'ari', 'aki', 'ovf', None)
-#: QEMU's own limits of a qcow2.
-QCOW2_L1_BYTES = 32 << 20
-QCOW2_REFCOUNT_BYTES = 8 << 20
-QCOW2_SNAPSHOTS = 65536
-_QCOW2 = struct.Struct('>4sIQIIQIIQQIIQ')
 
 
 class Inspector:
@@ -36,6 +33,7 @@ class Inspector:
         self.declared = declared
         self.enforce = enforce
         self.size = 0
+        self._begins = self._ends = b''
         self._live = []
         self._broken = {}
         self.looks = container in BARE
@@ -45,6 +43,9 @@ class Inspector:
     def feed(self, data):
         """The next piece of the data."""
         self.size += len(data)
+        if len(self._begins) < safety.BEGINS:
+            self._begins = (self._begins + data[:safety.BEGINS])[:safety.BEGINS]
+        self._ends = data[-512:] if len(data) >= 512 else (self._ends + data)[-512:]
         for inspector in list(self._live):
             try:
                 inspector.eat_chunk(data)
@@ -79,6 +80,10 @@ class Inspector:
         if containers and len(found) > 1:
             raise errors.BadRequest(f"The data is of several formats at once ({', '.join(sorted(found))}), which is not accepted.")
         name = containers[0] if containers else 'iso' if 'iso' in found and self.declared == 'iso' else 'raw'
+        if name == 'raw' and self.declared == 'vhd':
+            virtual = safety.fixed_vhd(self._ends, self.size)
+            if virtual is not None:
+                return 'vhd', virtual
         if self.enforce and not (name in CONTENT if self.declared in PLAIN else name == self.declared):
             raise errors.BadRequest(f'The data is of the format {name}, but the image declares disk_format {self.declared}.')
         if name == 'raw':
@@ -88,8 +93,7 @@ class Inspector:
     def _check_safety(self, name, inspector):
         try:
             inspector.safety_check()
-            if name == 'qcow2':
-                _check_qcow2(bytes(inspector.region('header').data), self.size)
+            safety.check(name, inspector, self._begins, self.size)
         except errors.Error:
             raise
         except format_inspector.SafetyCheckFailed as error:
@@ -114,26 +118,3 @@ def _virtual_size(inspector):
         return None
     return size if 0 < size < 2 ** 63 else None
 
-
-def _check_qcow2(header, size):
-    """Refuse tables that no image needs, or that lie outside of the data, before an emulator allocates memory for them."""
-    (_, version, _, _, cluster_bits, virtual, encryption, l1_entries, l1_offset, refcount_offset, refcount_clusters, snapshots,
-     _) = _QCOW2.unpack(header[:_QCOW2.size])
-    cluster = 1 << min(cluster_bits, 63)
-    problems = []
-    if not 9 <= cluster_bits <= 21:
-        problems.append('its cluster size is impossible')
-    elif l1_entries * cluster * (cluster // 8) < virtual:
-        problems.append('its L1 table is too small for its size')
-    if l1_entries * 8 > QCOW2_L1_BYTES or l1_offset + l1_entries * 8 > size:
-        problems.append('its L1 table is too large')
-    if refcount_clusters * cluster > QCOW2_REFCOUNT_BYTES or refcount_offset + 8 > size:
-        problems.append('its refcount table is too large')
-    if snapshots > QCOW2_SNAPSHOTS:
-        problems.append('it has too many snapshots')
-    if encryption not in (0, 2):
-        problems.append('it is encrypted in a way that is not supported')
-    if version == 3 and int.from_bytes(header[96:100], 'big') > 6:
-        problems.append('its refcounts are impossible')
-    if problems:
-        raise errors.BadRequest(f"The data is an unsafe qcow2 image: {'; '.join(problems)}.")

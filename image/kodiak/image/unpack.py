@@ -1,8 +1,10 @@
-"""Data that comes packed: gzip, a zip with one file, an OVA. Read as a stream, so that nothing in it can name a path.
+"""Data that comes packed: gzip, a zip with one file, an OVA. Read as a stream: no name in it ever becomes a path. An archive that
+names other places, or holds links, is refused all the same: it was not made to hold a disk.
 
 What comes out is bounded: a file may not grow without end out of little (:func:`bound`).
 """
 import re
+import stat
 import struct
 import tarfile
 import zlib
@@ -23,6 +25,13 @@ def kind(begins):
 def bound(size, limit):
     """How many bytes may come out of packed data of a size."""
     return min(limit, max(FREE, RATIO * size))
+
+
+def check_name(name, kind):
+    """``BadRequest`` for the name of a member that is not a place below the archive's own."""
+    parts = re.split(r'[/\\]', name)
+    if not name or '..' in parts or not parts[0] or re.match(r'[A-Za-z]:', name) or '\0' in name:
+        raise errors.BadRequest(f'The {kind} names a file outside of itself ({name[:80]!r}), which is not accepted.')
 
 
 class _Input:
@@ -96,19 +105,22 @@ class Gzip:
 
 
 class Zip:
-    """The only file of a zip archive. Its name is not looked at."""
+    """The only file of a zip archive."""
 
     _HEADER = struct.Struct('<4sHHHHHIIIHH')
+    #: How much is read behind the file: a descriptor, and what the directory says of the file.
+    _BEHIND = 24 + 46
 
     def __init__(self, read):
         self._input = _Input(read)
         (magic, _, flags, self._method, _, _, crc, packed, size, name, extra) = self._HEADER.unpack(
             self._input.exactly(self._HEADER.size))
-        self._input.exactly(name)
+        name = self._input.exactly(name)
         more = self._input.exactly(extra)
         self._described = bool(flags & 8)
         if magic != ZIP or flags & 0x2041:
             raise errors.BadRequest('The zip archive is encrypted or damaged.')
+        check_name(name.decode(errors='replace'), 'zip archive')
         if self._method not in (0, 8) or (self._method == 0 and self._described):
             raise errors.BadRequest('The zip archive is packed in a way that is not supported.')
         self._crc = None if self._described else crc
@@ -162,7 +174,7 @@ class Zip:
         self._ended = True
         self._input.back(self._inflate.unused_data)
         following = b''
-        while len(following) < 28 and (data := self._input.read(28 - len(following))):
+        while len(following) < self._BEHIND and (data := self._input.read(self._BEHIND - len(following))):
             following += data
         crc = self._crc
         if self._described:
@@ -174,6 +186,9 @@ class Zip:
             raise errors.BadRequest('The zip archive is damaged: its checksum does not fit.')
         if not following.startswith(b'PK\x01\x02'):
             raise errors.BadRequest('The zip archive must hold one file.')
+        made_on, mode = following[5:6], int.from_bytes(following[40:42], 'little')
+        if made_on == b'\3' and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise errors.BadRequest('The zip archive holds something that is not a file.')
 
 
 class _Ending(_Input):
@@ -222,6 +237,9 @@ class Ova:
         for member in self._members:
             if len(self._archive.members) > self.MEMBERS:
                 raise errors.BadRequest(f'The OVA holds more than {self.MEMBERS} files.')
+            if not (member.isreg() or member.isdir()):
+                raise errors.BadRequest(f'The OVA holds a link or a device ({member.name[:80]!r}), which is not accepted.')
+            check_name(member.name, 'OVA')
             if member.isreg() and re.search(r'\.vmdk$', member.name, re.I):
                 return self._archive.extractfile(member)
         return None

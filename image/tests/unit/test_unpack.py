@@ -1,6 +1,7 @@
 import gzip
 import io
 import random
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -31,7 +32,7 @@ class Slow:
         return self.file.read(min(size, self.piece or size))
 
 
-def zipped(names=('disk.img',), method=zipfile.ZIP_DEFLATED, data=DATA, stream=False, zip64=False):
+def zipped(names=('disk.img',), method=zipfile.ZIP_DEFLATED, data=DATA, stream=False, zip64=False, mode=0):
     target = io.BytesIO()
 
     class Unseekable(io.RawIOBase):
@@ -42,7 +43,9 @@ def zipped(names=('disk.img',), method=zipfile.ZIP_DEFLATED, data=DATA, stream=F
             return target.write(piece)
     with zipfile.ZipFile(Unseekable() if stream else target, 'w', method) as archive:
         for name in names:
-            with archive.open(name, 'w', force_zip64=zip64) as file:
+            info = zipfile.ZipInfo(name)
+            info.compress_type, info.external_attr, info.create_system = method, mode << 16, 3
+            with archive.open(info, 'w', force_zip64=zip64) as file:
                 file.write(data)
     return target.getvalue()
 
@@ -62,8 +65,8 @@ def ova(names=('box.ovf', 'box.vmdk'), data=DATA, kind=tarfile.REGTYPE):
 @pytest.mark.parametrize(('name', 'packed'), [
     ('gzip', gzip.compress(DATA)), ('gzip', gzip.compress(DATA[:1000]) + gzip.compress(DATA[1000:])),
     ('gzip', gzip.compress(DATA) + bytes(512)), ('zip', zipped()), ('zip', zipped(method=zipfile.ZIP_STORED)),
-    ('zip', zipped(stream=True)), ('zip', zipped(zip64=True)), ('zip', zipped(names=('../../../../etc/passwd',))),
-    ('ova', ova()), ('ova', ova(names=('../../etc/x.VMDK',))),
+    ('zip', zipped(stream=True)), ('zip', zipped(zip64=True)), ('zip', zipped(names=('box/disk..img',))),
+    ('ova', ova()), ('ova', ova(names=('./box/x.VMDK',))),
 ])
 def test_what_is_packed_comes_out(name, packed, piece):
     if name != 'ova':
@@ -76,7 +79,10 @@ def test_what_is_packed_comes_out(name, packed, piece):
     ('zip', zipped(names=('a', 'b'))), ('zip', zipped()[:5000]), ('zip', zipped()[:20]), ('zip', zipped(method=zipfile.ZIP_BZIP2)),
     ('zip', zipped(method=zipfile.ZIP_STORED).replace(DATA[:100], bytes(100))),
     ('ova', ova(names=('a.vmdk', 'b.vmdk'))), ('ova', ova(names=('a.ovf',))), ('ova', ova()[:2000]), ('ova', b'x' * 10240),
-    ('ova', ova(kind=tarfile.SYMTYPE)), ('ova', b''), ('ova', ova(kind=tarfile.LNKTYPE)),
+    ('ova', ova(kind=tarfile.SYMTYPE)), ('ova', b''), ('ova', ova(kind=tarfile.LNKTYPE)), ('ova', ova(kind=tarfile.CHRTYPE)),
+    ('ova', ova(names=('../../etc/x.vmdk',))), ('ova', ova(names=('/etc/x.vmdk',))),
+    ('zip', zipped(names=('../../../../etc/passwd',))), ('zip', zipped(names=('/etc/passwd',))),
+    ('zip', zipped(names=('..\\x',))), ('zip', zipped(names=('c:x',))), ('zip', zipped(mode=stat.S_IFLNK | 0o777)),
 ])
 def test_what_is_damaged_or_more_than_one_is_refused(name, packed):
     with pytest.raises(errors.BadRequest):

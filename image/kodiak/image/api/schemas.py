@@ -156,7 +156,7 @@ def _open(properties):
 
 
 #: The image in a response.
-IMAGE = schema.obj(_open(image_properties((), ())), ['id', 'status', 'visibility', 'tags', 'self', 'file', 'schema'],
+IMAGE = schema.obj(_open({**image_properties((), ()), **COMMON}), ['id', 'status', 'visibility', 'tags', 'self', 'file', 'schema'],
                    extra={'type': 'string'})
 MEMBER = schema.obj(_open(MEMBER_DOCUMENT['properties']), ['member_id', 'image_id', 'status'])
 #: The image in a request to create one; values that depend on the configuration are checked by the handler.
