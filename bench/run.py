@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Measure Kodiak, and the peer beside it.
 
-    bench/run.py --transport-url rabbit://USER:PASSWORD@HOST:PORT/VHOST [--peer PEER.json] [identity image placement ...]
+    bench/run.py [--transport-url rabbit://USER:PASSWORD@HOST:PORT/VHOST] [--peer PEER.json] [identity image placement ...]
 
 Figures go to ``results.jsonl`` (``--out``), the comparison to standard output; the exit status is 1 if a figure misses its mark.
 PEER.json describes running OpenStack services: ``{"urls": {service: base URL}, "sessions": {service: [pid, ...]},
 "user": ..., "password": ..., "project": ...}``; see README.rst.
 """
 import argparse
-import configparser
 import importlib
 import json
 import pathlib
@@ -16,6 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import broker
 import cluster
 import compare
 import measure
@@ -25,17 +25,10 @@ NEEDS = {'identity': ('identity',), 'image': ('identity', 'image'), 'network': (
          'compute': ('identity', 'image', 'network', 'compute'), 'placement': ('identity', 'image', 'network', 'compute')}
 
 
-def broker():
-    """The broker of this machine's installation, from its configuration."""
-    conf = configparser.ConfigParser(interpolation=None, strict=False)
-    conf.read('/etc/kodiak/compute.conf')
-    return conf.get('DEFAULT', 'transport_url', fallback=None)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('services', nargs='*', default=ORDER, help='what to measure: ' + ' '.join(ORDER))
-    parser.add_argument('--transport-url', default=broker(), help='the message broker; from /etc/kodiak by default')
+    parser.add_argument('--transport-url', help='a message broker; by default that of this machine, with a virtual host of its own')
     parser.add_argument('--bin', help='folder of the console scripts')
     parser.add_argument('--hosts', type=int, default=100, help='fake hosts')
     parser.add_argument('--peer', help='JSON file that describes the running peer')
@@ -46,14 +39,15 @@ def main():
     if options.peer:
         told = json.loads(pathlib.Path(options.peer).read_text())
         peer = measure.Target('peer', told['urls'], told['sessions'], told['user'], told['password'], told['project'])
-    for name in (name for name in ORDER if name in options.services):
-        print(name, flush=True)
-        module = importlib.import_module(name)
-        if peer is not None:
-            peer.log_in()
-            module.bench(peer, recorder)
-        with cluster.Cluster(NEEDS[name], options.transport_url, options.hosts, options.bin) as running:
-            module.bench(running.target(), recorder)
+    with broker.transport(options.transport_url) as transport:
+        for name in (name for name in ORDER if name in options.services):
+            print(name, flush=True)
+            module = importlib.import_module(name)
+            if peer is not None:
+                peer.log_in()
+                module.bench(peer, recorder)
+            with cluster.Cluster(NEEDS[name], transport, options.hosts, options.bin) as running:
+                module.bench(running.target(), recorder)
     lines, missed = compare.table(recorder.rows)
     print('\n'.join(['', *lines]))
     return 1 if missed else 0
