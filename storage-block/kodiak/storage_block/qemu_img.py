@@ -5,12 +5,14 @@ oslo.utils' inspector, which reads headers only; a format is always said and nev
 bounded memory. What it opens is given as a :class:`~kodiak.storage_block.drivers.base.Node`.
 """
 import json
+import logging
 import os
-import signal
 import subprocess
 
+from kodiak.storage_block import ticket
 from kodiak.storage_block.drivers import base
 
+LOG = logging.getLogger(__name__)
 MEMORY = 2 << 30        # bytes of address space
 # What an image service calls a format, and what QEMU calls it.
 FORMATS = {'qcow2': 'qcow2', 'raw': 'raw', 'iso': 'raw', 'ami': 'raw', 'vmdk': 'vmdk', 'vdi': 'vdi', 'vhd': 'vpc',
@@ -19,15 +21,19 @@ KEY = 'key0'
 
 
 class Secret:
-    """A passphrase (bytes, of text: QEMU takes no other) that a tool reads from a file which has no name. A context manager."""
+    """A passphrase (bytes, of text: QEMU takes no other) that a tool reads from a file which has no name. A context manager.
 
-    def __init__(self, passphrase):
+    :param id: what nodes call it (``key-secret``).
+    """
+
+    def __init__(self, passphrase, id=KEY):
+        self.id = id
         self.fd = os.memfd_create('secret', 0)
         os.write(self.fd, passphrase)
 
     def options(self):
         """The arguments that tell the tool."""
-        return ['--object', f'secret,id={KEY},file=/dev/fd/{self.fd}']
+        return ['--object', f'secret,id={self.id},file=/dev/fd/{self.fd}']
 
     def __enter__(self):
         return self
@@ -36,26 +42,33 @@ class Secret:
         os.close(self.fd)
 
 
-def run(*args, secret=None, tool='qemu-img', timeout=None):
-    """Run ``qemu-img`` and return what it printed. :raises base.Fault: ``qemu-img``, ``no-space``."""
+def run(*args, secret=None, secrets=(), tool='qemu-img'):
+    """Run ``qemu-img`` and return what it printed; it is ended where the work that it is for is cancelled.
+
+    :param secret: a :class:`Secret` that the tool reads, or several as ``secrets``.
+    :raises base.Fault: ``qemu-img``, ``no-space``.
+    """
     command = ['prlimit', f'--as={MEMORY}', '--', tool, *map(str, args)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=timeout, check=False, pass_fds=[secret.fd] if secret else [],
-            env={'PATH': os.environ.get('PATH', '/usr/bin:/bin'), 'LC_ALL': 'C'})
-    except subprocess.TimeoutExpired:
-        raise base.Fault('qemu-img', f'{tool} {args[0]} did not end in {timeout} s.')
-    if done.returncode:
-        complaint = done.stderr.decode(errors='replace').strip().splitlines()
-        complaint = complaint[-1] if complaint else _died(done.returncode)
+    given = [each.fd for each in ([secret] if secret else []) + list(secrets)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=given, env={
+            'PATH': os.environ.get('PATH', '/usr/bin:/bin'), 'LC_ALL': 'C'}) as process:
+        try:
+            while True:
+                try:
+                    printed, complaint = process.communicate(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    ticket.check()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        complaint = complaint.decode(errors='replace').strip()
+        LOG.warning('%s %s failed (%d): %s', tool, args[0], process.returncode, complaint[-1000:])
         if 'No space left' in complaint:
             raise base.Fault('no-space', 'The back end has no space left.')
-        raise base.Fault('qemu-img', f'{tool} {args[0]} failed: {complaint[:300]}')
-    return done.stdout
-
-
-def _died(code):
-    return f'ended by {signal.Signals(-code).name}' if code < 0 else f'exit status {code}'
+        raise base.Fault('qemu-img', 'The data could not be read or written on the back end.')
+    return printed
 
 
 def json_name(node, share=False):
@@ -70,21 +83,25 @@ def info(node, secret=None, share=True):
     return json.loads(run(*args, secret=secret))
 
 
-def convert(source, target, secret=None, share=False, zeros=True):
+def convert(source, target, *secrets, share=False, zeros=True, objects=()):
     """Copy all of ``source`` into ``target``, which is there and at least as large.
 
-    :param secret: the :class:`Secret` that nodes with ``key-secret`` mean.
+    :param secrets: each :class:`Secret` that the nodes mean.
     :param share: ``source`` may be in use.
     :param zeros: ``target`` reads as zeros, so holes need not be written.
+    :param objects: more arguments for what the nodes need (``--object ...``).
     """
-    run('convert', '-n', *(['--target-is-zero'] if zeros else []), *(secret.options() if secret else []),
-        *(['-U'] if share else []), '--image-opts', '--target-image-opts', _opts(source), _opts(target), secret=secret)
+    run('convert', '-n', *(['--target-is-zero'] if zeros else []), *objects, *_given(secrets), *(['-U'] if share else []),
+        '--image-opts', '--target-image-opts', _opts(source), _opts(target), secrets=secrets)
 
 
-def convert_to_file(source, format, path, secret=None, share=False):
+def convert_to_file(source, format, path, *secrets, share=False):
     """A new file of another format with the content of ``source``."""
-    run('convert', '-O', format, *(secret.options() if secret else []), *(['-U'] if share else []), '--image-opts', _opts(source),
-        path, secret=secret)
+    run('convert', '-O', format, *_given(secrets), *(['-U'] if share else []), '--image-opts', _opts(source), path, secrets=secrets)
+
+
+def _given(secrets):
+    return [part for secret in secrets for part in secret.options()]
 
 
 def _opts(node):
@@ -105,9 +122,9 @@ def _opts(node):
     return ','.join(flat)
 
 
-def luks(node):
-    """The node of what is inside the LUKS container ``node``; it needs a :class:`Secret`."""
-    return base.Node({'driver': 'luks', 'key-secret': KEY, 'file': node.options['file'] if node.path else node.options})
+def luks(node, id=KEY):
+    """The node of what is inside the LUKS container ``node``; it needs the :class:`Secret` of that id."""
+    return base.Node({'driver': 'luks', 'key-secret': id, 'file': node.options['file'] if node.path else node.options})
 
 
 def inspect(path, disk_format):
@@ -123,7 +140,8 @@ def inspect(path, disk_format):
         found = format_inspector.detect_file_format(path)
         found.safety_check()
     except (format_inspector.ImageFormatError, format_inspector.SafetyCheckFailed) as error:
-        raise base.Fault('image', f'The image is not safe to use: {error}', final=True)
+        LOG.warning('An image is refused: %s', error)
+        raise base.Fault('image', 'The image is not safe to use.', final=True)
     name, wanted = str(found), FORMATS[disk_format]
     # A whole-disk image begins with a partition table, which the inspector names; as a format it is raw.
     name = 'raw' if name in ('gpt', 'iso', 'raw', 'luks') else {'vhd': 'vpc'}.get(name, name)

@@ -3,6 +3,8 @@ import errno
 import fcntl
 import os
 
+from kodiak.storage_block import ticket
+
 FICLONE = 0x40049409
 CHUNK = 8 << 20
 ZEROS = bytes(1 << 20)
@@ -51,11 +53,9 @@ def extents(fd, size=None):
         offset = stop
 
 
-def copy(source, target, size=None, progress=None):
-    """Copy the data of ``source`` into the same places of ``target`` (two descriptors), which reads as zeros there.
-
-    :param progress: called with the offset reached.
-    """
+def copy(source, target, size=None):
+    """Copy the data of ``source`` into the same places of ``target`` (two descriptors), which reads as zeros there."""
+    total = os.fstat(source).st_size
     for start, length in extents(source, size):
         offset, end = start, start + length
         while offset < end:
@@ -69,8 +69,7 @@ def copy(source, target, size=None, progress=None):
             if not done:
                 return
             offset += done
-            if progress:
-                progress(offset)
+            ticket.check(offset, total)
 
 
 def _write(fd, data, offset):

@@ -120,6 +120,11 @@ class Driver:
         """Keep what the volume holds at this moment."""
         raise NotImplementedError
 
+    def snapshots(self, pairs):
+        """Several snapshots, ``[(snapshot, volume)]``, as close to one moment as the back end can."""
+        for snapshot, volume in pairs:
+            self.snapshot(snapshot, volume)
+
     def delete_snapshot(self, snapshot, volume):
         """Remove a snapshot. Clones of it live on."""
         raise NotImplementedError

@@ -27,8 +27,10 @@ class Export:
 class Exporter:
     """A way to export volumes."""
 
-    #: What clients of the API know it by: ``iSCSI``, ``nbd``.
+    #: What clients of the API know it by: ``iSCSI``, ``NBD``.
     protocol = None
+    #: Whether who holds an export sees that its volume grew.
+    online_extend = False
 
     def start(self, lost):
         """Begin. ``lost()`` is called whenever what was exported may be gone (the server died)."""
@@ -49,6 +51,10 @@ class Exporter:
 
     def resize(self, exports):
         """The volume of these exports has grown: let who holds them see it."""
+        raise NotImplementedError
+
+    def reopen(self, exports):
+        """The volume of these exports is another file now: use that."""
         raise NotImplementedError
 
     def connection(self, export):

@@ -161,20 +161,24 @@ class NbdExporter(base.Exporter):
                 self.qmp.ask('block-export-del', id=id, mode='hard')
             self._drop(nodes - {self._node(export.volume_id) for export in exports})
             there, nodes = self._look()
-            results = {}
-            for id, export in wanted.items():
-                node = self._node(export.volume_id)
-                try:
-                    if node not in nodes:
-                        self.qmp.ask('blockdev-add', **export.node.options, **{'node-name': node, 'discard': 'unmap'})
-                        nodes.add(node)
-                    if id not in there:
-                        self.qmp.ask('block-export-add', type='nbd', id=id, **{'node-name': node}, name=self.name(export),
-                                     writable=not export.read_only)
-                    results[export.attachment_id] = None
-                except Refused as fault:
-                    results[export.attachment_id] = fault.message
-            return results
+            return self._add(exports, there, nodes)
+
+    def _add(self, exports, there, nodes):
+        """Open and export what is not among ``there`` and ``nodes``."""
+        results = {}
+        for export in exports:
+            id, node = self._id(export), self._node(export.volume_id)
+            try:
+                if node not in nodes:
+                    self.qmp.ask('blockdev-add', **export.node.options, **{'node-name': node, 'discard': 'unmap'})
+                    nodes.add(node)
+                if id not in there:
+                    self.qmp.ask('block-export-add', type='nbd', id=id, **{'node-name': node}, name=self.name(export),
+                                 writable=not export.read_only)
+                results[export.attachment_id] = None
+            except Refused as fault:
+                results[export.attachment_id] = fault.message
+        return results
 
     def _drop(self, nodes):
         """Close volumes. An export that is going holds its volume for a moment: that is waited for."""
@@ -195,6 +199,15 @@ class NbdExporter(base.Exporter):
             for export in exports:
                 if self._node(export.volume_id) in nodes:
                     self.qmp.ask('block_resize', **{'node-name': self._node(export.volume_id)}, size=export.size)
+
+    def reopen(self, exports):
+        with self._lock:
+            there, nodes = self._look()
+            gone = {self._node(export.volume_id) for export in exports} & nodes
+            for id in [id for id, node in there.items() if node in gone]:
+                self.qmp.ask('block-export-del', id=id, mode='hard')
+            self._drop(gone)
+            self._add(exports, {}, nodes - gone)
 
     def connection(self, export):
         return {'driver_volume_type': 'nbd', 'data': {

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import time
 
 from kodiak.storage_block.drivers import base as drivers
 from kodiak.storage_block.exports import base
@@ -23,6 +24,7 @@ ERRORS = ('no error', 'unknown error', 'out of memory', 'no driver', 'no such ta
           'no such entry', 'the account exists', 'no such account', 'too many accounts', 'invalid request', 'there is an account',
           'the target is in use', 'the unit is in use', 'the driver is in use', 'unsupported', 'unknown parameter',
           'removal is prevented')
+BUSY = (ERRORS.index('the target is in use'), ERRORS.index('the unit is in use'))
 LUN = 1
 TIMEOUT = 10
 LOOK = re.compile(r'^Target (\d+): (\S+)$')
@@ -70,11 +72,12 @@ class Tgtd:
         return answer.rstrip(b'\0').decode(errors='replace')
 
     def targets(self):
-        """What there is: ``{name: {'tid', 'path', 'read_only', 'accounts': set, 'open': bool}}``."""
+        """What there is: ``{name: {'tid', 'path', 'read_only', 'accounts': set, 'open': bool, 'ready': bool}}``."""
         found, current, part, lun = {}, None, None, None
         for line in self.ask(TARGET, SHOW, tid=ALL).splitlines():
             if header := LOOK.match(line):
-                current = {'tid': int(header[1]), 'path': None, 'read_only': False, 'accounts': set(), 'open': False}
+                current = {'tid': int(header[1]), 'path': None, 'read_only': False, 'accounts': set(), 'open': False,
+                           'ready': False}
                 found[header[2]] = current
                 continue
             if current is None:
@@ -85,6 +88,8 @@ class Tgtd:
                 current['accounts'].add(line.strip())
             elif part == 'ACL information:':
                 current['open'] = current['open'] or line.strip() == 'ALL'
+            elif line.strip() == 'State: ready':
+                current['ready'] = True
             elif field := FIELD.match(line):
                 if field[1] == 'LUN':
                     lun = int(field[2])
@@ -118,6 +123,7 @@ class TgtExporter(base.Exporter):
     """
 
     protocol = 'iSCSI'
+    online_extend = True
 
     def __init__(self, path, portal, prefix='iqn.2010-10.org.openstack:'):
         self.tgtd, self.portal, self.prefix = Tgtd(path), portal, prefix
@@ -186,7 +192,7 @@ class TgtExporter(base.Exporter):
 
     @staticmethod
     def _same(found, export):
-        return found['open'] and found['path'] == export.node.path and found['read_only'] == export.read_only \
+        return found['open'] and found['ready'] and found['path'] == export.node.path and found['read_only'] == export.read_only \
             and found['accounts'] == {export.username}
 
     def _make(self, name, export, tid, accounts):
@@ -201,28 +207,27 @@ class TgtExporter(base.Exporter):
         try:
             self.tgtd.ask(ACCOUNT, NEW, f'user={export.username},password={export.password}')
             self.tgtd.ask(ACCOUNT, BIND, f'user={export.username}', tid)
-            self.tgtd.ask(UNIT, NEW, f'path={export.node.path}', tid, LUN)
-            # Guests tell the volume by its serial number; freed blocks are given back.
-            self.tgtd.ask(UNIT, UPDATE, f'scsi_sn={export.volume_id},vendor_id=KODIAK,product_id=VOLUME,thin_provisioning=1'
-                                        + (',readonly=1' if export.read_only else ''), tid, LUN)
+            self._make_unit(export, tid)
             # Last: until now nobody is let in.
             self.tgtd.ask(TARGET, BIND, 'initiator-address=ALL', tid)
         except drivers.Fault:
             self._remove({'tid': tid, 'accounts': {export.username}})
             raise
 
+    def _make_unit(self, export, tid):
+        self.tgtd.ask(UNIT, NEW, f'path={export.node.path}', tid, LUN)
+        # Guests tell the volume by its serial number; freed blocks are given back.
+        self.tgtd.ask(UNIT, UPDATE, f'scsi_sn={export.volume_id},vendor_id=KODIAK,product_id=VOLUME,thin_provisioning=1'
+                                    + (',readonly=1' if export.read_only else ''), tid, LUN)
+
     def _remove(self, found):
-        # A session's commands may be on their way: closing the door and cutting off who is inside ends them.
-        for attempt in range(20):
-            try:
-                self.tgtd.ask(TARGET, DELETE, tid=found['tid'], force=True)
-                break
-            except Refused as refused:
-                if refused.error == ERRORS.index('no such target'):
-                    break
-                if attempt == 19:
-                    raise
-                self._stopping.wait(0.1)
+        # Whoever is inside is cut off; its commands that run are let finish.
+        try:
+            self.tgtd.ask(TARGET, UPDATE, 'state=offline', found['tid'])
+            self._until_idle(TARGET, DELETE, found['tid'])
+        except Refused as refused:
+            if refused.error != ERRORS.index('no such target'):
+                raise
         for user in found['accounts']:
             try:
                 self.tgtd.ask(ACCOUNT, DELETE, f'user={user}')
@@ -231,13 +236,35 @@ class TgtExporter(base.Exporter):
                     raise
 
     def resize(self, exports):
-        """One request closes the unit's file and opens it again, so that no command of the guest finds it missing."""
+        """Let the unit's file be opened anew. tgtd would do it in one request, but a command of the guest that is just being
+        worked on could meet it closed. So the door is shut, what runs is let finish, and the guest's initiator, which finds its
+        connection gone, comes back and sends again what was not answered: that is what it does whenever a network breaks."""
         with self._lock:
             there = self.tgtd.targets()
             for export in exports:
                 found = there.get(self.target(export))
-                if found is not None:
-                    self.tgtd.ask(UNIT, UPDATE, f'online=0,path={export.node.path},online=1', found['tid'], LUN)
+                if found is None:
+                    continue
+                tid = found['tid']
+                self.tgtd.ask(TARGET, UPDATE, 'state=offline', tid)
+                try:
+                    self._until_idle(UNIT, DELETE, tid)
+                    self._make_unit(export, tid)
+                finally:
+                    self.tgtd.ask(TARGET, UPDATE, 'state=ready', tid)
+
+    def _until_idle(self, mode, op, tid):
+        """Delete something as soon as no command needs it any more."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                return self.tgtd.ask(mode, op, tid=tid, lun=LUN, force=True)
+            except Refused as refused:
+                if refused.error not in BUSY or time.monotonic() > deadline:
+                    raise
+                self._stopping.wait(0.01)
+
+    reopen = resize
 
     def connection(self, export):
         return {'driver_volume_type': 'iscsi', 'data': {
