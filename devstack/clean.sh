@@ -7,7 +7,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(dirname "$HERE")
 export PATH=$PATH:/usr/sbin:/sbin
 . "$HERE/functions"
-for part in common supervisor rabbitmq database libvirt services identity image network compute register; do . "$HERE/lib/$part"; done
+for part in common supervisor rabbitmq database libvirt services $ALL_SERVICES register; do . "$HERE/lib/$part"; done
 need_root
 load_settings
 step 'credentials: remove from clouds.yaml' remove_credentials

@@ -27,6 +27,7 @@ SERVICES = {
     'identity': [('identity', 'identity', ':5000/v3')],
     'image': [('image', 'image', ':9292')],
     'network': [('network', 'network', ':9696')],
+    'storage-object': [('object-store', 'object-store', ':8080/v1/AUTH_%(project_id)s')],
     'compute': [('compute', 'compute', ':8774/v2.1'), ('placement', 'placement', ':8774/placement')],
 }
 FLAVORS = [  # name, id, MiB of memory, processors, GiB of disk

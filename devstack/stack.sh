@@ -7,7 +7,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(dirname "$HERE")
 export PATH=$PATH:/usr/sbin:/sbin
 . "$HERE/functions"
-for part in common supervisor rabbitmq database libvirt services identity image network compute register; do . "$HERE/lib/$part"; done
+for part in common supervisor rabbitmq database libvirt services $ALL_SERVICES register; do . "$HERE/lib/$part"; done
 
 WORK=$(mktemp -d)
 # A step that fails leaves those that run beside it without purpose.
@@ -40,7 +40,7 @@ fi
 for service in $ALL_SERVICES; do
     is_enabled $service || continue
     step "$service: configure" configure_$service
-    step "$service: migrate database" migrate $service
+    ! has_database $service || step "$service: migrate database" migrate $service
 done
 finish rabbitmq
 if is_enabled identity; then

@@ -6,14 +6,14 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(dirname "$HERE")
 export PATH=$PATH:/usr/sbin:/sbin
 . "$HERE/functions"
-for part in common supervisor rabbitmq database libvirt services identity image network compute register; do . "$HERE/lib/$part"; done
+for part in common supervisor rabbitmq database libvirt services $ALL_SERVICES register; do . "$HERE/lib/$part"; done
 trap 'rm -rf "${WORK:-}"' EXIT
 
 need_root
 as_root install -d -m 755 "$LOGS"
 as_root install -d -m 755 -o "$(id -u)" -g "$(id -g)" "$STACK_LOGS"
 load_settings
-for service in compute network image identity; do step "$service: stop" stop_$service; done
+for service in storage-object compute network image identity; do step "$service: stop" stop_$service; done
 step 'guests: stop' stop_libvirt
 step 'network: take away what is left on the host' remove_host_network
 step 'rabbitmq: stop' stop_rabbitmq

@@ -11,17 +11,18 @@ class Commands:
     """Collects sub-commands and runs the one that was asked for.
 
     :param service: its short name. :param load_conf: ``function(args) -> conf``. :param apis: ``function() -> [Api]`` for
-        the documents that follow from the declarations.
+        the documents that follow from the declarations. :param database: whether it has one.
     """
 
-    def __init__(self, service, load_conf, apis=None):
+    def __init__(self, service, load_conf, apis=None, database=True):
         self.service = service
         self.load_conf = load_conf
         self.apis = apis
         self.parser = argparse.ArgumentParser(prog='kodiak-' + service)
         self.parser.add_argument('--config-file', action='append', default=[], help='configuration file')
         self.groups = self.parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-        self._database()
+        if database:
+            self._database()
         self.add('config-sample', lambda conf, options: print(config_sample(conf), end=''),
                  'Print <service>.conf.sample: every option with its default.')
         if apis:

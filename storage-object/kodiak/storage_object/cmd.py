@@ -1,7 +1,7 @@
 """Entry points: the proxy, the server of accounts, containers and objects."""
 import importlib.resources
 
-from kodiak.common import config, service, wsgi
+from kodiak.common import cli, config, service, wsgi
 
 from . import conf as options
 
@@ -46,3 +46,8 @@ def server():
     """``kodiak-object-server``."""
     service.run_api(NAME, wsgi.load, opts=options.OPTS, defaults=options.DEFAULTS, binary='kodiak-object-server', database=False,
                     adjust=as_server)
+
+
+def admin():
+    """``kodiak-storage-object``."""
+    cli.main(cli.Commands(NAME, load_conf, database=False))

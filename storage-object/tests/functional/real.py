@@ -1,5 +1,6 @@
 """The back-end servers themselves, in place of their double: a process, its devices in a folder."""
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -26,10 +27,15 @@ interval = 1
 
 
 def free_port():
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, below those that outgoing connections get."""
+    while True:
+        port = random.randrange(21000, 29000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+            except OSError:
+                continue
+            return port
 
 
 def make_rings(folder, places, replicas=3):
@@ -42,6 +48,20 @@ def make_rings(folder, places, replicas=3):
         builder.rebalance(seed=1)
         builder.save(f'{folder}/{kind}.builder')
         builder.write_ring(f'{folder}/{kind}.ring.gz')
+
+
+def wait_for(port, process, log):
+    """Wait until a process listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(('127.0.0.1', port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline or process.poll() is not None:
+                with open(log) as file:
+                    raise AssertionError(file.read()) from None
+            time.sleep(0.02)
 
 
 class Process:
@@ -59,15 +79,8 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.server()', '--config-file',
              f'{self.folder}/server.conf', '--log-file', f'{self.folder}/server.log'])
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(('127.0.0.1', self.port), 1).close()
-                return self
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise AssertionError(self.log()) from None
-                time.sleep(0.02)
+        wait_for(self.port, self.process, f'{self.folder}/server.log')
+        return self
 
     def log(self):
         """What it logged."""
@@ -128,6 +141,8 @@ class _Objects:
 
 class Servers:
     """As the double's: four devices behind one port. Tests share the process, and begin with empty devices."""
+
+    free_port, wait_for = staticmethod(free_port), staticmethod(wait_for)
 
     def __init__(self, folder):
         self.folder, self.port = str(folder), free_port()

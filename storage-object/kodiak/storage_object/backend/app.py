@@ -40,7 +40,7 @@ class Server:
         """From the configuration."""
         from ..proxy.rings import Rings
         from ..ring import Policies, Ring
-        keep = os.path.join(conf.state_path, 'storage_object')
+        keep = os.path.join(conf.state_path, 'storage-object')
         os.makedirs(keep, exist_ok=True)
         folder = conf.storage.ring_path
         rings = Rings.load(folder, list(Policies(conf, keep)), lambda path: Ring(path, keep))

@@ -158,7 +158,7 @@ def s3_factory(global_conf, **local):
     """paste filter: the S3 API, with identity's EC2 credentials and the local users that stand further in."""
     def wrap(application):
         conf = wsgi.runtime_of(global_conf).conf
-        adapter = authtoken.Remote(conf)._adapter if conf[authtoken.GROUP].auth_url else None
+        adapter = authtoken.Remote(conf)._adapter if conf[authtoken.GROUP].auth_type else None
         return make_filter(application, 's3', {**local, 'adapter': adapter})
     return wrap
 

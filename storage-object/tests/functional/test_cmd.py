@@ -1,0 +1,86 @@
+"""The processes under gunicorn: the proxy over the servers, and the admin command."""
+import hashlib
+import http.client
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from kodiak.storage_object import conf as options
+
+ETC = pathlib.Path(__file__).parents[2] / 'etc'
+
+
+def command(*words):
+    return subprocess.run([sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.admin()', *words], capture_output=True,
+                          text=True, check=True).stdout
+
+
+def test_the_sample_is_that_of_the_code():
+    sample = (ETC / 'storage-object.conf.sample').read_text()
+    for group, found in options.OPTS.items():
+        assert f'[{group}]\n' in sample
+        for option in found:
+            assert f'\n#{option.dest} = ' in sample
+    assert command('config-sample').splitlines()[0] == '[DEFAULT]'
+    assert len(options.OPTS['storage']) <= 25
+
+
+@pytest.fixture
+def proxy(real_servers, tmp_path):
+    """Port of a proxy process with users of its own."""
+    from_package = pathlib.Path(options.__file__).with_name('proxy-paste.ini').read_text()
+    (tmp_path / 'paste.ini').write_text(from_package.replace('name = localauth', 'name = localauth\nuser_test_tester = key .admin'))
+    real_servers.reset()
+    port = real_servers.free_port()
+    (tmp_path / 'proxy.conf').write_text(f"""
+[DEFAULT]
+state_path = {tmp_path}
+run_path = {tmp_path}/run
+[api]
+bind_host = 127.0.0.1
+bind_port = {port}
+workers = 1
+paste_config = {tmp_path}/paste.ini
+[storage]
+ring_path = {real_servers.folder}/rings
+pipeline = standalone
+""")
+    process = subprocess.Popen([sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.proxy()', '--config-file',
+                                str(tmp_path / 'proxy.conf'), '--log-file', str(tmp_path / 'log')])
+    real_servers.wait_for(port, process, tmp_path / 'log')
+    yield port
+    process.terminate()
+    assert process.wait(30) == 0
+    assert 'Traceback' not in (tmp_path / 'log').read_text()
+
+
+def ask(connection, method, path, body=None, **headers):
+    connection.request(method, path, body, headers={name.replace('_', '-'): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer, answer.read()
+
+
+def test_a_large_object_goes_through_both_and_comes_back(proxy):
+    connection = http.client.HTTPConnection('127.0.0.1', proxy, timeout=30)
+    answer, _ = ask(connection, 'GET', '/auth/v1.0', X_Auth_User='test:tester', X_Auth_Key='key')
+    token = answer.headers['X-Auth-Token']
+    assert ask(connection, 'PUT', '/v1/AUTH_test/c', X_Auth_Token=token)[0].status == 201
+    for size in (0, 100, 70_000, 9_000_000):
+        data = os.urandom(size)
+        answer, _ = ask(connection, 'PUT', '/v1/AUTH_test/c/o', data, X_Auth_Token=token)
+        assert (answer.status, answer.headers['Etag']) == (201, hashlib.md5(data).hexdigest())
+        assert ask(connection, 'GET', '/v1/AUTH_test/c/o', X_Auth_Token=token)[1] == data
+        if size > 100:
+            part, body = ask(connection, 'GET', '/v1/AUTH_test/c/o', X_Auth_Token=token, Range='bytes=100-69999')
+            assert (part.status, body) == (206, data[100:70000])
+    pieces = iter([b'x' * 100_000] * 40)
+    connection.request('PUT', '/v1/AUTH_test/c/chunked', pieces, headers={'X-Auth-Token': token, 'Transfer-Encoding': 'chunked'},
+                       encode_chunked=True)
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 201
+    assert ask(connection, 'HEAD', '/v1/AUTH_test/c/chunked', X_Auth_Token=token)[0].headers['Content-Length'] == '4000000'
+    connection.close()
