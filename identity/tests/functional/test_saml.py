@@ -142,6 +142,9 @@ def test_a_browser_logs_in(federated):
     assert url.startswith('https://idp.example/sso?SAMLRequest=')
     question = idp.asked(url)
     assert question.issuer.text == URL + '/v3/OS-FEDERATION/saml2/metadata'
+    told = cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').data.decode()
+    assert told.count('use="encryption"') == 1 and told.count('use="signing"') == 4
+    assert f'Location="{URL}/v3/auth/OS-FEDERATION/identity_providers/corp/protocols/saml2/websso"' in told
     response = idp.answer(question)
     # The browser keeps the cookie back at first: a page of another site has posted the form.
     between = bring(cloud, response).expect(200)

@@ -10,7 +10,7 @@ pytest.importorskip('signxml')
 
 from lxml import etree
 
-from kodiak.identity.saml import answers, asking, documents, keys, metadata
+from kodiak.identity.saml import answers, asking, documents, encryption, keys, metadata
 from kodiak.identity.saml.documents import DS, SAML, SAMLP, name
 
 IDP, SP, URL = 'https://idp.example', 'https://cloud.example/metadata', 'https://cloud.example/acs'
@@ -199,7 +199,8 @@ def test_two_signatures_and_signatures_elsewhere(held):
     root.find(f'{ASSERTION}/{SIGNATURE}//{name(DS, "Reference")}').set('URI', '')
     refused(held, root)
     root = make(held)
-    root.find(f'{ASSERTION}/{SIGNATURE}//{name(DS, "SignatureMethod")}').set('Algorithm', 'http://www.w3.org/2000/09/xmldsig#hmac-sha1')
+    method = root.find(f'{ASSERTION}/{SIGNATURE}//{name(DS, "SignatureMethod")}')
+    method.set('Algorithm', 'http://www.w3.org/2001/04/xmldsig-more#hmac-sha256')
     refused(held, root)
     assert 'not signed' in refused(held, make(held, sign=None))
     assert 'known of it' in refused(held, make(held, stranger=True))
@@ -237,7 +238,7 @@ DATA = f".//{name(SAML, 'SubjectConfirmationData')}"
     ({'issuer': 'https://other.example'}, 'identity provider'),
     ({'change': edit(DATA, NotOnOrAfter=None)}, 'for who brings it'),
     ({'change': edit(DATA, NotBefore='2020-01-01T00:00:00Z')}, 'for who brings it'),
-    ({'change': edit(f".//{name(SAML, 'SubjectConfirmation')}", Method='urn:oasis:names:tc:SAML:2.0:cm:holder-of-key')}, 'brings it'),
+    ({'change': edit(f".//{name(SAML, 'SubjectConfirmation')}", Method=documents.BEARER + 's')}, 'for who brings it'),
     ({'change': edit(f".//{name(SAML, 'Conditions')}", NotBefore='2100-01-01T00:00:00Z')}, 'not valid yet'),
     ({'change': edit(f".//{name(SAML, 'Conditions')}", NotOnOrAfter='2020-01-01T00:00:00Z')}, 'any more'),
     ({'change': edit(f".//{name(SAML, 'Conditions')}", NotOnOrAfter='soon')}, 'no time'),
@@ -314,3 +315,80 @@ def test_metadata(held):
         with pytest.raises(errors.BadRequest):
             metadata.read(wrong.encode())
     assert etree.fromstring(metadata.write(SP, held.certificates(), URL, [])).find(name(documents.MD, 'SPSSODescriptor')) is None
+
+
+def encrypted(assertion, certificate, *, mode='gcm', digest='sha1', beside=False):
+    """An EncryptedAssertion."""
+    import base64
+    import os
+
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+    from cryptography.hazmat.primitives.ciphers import Cipher, aead, algorithms, modes
+    key, plain = os.urandom(32), etree.tostring(assertion, with_tail=False)
+    if mode == 'gcm':
+        start = os.urandom(12)
+        content, method = start + aead.AESGCM(key).encrypt(start, plain, None), encryption.XENC11 + 'aes256-gcm'
+    else:
+        start, missing = os.urandom(16), 16 - len(plain) % 16
+        writer = Cipher(algorithms.AES(key), modes.CBC(start)).encryptor()
+        content = start + writer.update(plain + bytes([missing]) * missing) + writer.finalize()
+        method = encryption.XENC + 'aes256-cbc'
+    hashed = {'sha1': hashes.SHA1, 'sha256': hashes.SHA256}[digest]
+    wrapped = certificate.public_key().encrypt(key, padding.OAEP(padding.MGF1(hashed()), hashed(), None))
+    if digest == 'sha1':
+        how = f'<x:EncryptionMethod Algorithm="{encryption.OAEP_SHA1}"/>'
+    else:
+        how = (f'<x:EncryptionMethod Algorithm="{encryption.OAEP}"><ds:DigestMethod Algorithm="{encryption.XENC}sha256"/>'
+               f'<y:MGF xmlns:y="{encryption.XENC11}" Algorithm="{encryption.XENC11}mgf1sha256"/></x:EncryptionMethod>')
+    inner = (f'<x:EncryptedKey>{how}<x:CipherData><x:CipherValue>{base64.b64encode(wrapped).decode()}</x:CipherValue>'
+             '</x:CipherData></x:EncryptedKey>')
+    return etree.fromstring(
+        f'<saml:EncryptedAssertion xmlns:saml="{SAML}" xmlns:x="{encryption.XENC}" xmlns:ds="{DS}"><x:EncryptedData>'
+        f'<x:EncryptionMethod Algorithm="{method}"/>' + ('' if beside else f'<ds:KeyInfo>{inner}</ds:KeyInfo>') +
+        f'<x:CipherData><x:CipherValue>{base64.b64encode(content).decode()}</x:CipherValue></x:CipherData></x:EncryptedData>' +
+        (inner if beside else '') + '</saml:EncryptedAssertion>')
+
+
+def encrypt(held, **more):
+    """Put the encrypted assertion in the place of the other."""
+    def change(root):
+        root.replace(root.find(ASSERTION), encrypted(root.find(ASSERTION), held.certificates()[1], **more))
+        return root
+    return change
+
+
+@pytest.mark.parametrize('more', [{}, {'digest': 'sha256'}, {'beside': True}])
+def test_encrypted_assertions(held, more):
+    ours = {'keys': held.decrypting()}
+    assert read(held, encrypt(held, **more)(make(held)), **ours).name_id == 'ann'
+    assert read(held, make(held, sign='response', change=encrypt(held, **more)), **ours).name_id == 'ann'
+    assert 'not signed' in refused(held, encrypt(held, **more)(make(held, sign=None)), **ours)
+    assert 'cannot be decrypted' in refused(held, encrypt(held, **more)(make(held)), keys=held.decrypting()[:1])
+    assert 'elsewhere' in refused(held, encrypt(held, **more)(make(held, change=edit('.', Destination='https://x'))), **ours)
+    assert 'else' in refused(held, encrypt(held, **more)(make(held, audience=('https://x',))), **ours)
+
+
+def test_cbc_is_taken_only_where_the_whole_response_is_signed(held):
+    ours = {'keys': held.decrypting()}
+    assert read(held, make(held, sign='response', change=encrypt(held, mode='cbc')), **ours).name_id == 'ann'
+    assert 'AES-GCM' in refused(held, encrypt(held, mode='cbc')(make(held)), **ours)
+
+
+def test_hostile_encryption(held):
+    ours = {'keys': held.decrypting()}
+    for change in ('CipherValue', 'EncryptedKey', 'EncryptionMethod', 'CipherData'):
+        for index in (0, 1):
+            root = encrypt(held)(make(held))
+            found = list(root.iter(name(encryption.XENC, change)))
+            if index < len(found):
+                found[index].getparent().remove(found[index])
+                refused(held, root, **ours)
+    for text in ('', '!', 'AAAA', 'A' * 512):
+        for index in (0, 1):
+            root = encrypt(held)(make(held))
+            list(root.iter(name(encryption.XENC, 'CipherValue')))[index].text = text
+            refused(held, root, **ours)
+    root = make(held)
+    root.append(encrypted(root.find(ASSERTION), held.certificates()[1]))
+    refused(held, root, **ours)

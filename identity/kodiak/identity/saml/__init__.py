@@ -165,7 +165,7 @@ class Saml:
 
         def attempt(description):
             return answers.read(root, answers.Expected(description, self.entity_id, url, request_id, audience,
-                                                       provider.options.allow_sha1))
+                                                       provider.options.allow_sha1, self.keys.decrypting()))
         try:
             return attempt(description)
         except errors.Unauthorized:

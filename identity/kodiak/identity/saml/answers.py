@@ -6,7 +6,7 @@ import datetime
 
 from kodiak.common import errors
 
-from . import documents, metadata
+from . import documents, encryption, metadata
 from .documents import SAML, SAMLP, SOAP, name
 
 #: Seconds by which clocks may differ.
@@ -43,7 +43,7 @@ class Asserted:
 class Expected:
     """What an answer must fit: ``description`` (of the identity provider), ``entity_id`` (ours), ``url`` (where it came in),
     ``request_id`` (of our question; None: nobody asked), ``audience`` (True: it must say that it is for us), ``weak``
-    (SHA-1 is taken too)."""
+    (SHA-1 is taken too), ``keys`` (private ones of ours, with which it may be encrypted)."""
 
     description: metadata.Description
     entity_id: str
@@ -51,6 +51,7 @@ class Expected:
     request_id: str | None
     audience: bool = True
     weak: bool = False
+    keys: tuple = ()
 
 
 def decode(text):
@@ -97,8 +98,12 @@ def _signed_assertion(root, expected, now):
     if root.find(name(documents.DS, 'Signature')) is not None:
         root = documents.verified(root, '', certificates, expected.weak)
         found = _only(root)
+        if found.tag != path:
+            found = encryption.decrypt(found, expected.keys, verified=True)
+    elif _only(root).tag != path:
+        decrypted = encryption.decrypt(_only(root), expected.keys, verified=False)
+        found = documents.verified(decrypted, '', certificates, expected.weak)
     else:
-        _only(root)
         found = documents.verified(root, path, certificates, expected.weak)
     # What stands around a signed assertion may be anybody's words: it can only make an answer worse.
     if root.get('Destination', expected.url) != expected.url:
@@ -113,7 +118,7 @@ def _signed_assertion(root, expected, now):
 
 
 def _only(root):
-    found = root.findall('.//' + name(SAML, 'Assertion'))
+    found = list(root.iter(name(SAML, 'Assertion'), name(SAML, 'EncryptedAssertion')))
     if len(found) != 1 or found[0].getparent() is not root:
         raise refuse(f'it has {len(found)} assertions, not one')
     return found[0]

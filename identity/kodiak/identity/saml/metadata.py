@@ -8,7 +8,7 @@ from cryptography import x509
 
 from kodiak.common import errors
 
-from . import documents
+from . import documents, encryption
 from .documents import DS, MD, SAMLP, name
 
 
@@ -88,6 +88,8 @@ def write(entity_id, certificates, sso_url, consumers):
     if consumers:
         theirs = documents.add(root, MD, 'SPSSODescriptor', protocolSupportEnumeration=SAMLP, WantAssertionsSigned='true')
         _keys(theirs, certificates, 'signing')
+        # With the key that comes next: who reads this again only after a rotation has encrypted for one that is still there.
+        _keys(theirs, certificates[-1:], 'encryption')
         for index, (binding, url) in enumerate(consumers):
             documents.add(theirs, MD, 'AssertionConsumerService', Binding=binding, Location=url, index=str(index))
     return documents.write(root)
@@ -98,3 +100,6 @@ def _keys(parent, certificates, use):
         key = documents.add(parent, MD, 'KeyDescriptor', use=use)
         held = documents.add(documents.add(key, DS, 'KeyInfo'), DS, 'X509Data')
         documents.add(held, DS, 'X509Certificate', documents.certificate_text(certificate))
+        if use == 'encryption':
+            for algorithm in (*reversed(encryption.GCM), encryption.OAEP_SHA1):
+                documents.add(key, MD, 'EncryptionMethod', Algorithm=algorithm)
