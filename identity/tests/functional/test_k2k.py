@@ -1,4 +1,5 @@
 """Keystone to Keystone: two clouds of ours, and the plugin of keystoneauth between them."""
+import base64
 import shutil
 import threading
 
@@ -192,3 +193,28 @@ def test_without_its_libraries_identity_says_what_is_missing(clouds, ann, monkey
     monkeypatch.setattr(importlib, 'import_module', missing)
     message = testing.Client(clouds[0].cloud.pipeline).post(ECP, asked(token)).expect(501).json['error']['message']
     assert 'kodiak-identity[saml]' in message and saml.part is not None
+
+
+@pytest.mark.skipif(shutil.which('xmlsec1') is None, reason='pysaml2 verifies with the program xmlsec1')
+def test_a_service_provider_that_is_not_ours_takes_our_assertion(clouds, ann):
+    saml2 = pytest.importorskip('saml2')
+    from saml2 import client, config
+    from saml2.xml import schema
+    home, _ = clouds
+    told = home.cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').data.decode()
+    schema.validate(told)
+    path = '/v3/OS-FEDERATION/service_providers/away'
+    home.cloud.admin().patch(path, {'service_provider': {'sp_url': 'https://sp.example/acs'}}).expect(200)
+    other = client.Saml2Client(config=config.SPConfig().load({
+        'entityid': 'https://sp.example', 'allow_unknown_attributes': True, 'xmlsec_binary': shutil.which('xmlsec1'),
+        'metadata': {'inline': [told]},
+        'service': {'sp': {'endpoints': {'assertion_consumer_service': [('https://sp.example/acs', saml2.BINDING_HTTP_POST)]},
+                           'allow_unsolicited': True, 'want_assertions_signed': True, 'want_response_signed': False}}}))
+    token = token_of(home.cloud.login('ann', project='work'))
+    made = testing.Client(home.cloud.pipeline).post('/v3/auth/OS-FEDERATION/saml2', asked(token)).expect(200)
+    schema.validate(made.data.decode())
+    read = other.parse_authn_request_response(base64.b64encode(made.data).decode(), saml2.BINDING_HTTP_POST)
+    assert read.ava == {'openstack_user': ['ann'], 'openstack_user_domain': ['Default'], 'openstack_roles': ['member', 'reader'],
+                        'openstack_project': ['work'], 'openstack_project_domain': ['Default'],
+                        'openstack_groups': ['JSON:{"name":"staff","domain":{"name":"Default"}}']}
+    assert read.issuer() == home.url + '/v3/OS-FEDERATION/saml2/metadata'
