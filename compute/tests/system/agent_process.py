@@ -4,6 +4,7 @@ Run as ``python agent_process.py FOLDER``; FOLDER holds ``conductor.sock`` (the 
 answers on ``agent.sock``.
 """
 import json
+import base64
 import logging
 import os
 import signal
@@ -88,6 +89,17 @@ class Images:
         os.replace(out.name, os.path.join(self.folder, image_id))
 
 
+class Keys:
+    """Keys of volumes are files."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def passphrase(self, volume_id):
+        with open(os.path.join(self.folder, volume_id), 'rb') as file:
+            return base64.b64decode(file.read())
+
+
 def main(folder, host):
     logging.basicConfig(level=logging.INFO, filename=os.path.join(folder, 'agent.log'),
                         format='%(asctime)s %(name)s %(message)s')
@@ -99,7 +111,7 @@ def main(folder, host):
     conf.set_override('port', 0, 'agent')
     conf.set_override('virt_type', os.environ.get('KODIAK_TEST_VIRT_TYPE', 'auto'), 'agent')
     agent = agents.Agent(conf, Bus(os.path.join(folder, 'conductor.sock')),
-                         [LibvirtDriver(conf, host, Images(os.path.join(folder, 'images')))])
+                         [LibvirtDriver(conf, host, Images(os.path.join(folder, 'images')), Keys(os.path.join(folder, 'keys')))])
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
     agent.start()

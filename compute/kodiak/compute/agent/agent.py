@@ -6,7 +6,6 @@ moment: what must not be forgotten is kept by the driver next to the disks.
 import fcntl
 import logging
 import os
-import re
 import threading
 
 from kodiak.common import context, errors, reconcile
@@ -93,7 +92,7 @@ class Agent:
             self._ready(driver)
             resources.append(state.dump(state.Resources(
                 host=host, agent=self.conf.host, hypervisor_hostname=host, host_ip=self.conf.agent.host_ip,
-                connector={'initiator': initiator(host)}, **driver.resources())))
+                connector={'initiator': base.initiator(host)}, **driver.resources())))
         self.conductor.call('resources', context.background(), resources=resources)
 
     @staticmethod
@@ -175,11 +174,6 @@ class Handlers:
         self.agent.reconciler.nudge()
 
 
-def initiator(host):
-    """The iSCSI name that the guests of a host go by at their targets."""
-    return 'iqn.2010-10.org.openstack:' + re.sub('[^a-z0-9.-]', '-', host.lower())
-
-
 class Reporter:
     """Sends reports in batches; keeps the newest of each instance until the conductor has taken it."""
 
@@ -230,20 +224,21 @@ class Reporter:
                 pause = min(pause * 2, 10)
 
 
-def make_drivers(conf, images):
+def make_drivers(conf, images, keys=None):
     """The drivers that the configuration asks for."""
     from stevedore import driver as loader
     plugin = loader.DriverManager('kodiak.compute.drivers', conf.agent.driver).driver
     hosts = [conf.host]
     if conf.agent.driver == 'fake' and conf.agent.fake_hosts > 1:
         hosts = [f'{conf.host}-{number:04d}' for number in range(1, conf.agent.fake_hosts + 1)]
-    return [plugin(conf, host, images) for host in hosts]
+    return [plugin(conf, host, images, keys) for host in hosts]
 
 
 def build(app):
     """Make the agent out of a Runtime (``service.run_worker``)."""
     from kodiak.compute.agent.images import Images
-    agent = Agent(app.conf, app.bus, make_drivers(app.conf, Images(app.clients.image)))
+    from kodiak.compute.agent.keys import Keys
+    agent = Agent(app.conf, app.bus, make_drivers(app.conf, Images(app.clients.image), Keys(app.clients)))
     app.background.append(agent)
     app.bus.serve(rpc.AGENT, Handlers(agent), rpc.AGENT_TOPIC, app.conf.host)
 

@@ -7,6 +7,7 @@ but never by two for the same instance.
 """
 import abc
 import dataclasses
+import re
 
 
 class Fault(Exception):
@@ -53,6 +54,11 @@ class Record:
     domain_name: str = ''
 
 
+def initiator(host):
+    """The iSCSI name that the guests of a host go by at their targets."""
+    return 'iqn.2010-10.org.openstack:' + re.sub('[^a-z0-9.-]', '-', host.lower())
+
+
 class Driver(abc.ABC):
     """The interface. ``instance`` is an ``agent.state.Instance`` and ``record`` its :class:`Record`.
 
@@ -60,12 +66,14 @@ class Driver(abc.ABC):
     :param host: the name of the host that this object stands for.
     :param images: a :class:`~kodiak.compute.agent.images.Images`: ``download(image_id)`` gives an iterator of bytes,
         ``upload(image_id, file, size, disk_format)`` sends.
+    :param keys: a :class:`~kodiak.compute.agent.keys.Keys`, or None.
     """
 
-    def __init__(self, conf, host, images):
+    def __init__(self, conf, host, images, keys=None):
         self.conf = conf
         self.host = host
         self.images = images
+        self.keys = keys
 
     # The host
 

@@ -15,8 +15,8 @@ from kodiak.compute.drivers import base
 class FakeDriver(base.Driver):
     """See :class:`base.Driver`. Folder: ``<state_path>/compute/fake/<host>``."""
 
-    def __init__(self, conf, host, images):
-        super().__init__(conf, host, images)
+    def __init__(self, conf, host, images, keys=None):
+        super().__init__(conf, host, images, keys)
         self.folder = os.path.join(conf.state_path, 'compute', 'fake', host)
         self._lock = threading.Lock()
         self._known = {}        # uuid -> {'record': dict or None, 'domain': dict or None, 'kept': bool}

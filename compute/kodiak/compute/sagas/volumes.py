@@ -56,9 +56,8 @@ def bring(work, host, keep=(), only=None):
     for entry in mine:
         held = entry['attachments'].get(host) or entry['attachments'].get('')
         if not held.get('connection'):
-            connection = service.connect(held['id'], connector, entry['device'])
+            made[entry['id']] = {'id': held['id'], 'connection': _offered(service, held, connector, entry)}
             service.complete(held['id'])
-            made[entry['id']] = {'id': held['id'], 'connection': connection}
 
     def connected(entry):
         attachments = dict(entry['attachments'])
@@ -69,6 +68,13 @@ def bring(work, host, keep=(), only=None):
         return attachments
     if made:
         _hold(work, connected)
+
+
+def _offered(service, held, connector, entry):
+    found = service.connect(held['id'], connector, entry['device'])
+    if not found['driver_volume_type']:
+        raise Wait(LOOK, f'volume {entry["id"]} to be offered to {connector["host"]}')
+    return found
 
 
 def _reserve(work, service, row, missing):
@@ -208,7 +214,7 @@ def connect(work):
     held = entry['attachments'].get(row['host']) or entry['attachments']['']
     with work.db.read() as connection:
         connector = volumes.connector(connection, row['host'])
-    found = block(work).connect(held['id'], connector, entry['device'])
+    found = _offered(block(work), held, connector, entry)
     return common.later(work, lambda connection, row: _change(work, connection, row, pending=False, attachments={
         row['host']: {'id': held['id'], 'connection': found}}))
 

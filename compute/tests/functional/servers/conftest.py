@@ -82,9 +82,11 @@ def application_of(made, runtime):
     """The application of an API, made once and handed from cloud to cloud."""
     if made.prefix not in _applications:
         _applications[made.prefix] = made.application(runtime, validate_responses=True)
-    made.runtime = runtime
+    found = _applications[made.prefix]
+    for dispatcher in found.view_functions.values():
+        dispatcher.api.runtime = runtime
     runtime.policy.add(made.all_rules())
-    return _applications[made.prefix]
+    return found
 
 
 class Service:

@@ -6,21 +6,49 @@ import libvirt
 
 from kodiak.compute.drivers import base
 from kodiak.compute.drivers.libvirt import domain as definition
+from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 
 LOG = logging.getLogger(__name__)
 ASK_AGAIN = 8       # seconds: a guest that was still booting overheard the first request
 PATIENCE = 60
 
 
-def plug(domain, spec, ports, volumes):
-    """Plug ports and volumes of the spec into a running domain; those that are there are left alone."""
+def plug(domain, spec, ports, volumes, platform, secrets):
+    """Plug ports and volumes of the spec into a running domain; those that are there are left alone.
+
+    :param secrets: the :class:`~.secrets.Secrets` of the host.
+    """
     here_ports, here_volumes, names = definition.devices(domain.XMLDesc())
     hw = definition.properties(spec)
     taken = definition.Names(names)
+    new = [volume for volume in volumes if volume.id not in here_volumes]
     elements = [definition.interface(port, hw) for port in ports if port.id not in here_ports]
-    elements += [definition.volume_disk(volume, hw, taken) for volume in volumes if volume.id not in here_volumes]
-    for element in elements:
-        domain.attachDeviceFlags(ET.tostring(element, encoding='unicode'), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    elements += [volume_disk(volume, hw, taken, platform) for volume in new]
+    with secrets.opened(new):
+        for element in elements:
+            domain.attachDeviceFlags(ET.tostring(element, encoding='unicode'), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def grow(domain, volume, size):
+    """Let a running guest see that a volume has ``size`` GiB now.
+
+    :raises base.Fault: ``extend``, final: over this protocol only a guest that starts sees it.
+    """
+    for disk in definition.parse(domain.XMLDesc()).iterfind('./devices/disk'):
+        alias = disk.find('alias')
+        if alias is not None and alias.get('name') == definition.VOLUME_ALIAS + volume.id:
+            break
+    else:
+        return
+    if disk.find('source').get('protocol') == 'nbd':
+        raise base.Fault('extend', f'The guest sees the new size of volume {volume.id} when it is started anew.', final=True)
+    target = disk.find('target').get('dev')
+    now, size = domain.blockInfo(target)[0], size << 30
+    if volume.connection.get('data', {}).get('encrypted'):
+        # Volumes have whole GiB; what the guest sees may be less by the header of the container.
+        size -= -now % (1 << 30)
+    if now < size:
+        domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
 
 def unplug(connection, domain, ports, volumes):

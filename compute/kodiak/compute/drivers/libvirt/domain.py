@@ -1,19 +1,26 @@
 """Domain definitions: an instance and the layout of its disks go in, libvirt's XML comes out.
 
 Nothing here asks libvirt or looks at the host. What a domain is recognised by later also stands here: the
-metadata element with the name of the host, and the aliases that tie a device to its port or volume.
+metadata element with the name of the host.
 """
 import dataclasses
-import string
 import xml.etree.ElementTree as ET
 
 from kodiak.compute.drivers import base
+from kodiak.compute.drivers.libvirt.elements import (
+    NAMESPACE,
+    PORT_ALIAS,
+    VOLUME_ALIAS,
+    Names,
+    cdrom_bus,
+    child,
+    disk_bus,
+    parse,
+    text,
+    truth,
+)
+from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 
-NAMESPACE = 'urn:kodiak:compute:1'
-ET.register_namespace('kodiak', NAMESPACE)
-
-PORT_ALIAS, VOLUME_ALIAS = 'ua-port-', 'ua-volume-'
-PREFIXES = {'virtio': 'vd', 'scsi': 'sd', 'sata': 'sd', 'usb': 'sd', 'ide': 'hd', 'fdc': 'fd'}
 VIF_MODELS = {'virtio', 'e1000', 'e1000e', 'rtl8139', 'ne2k_pci', 'pcnet', 'vmxnet3'}
 VIDEO_MODELS = {'vga', 'cirrus', 'qxl', 'virtio', 'bochs', 'vmvga', 'none'}
 SPARE_PCIE_PORTS = 12
@@ -24,7 +31,8 @@ class Platform:
     """What the host's hypervisor can do, found out at start.
 
     ``kind`` is ``kvm`` or ``qemu``; ``cpu_mode`` and ``cpu_model`` go into the ``<cpu>`` element.
-    ``direct_io`` says whether the file system of the disks can be read past the page cache.
+    ``direct_io`` says whether the file system of the disks can be read past the page cache; ``initiator`` is the iSCSI
+    name that the host's guests go by.
     """
 
     kind: str = 'qemu'
@@ -33,6 +41,7 @@ class Platform:
     vnc_listen: str = '127.0.0.1'
     direct_io: bool = True
     arch: str = 'x86_64'
+    initiator: str | None = None
 
 
 @dataclasses.dataclass
@@ -47,32 +56,10 @@ class Disk:
     bus: str | None = None
 
 
-def text(parent, tag, value, **attributes):
-    """A child element with text and attributes (None leaves an attribute out)."""
-    element = child(parent, tag, **attributes)
-    element.text = str(value)
-    return element
-
-
-def child(parent, tag, **attributes):
-    """A child element with attributes (None leaves one out)."""
-    return ET.SubElement(parent, tag, {name: str(value) for name, value in attributes.items() if value is not None})
-
-
-def parse(xml):
-    """libvirtd's own words as an element. libvirtd is trusted, and escapes what owners wrote."""
-    return ET.fromstring(xml)   # noqa: S314
-
-
-def truth(value):
-    """How image properties say yes."""
-    return str(value).lower() in ('1', 'true', 'yes', 'on')
-
-
 def properties(spec):
     """The properties of the image that decide what hardware the guest sees; the rescue image's while rescued."""
     image = spec.rescue or spec.image
-    return image.properties if image else {}
+    return image.properties if image else spec.hardware or {}
 
 
 def build(spec, disks, platform, host, log_path):
@@ -101,7 +88,7 @@ def build(spec, disks, platform, host, log_path):
     devices = child(domain, 'devices')
     for element in _disks(spec, disks, hw, platform):
         devices.append(element)
-    _controllers(devices, hw, machine)
+    _controllers(devices, hw, machine, {volume.bus for volume in spec.volumes})
     for port in spec.ports:
         devices.append(interface(port, hw))
     _consoles(devices, hw, platform, log_path)
@@ -174,42 +161,6 @@ def _clock(domain, hw):
     child(clock, 'timer', name='hpet', present='no')
 
 
-class Names:
-    """Hands out device names (``vda``) and keeps track of those that are taken."""
-
-    def __init__(self, taken=()):
-        self.taken = set(taken)
-
-    def take(self, bus, wish=None):
-        prefix = PREFIXES.get(bus)
-        if prefix is None:
-            raise base.Fault('image-invalid', f'There is no disk bus {bus!r}.', final=True)
-        wish = (wish or '').rpartition('/')[2]
-        # A name wished for in another bus's form (/dev/sdb, and the bus is virtio) keeps its letter.
-        if wish and wish[2:] and wish[2:].isalpha():
-            wish = prefix + wish[2:]
-            if wish not in self.taken:
-                self.taken.add(wish)
-                return wish
-        letters = [*string.ascii_lowercase, *(a + b for a in 'abc' for b in string.ascii_lowercase)]
-        name = next((prefix + letter for letter in letters if prefix + letter not in self.taken), None)
-        if name is None:
-            raise base.Fault('too-many-disks', 'The instance has no free device name left.', final=True)
-        self.taken.add(name)
-        return name
-
-
-def disk_bus(hw):
-    """The bus that disks are on."""
-    return hw.get('hw_disk_bus') or 'virtio'
-
-
-def cdrom_bus(hw):
-    """The bus that CD-ROM drives are on."""
-    machine = hw.get('hw_machine_type') or 'pc'
-    return hw.get('hw_cdrom_bus') or ('sata' if 'q35' in machine else 'ide')
-
-
 def _disks(spec, disks, hw, platform):
     """The disk elements: own disks first, in their order, then volumes; the device to boot from has order 1.
 
@@ -225,14 +176,14 @@ def _disks(spec, disks, hw, platform):
     own = [*own, *rescue] if stable_rescue else [*rescue, *own]
     first = 'rescue' if rescue else 'root'
     for order, volume in enumerate(sorted(booting, key=lambda item: item.boot_index), 1):
-        elements.append(volume_disk(volume, hw, names, None if rescue else order))
+        elements.append(volume_disk(volume, hw, names, platform, None if rescue else order))
     for disk in own:
         bus = disk.bus or (cdrom_bus(hw) if disk.device == 'cdrom' else disk_bus(hw))
         if disk.role == 'rescue' and stable_rescue:
             bus = hw.get('hw_rescue_bus') or bus
         boots = 1 if disk.role == first and not (first == 'root' and booting) else None
         elements.append(_own_disk(disk, bus, names.take(bus), boots, spec, platform))
-    elements.extend(volume_disk(volume, hw, names, None) for volume in spec.volumes if volume not in booting)
+    elements.extend(volume_disk(volume, hw, names, platform) for volume in spec.volumes if volume not in booting)
     return elements
 
 
@@ -263,38 +214,6 @@ def _limits(element, extra):
                 text(tune, name, int(value))
 
 
-def volume_disk(volume, hw, names, boots=None):
-    """The disk element of a volume.
-
-    :raises base.Fault: ``volume-unsupported`` for a connection of a kind that this host cannot make.
-    """
-    kind = volume.connection.get('driver_volume_type')
-    data = volume.connection.get('data', {})
-    bus = volume.bus or disk_bus(hw)
-    if kind == 'local':
-        element = ET.Element('disk', type='file', device='disk')
-        child(element, 'driver', name='qemu', type=data.get('format', 'raw'), cache='none', discard='unmap')
-        child(child(element, 'source', file=data['device_path']), 'seclabel', model='dac', relabel='no')
-    elif kind == 'nbd':
-        element = ET.Element('disk', type='network', device='disk')
-        child(element, 'driver', name='qemu', type='raw', cache='none', discard='unmap')
-        source = child(element, 'source', protocol='nbd', name=data.get('export', ''),
-                       tls='yes' if data.get('tls') else None)
-        child(source, 'host', name=data['host'], port=data['port'])
-    else:
-        raise base.Fault('volume-unsupported', f'This host cannot attach a volume over {kind!r}.', final=True)
-    child(element, 'target', dev=names.take(bus, volume.device), bus=bus)
-    if volume.read_only or data.get('access_mode') == 'ro':
-        child(element, 'readonly')
-    if volume.multiattach:
-        child(element, 'shareable')
-    text(element, 'serial', volume.id)
-    if boots:
-        child(element, 'boot', order=boots)
-    child(element, 'alias', name=VOLUME_ALIAS + volume.id)
-    return element
-
-
 def interface(port, hw):
     """The interface element of a port, on the tap that the network agent made."""
     model = hw.get('hw_vif_model') or 'virtio'
@@ -309,11 +228,11 @@ def interface(port, hw):
     return element
 
 
-def _controllers(devices, hw, machine):
+def _controllers(devices, hw, machine, more=()):
     if 'q35' in machine:
         for _ in range(SPARE_PCIE_PORTS):
             child(devices, 'controller', type='pci', model='pcie-root-port')
-    buses = {disk_bus(hw), cdrom_bus(hw), hw.get('hw_rescue_bus')}
+    buses = {disk_bus(hw), cdrom_bus(hw), hw.get('hw_rescue_bus'), *more}
     if 'scsi' in buses:
         child(devices, 'controller', type='scsi', index=0, model=hw.get('hw_scsi_model') or 'virtio-scsi')
     if hw.get('hw_pointer_model') == 'usbtablet' or 'usb' in buses:

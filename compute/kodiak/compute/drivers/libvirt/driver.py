@@ -12,7 +12,7 @@ import libvirt
 
 from kodiak.compute.agent import state
 from kodiak.compute.drivers import base
-from kodiak.compute.drivers.libvirt import cache, console, devices, door, host, probe, snapshot, transfer
+from kodiak.compute.drivers.libvirt import cache, console, devices, door, host, probe, secrets, snapshot, transfer
 from kodiak.compute.drivers.libvirt import domain as definition
 from kodiak.compute.drivers.libvirt.connection import Connection
 from kodiak.compute.drivers.libvirt.folder import MODE, Folder, used_bases
@@ -30,8 +30,8 @@ REFUSALS = (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvi
 class LibvirtDriver(base.Driver):
     """See :class:`base.Driver`. Folders: ``<state_path>/compute/instances`` and ``.../images``."""
 
-    def __init__(self, conf, host, images):
-        super().__init__(conf, host, images)
+    def __init__(self, conf, host, images, keys=None):
+        super().__init__(conf, host, images, keys)
         self.instances = os.path.join(conf.state_path, 'compute', 'instances')
         self.connection = None
         self.platform = None
@@ -39,6 +39,7 @@ class LibvirtDriver(base.Driver):
         self.cache = None
         self.door = None
         self.tickets = None
+        self.secrets = None
 
     # The host
 
@@ -49,6 +50,7 @@ class LibvirtDriver(base.Driver):
         self.cache = cache.Cache(bases, self.images.download, self.conf.agent.image_cache_hours * 3600)
         self.connection = Connection(self.conf.agent.libvirt_uri, changed)
         self.tickets = console.Tickets()
+        self.secrets = secrets.Secrets(self.connection, self.keys)
         self.door = door.Door(self.conf.agent.host_ip, self.conf.agent.port, self._folder, self._serial)
 
     def interrupt(self):
@@ -62,6 +64,7 @@ class LibvirtDriver(base.Driver):
 
     def tidy(self):
         self.cache.prune(used_bases(self.instances))
+        self.secrets.tidy()
 
     def ready(self):
         try:
@@ -71,6 +74,7 @@ class LibvirtDriver(base.Driver):
                     return None
                 self.platform = probe.platform(connection, self.conf.agent.virt_type, self.cache.path,
                                                self.conf.agent.console_bind, self.boot_id())
+                self.platform.initiator = base.initiator(self.host)
             return None
         except libvirt.libvirtError as error:
             return f'libvirt does not answer at {self.conf.agent.libvirt_uri}: {error}'
@@ -194,7 +198,8 @@ class LibvirtDriver(base.Driver):
         if not domain.hasManagedSaveImage():
             self.define(instance, record)
         transfer.withdraw(self._folder(instance.uuid))
-        domain.create()
+        with self.secrets.opened(instance.spec.volumes):
+            domain.create()
 
     def power_off(self, instance, timeout):
         domain = self._domain(instance.uuid)
@@ -238,7 +243,7 @@ class LibvirtDriver(base.Driver):
     def plug(self, instance, record, ports, volumes):
         domain = self._have(instance.uuid)
         if domain.isActive():
-            devices.plug(domain, instance.spec, ports, volumes)
+            devices.plug(domain, instance.spec, ports, volumes, self.platform, self.secrets)
         if not domain.hasManagedSaveImage():
             self.define(instance, record)
 
@@ -313,6 +318,13 @@ class LibvirtDriver(base.Driver):
 
     def rescue_ended(self, instance):
         self._folder(instance.uuid).forget('rescue.qcow2')
+
+    def extend_volume(self, instance, volume_id, size):
+        domain = self._domain(instance.uuid)
+        volume = next((volume for volume in instance.spec.volumes if volume.id == volume_id), None)
+        if domain is not None and volume is not None and domain.isActive():
+            devices.grow(domain, volume, size)
+        return {}
 
     def nmi(self, instance):
         self._have(instance.uuid).injectNMI()
