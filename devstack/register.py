@@ -28,6 +28,7 @@ SERVICES = {
     'image': [('image', 'image', ':9292')],
     'network': [('network', 'network', ':9696')],
     'storage-object': [('object-store', 'object-store', ':8080/v1/AUTH_%(project_id)s')],
+    'storage-block': [('cinder', 'block-storage', ':8776/v3/$(project_id)s'), ('cinderv3', 'volumev3', ':8776/v3/$(project_id)s')],
     'compute': [('compute', 'compute', ':8774/v2.1'), ('placement', 'placement', ':8774/placement')],
 }
 FLAVORS = [  # name, id, MiB of memory, processors, GiB of disk

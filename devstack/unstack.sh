@@ -13,7 +13,7 @@ need_root
 as_root install -d -m 755 "$LOGS"
 as_root install -d -m 755 -o "$(id -u)" -g "$(id -g)" "$STACK_LOGS"
 load_settings
-for service in storage-object compute network image identity; do step "$service: stop" stop_$service; done
+for service in compute storage-block storage-object network image identity; do step "$service: stop" stop_$service; done
 step 'guests: stop' stop_libvirt
 step 'network: take away what is left on the host' remove_host_network
 step 'rabbitmq: stop' stop_rabbitmq

@@ -263,11 +263,14 @@ def build(app, client=None):
     about = {'version': app.version, 'backup': store.name if store else None,
              'started_at': datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()}
     agent = Agent(app.host, client, make_backends(conf), folder, conf.agent.workers, about)
-    images = Images(app.clients.image, os.path.join(folder, 'images'), conf.agent.image_cache_hours)
+    # Beside the volumes, so that a volume can share an image's blocks.
+    beside = next((os.path.dirname(backend.options.path) for backend in agent.backends.values()
+                   if backend.options.driver in ('file', 'nfs')), folder)
+    images = Images(app.clients.image, os.path.join(beside, 'images'), conf.agent.image_cache_hours)
     agent.tasks = tasks.Tasks(
         agent.backends, images,
         lambda key_id: tasks.decoded(client.call('key', context.background(), host=app.host, key_id=key_id)),
-        store, os.path.join(folder, 'passing'))
+        store, os.path.join(beside, 'passing'))
     app.background.append(agent)
     app.bus.serve(rpc.AGENT, Handlers(agent), rpc.AGENT_TOPIC, server=app.host)
     return agent
