@@ -40,7 +40,7 @@ def reserve(connection, volume, context, instance_uuid=None, mode=None, status='
     row = store.insert(connection, attachments, {
         'volume_id': volume['id'], 'project_id': volume['project_id'], 'instance_uuid': instance_uuid, 'attached_host': None,
         'mountpoint': None, 'attach_mode': mode or ('ro' if readonly else 'null'), 'attach_status': status, 'attached_at': None,
-        'connector': None, 'backend': None, 'auth_username': None, 'auth_password': None, 'generation': 0, 'connection': None,
+        'connector': None, 'backend': None, 'auth_username': None, 'auth_password': None, 'generation': 0, 'reached': None,
         'error': None, **more})
     store.settle(connection, volume)
     return row
@@ -60,7 +60,7 @@ def export(connection, conf, volume, row, connector):
     if row['attach_status'] == 'reserved':
         changes['attach_status'] = 'attaching'
     if row['connector'] != connector or row['backend'] != volume['backend'] or row['attach_mode'] != mode or row['error']:
-        changes.update(connector=connector, backend=volume['backend'], generation=row['generation'] + 1, connection=None,
+        changes.update(connector=connector, backend=volume['backend'], generation=row['generation'] + 1, reached=None,
                        error=None,
                        auth_username=row['auth_username'] or secrets.token_urlsafe(15).replace('-', 'a').replace('_', 'b'),
                        auth_password=row['auth_password'] or secrets.token_urlsafe(12).replace('-', 'c').replace('_', 'd'))
@@ -81,7 +81,7 @@ def await_export(database, conf, attachment_id):
             row = store.get(connection, attachments, attachment_id)
         if row is None:
             raise store.not_found(attachments, attachment_id)
-        if row['connection'] is not None:
+        if row['reached'] is not None:
             return row
         if row['error']:
             raise errors.Error(f"The volume could not be exported: {row['error']}")
@@ -101,14 +101,14 @@ def reported(connection, host, export):
     if export.get('error'):
         LOG.warning('Volume %s is not exported by %s: %s', row.volume_id, host, export['error'])
     connection.execute(attachments.update().where(attachments.c.id == export['attachment_id']).values(
-        connection=export.get('connection'), error=export.get('error'), updated_at=db.utcnow()))
+        reached=export.get('connection'), error=export.get('error'), updated_at=db.utcnow()))
 
 
 def connection_info(connection, volume, row, secret):
     """What a host attaches the volume by, as the API shows it; without secrets unless ``secret``."""
-    if row['connection'] is None:
+    if row['reached'] is None:
         return None
-    said = row['connection']
+    said = row['reached']
     data = {**said.get('data', {})}
     if not secret:
         data = {name: value for name, value in data.items() if name not in SECRET}
@@ -123,6 +123,14 @@ def complete(connection, volume, row, **more):
     store.save(connection, attachments, row, attach_status='attached', attached_at=row['attached_at'] or db.utcnow(), **more)
     admin = {'attached_mode': 'ro' if row['attach_mode'] == 'ro' else 'rw', 'readonly': str(bool(volume['readonly']))}
     store.settle(connection, volume, admin_metadata={**volume['admin_metadata'], **admin})
+
+
+def withdraw(connection, row):
+    """Have a volume no longer exported for an attachment that stays."""
+    backend = row['backend']
+    store.save(connection, attachments, row, connector=None, backend=None, reached=None, generation=row['generation'] + 1)
+    if backend is not None:
+        work.bump(connection, work.host_of(backend))
 
 
 def remove(connection, volume, row):

@@ -16,7 +16,6 @@ from .models import attachments, backends, hosts, messages, volumes
 
 LOG = logging.getLogger(__name__)
 INTERVAL = 15.0                 # seconds between two looks at what nobody asked for
-BACKUP_BINARY = 'cinder-backup'
 TABLES = (models.volumes, models.snapshots, models.backups, models.groups, models.group_snapshots)
 
 
@@ -89,7 +88,7 @@ def register(connection, conf, host, found, agent):
             connection.execute(backends.insert(), {'name': name, 'host': host, 'frozen': False, 'created_at': now, **values})
         heartbeat.report(connection, name, scheduler.BINARY, rpc.AGENT_TOPIC, **said)
     if agent.get('backup'):
-        heartbeat.report(connection, host, BACKUP_BINARY, rpc.AGENT_TOPIC, **said)
+        heartbeat.report(connection, host, scheduler.BACKUP_BINARY, rpc.AGENT_TOPIC, **said)
     return 1 if row is None else row['generation']
 
 

@@ -14,7 +14,7 @@ from kodiak.common import db, errors
 
 from .models import backends, services, snapshots, volumes
 
-BINARY = 'cinder-volume'
+BINARY, BACKUP_BINARY = 'cinder-volume', 'cinder-backup'
 #: Keys of extra specs that say something other than what a back end must be capable of.
 UNSCOPED = ('multiattach',)
 

@@ -4,7 +4,8 @@ import dataclasses
 AVAILABLE, IN_USE, ERROR, CREATING, DELETING = 'available', 'in-use', 'error', 'creating', 'deleting'
 RESERVED, ATTACHING, DETACHING = 'reserved', 'attaching', 'detaching'
 MAINTENANCE, AWAITING_TRANSFER = 'maintenance', 'awaiting-transfer'
-EXTENDING, UPLOADING, RETYPING, REVERTING, BACKING_UP = 'extending', 'uploading', 'retyping', 'reverting', 'backing-up'
+EXTENDING, UPLOADING, RETYPING, REVERTING = 'extending', 'uploading', 'retyping', 'reverting'
+BACKING_UP, DOWNLOADING = 'backing-up', 'downloading'
 RESTORING, RESTORING_BACKUP, MANAGING, UNMANAGING = 'restoring', 'restoring-backup', 'managing', 'unmanaging'
 ERROR_DELETING, ERROR_EXTENDING, ERROR_RESTORING = 'error_deleting', 'error_extending', 'error_restoring'
 ERROR_MANAGING = 'error_managing'
@@ -31,6 +32,7 @@ HOUR = 3600
 VOLUME = {
     CREATING: Transient(AVAILABLE, 2 * HOUR, ERROR),
     DELETING: Transient('', HOUR, ERROR_DELETING),
+    DOWNLOADING: Transient(AVAILABLE, 2 * HOUR, ERROR),
     EXTENDING: Transient(AVAILABLE, 600, ERROR_EXTENDING),
     ATTACHING: Transient(IN_USE, 900, ERROR_ATTACHING),
     DETACHING: Transient(AVAILABLE, 900, AS_ATTACHED),

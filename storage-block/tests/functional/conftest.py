@@ -7,7 +7,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import authtoken, client, config, db, migrate, outbox, policy, rpc, saga, testing, wsgi
+from kodiak.common import authtoken, client, config, db, migrate, outbox, policy, rpc, saga, testing, wake, wsgi
 from kodiak.common.runtime import Runtime
 from kodiak.storage_block import api as block_api
 from kodiak.storage_block import conductor, hints, models, sagas
@@ -109,6 +109,16 @@ class Agent:
             self.conductor.call('report', host=self.host, results=results, exports=exports)
         return len(results) + len(exports)
 
+    def look_at_exports(self):
+        """Make what is to be exported be so, and nothing else: requests wait for it."""
+        if self.idle:
+            return
+        wanted = {one['attachment_id']: one for one in self.conductor.call('host_state', host=self.host, since=None)['exports']}
+        exports = [self.export(one) for key, one in wanted.items() if self.exports.get(key) != one]
+        self.exports = wanted
+        if exports:
+            self.conductor.call('report', host=self.host, results=[], exports=exports)
+
     def export(self, one):
         found = {'attachment_id': one['attachment_id'], 'generation': one['generation']}
         if 'export' in self.fails:
@@ -182,12 +192,17 @@ class Cloud:
         self.agents = {}
         for host, backends in (hosts or {'one': [backend()]}).items():
             agent = self.agents[host] = Agent(self.app, host, backends)
-            # Exports are waited for by requests: the agent is told of every change, as by its hints.
             self.app.bus.serve(tables.AGENT, agent, tables.AGENT_TOPIC, host)
             agent.register()
         self.agent = next(iter(self.agents.values()))
+        wake.listen(self.db, 'hosts', self.hinted)
         application = block_api.pipeline(block_api.API.application(self.app, validate_responses=True))
         self.pipeline = wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'storage-block')
+
+    def hinted(self):
+        """What a commit that changes exports comes to, as by a hint."""
+        for agent in self.agents.values():
+            agent.look_at_exports()
 
     def turn(self):
         """Let sagas, agents and the outbox work once. True if anything was done."""

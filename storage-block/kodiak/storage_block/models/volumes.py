@@ -66,7 +66,7 @@ snapshots = sa.Table(
     sa.Index('ix_snapshots_owner', 'project_id', 'created_at'))
 
 #: A volume that a server has, or will have. While ``backend`` is set it is to be exported there, to ``connector``; ``generation``
-#: grows with each change of what is to be exported, ``connection`` is what the agent reported of that generation.
+#: grows with each change of what is to be exported, ``reached`` is what the agent reported of that generation.
 attachments = sa.Table(
     'attachments', metadata,
     uuid_key(),
@@ -83,7 +83,7 @@ attachments = sa.Table(
     sa.Column('auth_username', sa.String(64)),
     sa.Column('auth_password', sa.String(64)),
     sa.Column('generation', sa.Integer, nullable=False),
-    sa.Column('connection', db.JSON),
+    sa.Column('reached', db.JSON),
     sa.Column('error', sa.Text),
     *moments(),
     sa.Index('ix_attachments_owner', 'project_id', 'created_at'))

@@ -27,7 +27,7 @@ def upgrade():
     sa.Column('auth_username', sa.String(length=64), nullable=True),
     sa.Column('auth_password', sa.String(length=64), nullable=True),
     sa.Column('generation', sa.Integer(), nullable=False),
-    sa.Column('connection', kodiak.common.db.JSON(), nullable=True),
+    sa.Column('reached', kodiak.common.db.JSON(), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
     sa.Column('created_at', kodiak.common.db.Moment(), nullable=False),
     sa.Column('updated_at', kodiak.common.db.Moment(), nullable=True),
