@@ -68,6 +68,7 @@ class Filling:
         self.image_id = image_id
         self.store = store
         self.id = blob or db.new_id()
+        self._again = blob is not None
         self._renew_at = 0
         self._writer = None
 
@@ -86,7 +87,8 @@ class Filling:
         """
         self._renew_at = time.monotonic() + RENEW
         try:
-            self.store.remove(self.id)
+            if self._again:
+                self.store.remove(self.id)
             self._writer = self.store.create(self.id, expected)
             outcome = transfer.copy(read, self._writer, inspector, limit, expected, lambda size: self._alive(size, watch))
             with Renewal(self, outcome.size):
@@ -120,18 +122,27 @@ class Filling:
 
         :param function: ``function(connection)``, run in the transaction that deletes the row, if it was still there.
         """
+        clean = False
         try:
             if self._writer is not None:
                 self._writer.abort()
                 self._writer = None
             self.store.remove(self.id)
+            clean = True
+        except Exception as error:
+            LOG.warning('The data of the failed transfer to image %s is removed from the store %s later: %s', self.image_id,
+                        self.store.id, error)
 
-            def forget(connection):
-                if connection.execute(sa.delete(blobs).where(blobs.c.id == self.id)).rowcount and function is not None:
-                    function(connection)
+        def forget(connection):
+            mine = blobs.c.id == self.id
+            undone = sa.delete(blobs).where(mine) if clean else sa.update(blobs).where(mine, blobs.c.state != 'doomed').values(
+                state='doomed', lease_until=_lease())
+            if connection.execute(undone).rowcount and function is not None:
+                function(connection)
+        try:
             self.app.db.transact(forget)
         except Exception:
-            LOG.exception('The data of the failed transfer to image %s is removed later', self.image_id)
+            LOG.exception('The failed transfer to image %s is undone later', self.image_id)
 
 
 class Renewal:

@@ -21,7 +21,7 @@ def prepare(runtime):
     """Give a process's Runtime what this service needs. Nothing is started yet."""
     if runtime.policy is None:
         runtime.policy = policy.Enforcer(runtime.conf)
-    runtime.extra['stores'] = stores.Stores(runtime.conf)
+    runtime.extra['stores'] = stores.Stores(runtime.conf, runtime.clients)
     runtime.extra['stores'].prepare()
     keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
     runtime.extra['limits'] = quotas.Limits(runtime.conf, runtime.clients)

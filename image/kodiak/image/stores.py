@@ -1,4 +1,7 @@
 """The configured stores of image data, by id."""
+import functools
+
+from keystoneauth1 import loading
 from oslo_config import cfg
 from stevedore import driver
 
@@ -8,7 +11,8 @@ from . import web
 
 NAMESPACE = 'kodiak.image.stores'
 #: A driver that is part of this distribution is found without its metadata, so that a source tree runs as it is.
-BUILT_IN = {'file': 'kodiak.image.drivers.file:FileStore', 'http': 'kodiak.image.drivers.http:HttpStore'}
+BUILT_IN = {name: f'kodiak.image.drivers.{name}:{title}Store' for name, title in (
+    ('file', 'File'), ('http', 'Http'), ('swift', 'Swift'), ('s3', 'S3'), ('rbd', 'Rbd'))}
 
 
 def _class_of(name):
@@ -26,21 +30,35 @@ def register(conf):
         store_id, _, name = entry.partition(':')
         found[store_id] = _class_of(name or store_id)
         conf.register_opts(list(found[store_id].OPTS), group='store_' + store_id)
+        if found[store_id].keystone:
+            loading.register_auth_conf_options(conf, 'store_' + store_id)
+            loading.register_session_conf_options(conf, 'store_' + store_id)
     return found
+
+
+def _sessions(conf, group, clients):
+    """``session()`` of a store: with the credentials of its group, or with the service's own where that has none."""
+    @functools.cache
+    def session():
+        auth = loading.load_auth_from_conf_options(conf, group)
+        return loading.load_session_from_conf_options(conf, group, auth=auth) if auth is not None else clients.session()
+    return session
 
 
 class Stores:
     """All stores of the service.
 
-    :param conf: the service's configuration.
+    :param conf: the service's configuration. :param clients: for tokens of its own, where a store needs any.
     """
 
-    def __init__(self, conf):
+    def __init__(self, conf, clients=None):
         self.by_id = {store_id: cls(store_id, conf['store_' + store_id], conf.state_path)
                       for store_id, cls in register(conf).items()}
         guard = web.Guard(conf.imports)
         for store in self.by_id.values():
             store.guard = guard
+            if store.keystone:
+                store.session = _sessions(conf, 'store_' + store.id, clients)
         if conf.stores.default not in self.by_id:
             raise cfg.ConfigFileValueError(f'[stores] default is {conf.stores.default}, which is not among the enabled ones')
         self.default = self.by_id[conf.stores.default]

@@ -6,7 +6,7 @@ import pytest
 
 from kodiak.common import db, policy, testing
 from kodiak.common.runtime import Runtime
-from kodiak.image import cmd, models
+from kodiak.image import cmd, models, stores
 from kodiak.image.api import API
 
 #: An SQLAlchemy URL of a server's database that may be emptied, to run these tests on; SQLite if unset.
@@ -32,6 +32,8 @@ def make(tmp_path, **overrides):
     conf.set_override('state_path', str(tmp_path))
     for name, value in overrides.items():
         group, _, option = name.partition('__')
+        if group.startswith('store_'):
+            stores.register(conf)
         conf.set_override(option, value, group=group)
     identity = testing.Identity()
     database = db.Database(SERVER or f'sqlite:///{tmp_path}/image.sqlite')

@@ -5,6 +5,14 @@ a store, and what must be removed from it, is known by the table ``blobs``; a dr
 """
 import abc
 
+from oslo_config import cfg
+
+#: Options that every store has.
+COMMON = (
+    cfg.StrOpt('description', help='What users read of this store.'),
+    cfg.IntOpt('weight', default=0, help='Stores with more weight are read first.'),
+)
+
 
 class NoSuchData(Exception):
     """The store has nothing under this key."""
@@ -46,8 +54,12 @@ class Store(abc.ABC):
     #: the scheme of the store's URLs
     SCHEME = ''
     read_only = False
+    #: True: the store asks identity for tokens, with its own credentials in its group or the service's
+    keystone = False
     #: the :class:`kodiak.image.web.Guard` that whatever fetches by URL must ask
     guard = None
+    #: ``session()``: a keystoneauth session, where :attr:`keystone` is set
+    session = None
 
     def __init__(self, store_id, conf, state_path):
         self.id = store_id

@@ -15,8 +15,7 @@ class FileStore(base.Store):
 
     OPTS = (
         cfg.StrOpt('path', help='Folder of the data; <state_path>/image/<id of the store> if unset.'),
-        cfg.StrOpt('description', help='What users read of this store.'),
-        cfg.IntOpt('weight', default=0, help='Stores with more weight are read first.'),
+        *base.COMMON,
     )
     SCHEME = 'file'
 

@@ -1,6 +1,4 @@
 """Data that stays where it is, on a web server: locations that users add. It is only read."""
-from oslo_config import cfg
-
 from kodiak.common import errors
 
 from .. import web
@@ -10,10 +8,7 @@ from . import base
 class HttpStore(base.Store):
     """Locations on web servers. What may be reached is what a web-download may reach (the group ``[imports]``)."""
 
-    OPTS = (
-        cfg.StrOpt('description', help='What users read of this store.'),
-        cfg.IntOpt('weight', default=0, help='Stores with more weight are read first.'),
-    )
+    OPTS = base.COMMON
     SCHEME = 'http'
     read_only = True
 
