@@ -110,7 +110,7 @@ ACTIONS = {
     'attach_interface': _action(ACTIVE, PAUSED, STOPPED), 'detach_interface': _action(ACTIVE, PAUSED, STOPPED),
     'attach_volume': _action(ACTIVE, PAUSED, STOPPED, RESIZED, SUSPENDED, SHELVED, OFFLOADED),
     'detach_volume': _action(ACTIVE, PAUSED, STOPPED, RESIZED, SUSPENDED, SHELVED, OFFLOADED),
-    'migrate': _action(ACTIVE, STOPPED), 'live-migration': _action(ACTIVE, PAUSED),
+    'swap_volume': _action(ACTIVE, PAUSED, RESIZED), 'migrate': _action(ACTIVE, STOPPED), 'live-migration': _action(ACTIVE, PAUSED),
     'evacuate': _action(ACTIVE, STOPPED, ERROR),
     'set_admin_password': _action(ACTIVE), 'trigger_crash_dump': _action(ACTIVE, PAUSED, RESCUED, ERROR),
     'reset_network': _action(ACTIVE, PAUSED, STOPPED), 'inject_network_info': _action(ACTIVE, PAUSED, STOPPED),

@@ -3,8 +3,8 @@
 An entry of ``servers.volumes`` is a dictionary: ``id`` (of the volume; None until it was made), ``bdm`` (id of the entry),
 ``device``, ``boot_index``, ``size`` (GiB), ``bus``, ``device_type``, ``tag``, ``multiattach``, ``delete_on_termination``,
 ``attachments`` (``{host: {'id', 'connection'}}``; host '' for one that only reserves the volume), ``pending`` (not yet, or no
-longer, to be plugged into the guest), and for a volume that is made for the server ``make`` (the body that asks for it) and
-``error`` (why it could not be made).
+longer, to be plugged into the guest), ``swap`` (while it is being replaced: ``sagas.swap``), and for a volume that is made for the
+server ``make`` (the body that asks for it) and ``error`` (why it could not be made).
 
 Block storage answers an attachment's connection to services alone. It is kept here as long as the attachment lives.
 """
@@ -111,10 +111,17 @@ def for_host(entries, host):
         held = entry['attachments'].get(host)
         if entry.get('pending') or not held or not held.get('connection'):
             continue
-        found.append({**{name: entry.get(name) for name in ('id', 'device', 'boot_index', 'size', 'bus', 'tag')},
-                      'multiattach': bool(entry.get('multiattach')), 'device_type': entry.get('device_type') or 'disk',
-                      'attachment_id': held['id'], 'connection': held['connection'],
-                      'read_only': held['connection']['data'].get('access_mode') == 'ro'})
+        told = {**{name: entry.get(name) for name in ('id', 'device', 'boot_index', 'size', 'bus', 'tag')},
+                'multiattach': bool(entry.get('multiattach')), 'device_type': entry.get('device_type') or 'disk',
+                'attachment_id': held['id'], 'connection': held['connection'],
+                'read_only': held['connection']['data'].get('access_mode') == 'ro'}
+        swap = entry.get('swap') or {}
+        if swap.get('to') == 'old':
+            told['replaces'] = swap['id']
+        elif swap.get('to') == 'new':
+            told.update(id=swap['id'], size=swap['size'], attachment_id=swap['attachment'], connection=swap['connection'],
+                        replaces=entry['id'])
+        found.append(told)
     return found
 
 

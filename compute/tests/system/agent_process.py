@@ -3,8 +3,8 @@
 Run as ``python agent_process.py FOLDER``; FOLDER holds ``conductor.sock`` (the test listens) and ``images/``; the agent
 answers on ``agent.sock``.
 """
-import json
 import base64
+import json
 import logging
 import os
 import signal

@@ -91,7 +91,8 @@ def test_an_iscsi_volume_comes_and_goes_and_keeps_its_bytes(host, new, targets, 
     shell = host.serial(one.uuid).login()
     assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((32 << 20) // 512)
     assert volume.id.startswith(shell.command('cat /sys/block/vdb/serial'))
-    shell.command('sudo mkfs.ext4 -q /dev/vdb; sudo mkdir -p /v; sudo mount /dev/vdb /v; echo kodiak | sudo tee /v/a; sudo umount /v')
+    shell.command('sudo mkfs.ext4 -q /dev/vdb; sudo mkdir -p /v; sudo mount /dev/vdb /v')
+    shell.command('echo kodiak | sudo tee /v/a; sudo umount /v')
     one, told = host.get(one, volumes=[])
     assert told.plugged == [] and 'vdb' not in shell.command('ls /sys/block')
     # A second guest reads what the first wrote, after the host's agent was killed in between.
@@ -133,12 +134,12 @@ def test_an_encrypted_volume_is_no_plain_text(host, new, targets, tmp_path):
     (host.folder / 'keys' / volume.id).write_text(base64.b64encode(PASSPHRASE).decode())
     one, _ = host.get(new())
     host.booted(one.uuid)
-    one, told = host.get(one, volumes=[volume])
+    one, _told = host.get(one, volumes=[volume])
     shell = host.serial(one.uuid).login()
     assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((32 << 20) // 512) and secrets() == 0
     shell.command('echo plain-text-of-the-guest | sudo dd of=/dev/vdb conv=fsync')
     assert b'plain-text-of-the-guest' not in path.read_bytes()
-    one, told = host.get(one, volumes=[])
+    one, _ = host.get(one, volumes=[])
     assert PASSPHRASE.decode() not in subprocess.run(['ps', 'axww'], capture_output=True, text=True, check=True).stdout
 
 
@@ -158,12 +159,28 @@ def test_a_guest_boots_from_a_volume(host, new, targets, guest_image, tmp_path):
     assert shell.command('ls /sys/block | grep ^vd | tr "\\n" " "').split() == ['vda', 'vdb']
     assert root.id.startswith(shell.command('cat /sys/block/vda/serial'))
     # Grown while it is used, it is larger for the guest.
-    size = 64 << 20
     targets.grow(2, tmp_path / 'data', 1 << 30)
-    assert size
     one, told = host.get(one, operations=[state.Operation(1, 'extend_volume', {'volume_id': data.id, 'size': 1})])
     assert told.outcomes[0].fault is None
     assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((1 << 30) // 512)
     one, _ = host.get(one, desired='stopped', operations=[])
     one, _ = host.get(one, desired='running')
     host.booted(one.uuid)
+
+
+def test_a_volume_takes_the_place_of_another_while_the_guest_writes(host, new, targets, tmp_path):
+    before, after = targets.export(sparse(tmp_path / 'before')), targets.export(sparse(tmp_path / 'after', 64 << 20))
+    one, _ = host.get(new(volumes=[before]))
+    host.booted(one.uuid)
+    shell = host.serial(one.uuid).login()
+    shell.command('echo kodiak | sudo dd of=/dev/vdb conv=fsync')
+    after.replaces = before.id
+    one, told = host.get(one, volumes=[after])
+    assert told.plugged == [after.id] and secrets() == 0
+    shell.command('echo bear | sudo dd of=/dev/vdb seek=1 conv=fsync')
+    with open(tmp_path / 'after', 'rb') as file:
+        assert file.read(6) == b'kodiak' and file.seek(512) and file.read(4) == b'bear'
+    with open(tmp_path / 'before', 'rb') as file:
+        assert file.seek(512) and file.read(4) != b'bear'
+    one, told = host.get(one, volumes=[])
+    assert told.plugged == [] and 'vdb' not in shell.command('ls /sys/block')

@@ -46,6 +46,9 @@ def next_step(instance, record, found, boot_id):
 def _devices(instance, found):
     ports = {port.id for port in instance.spec.ports}
     volumes = {volume.id for volume in instance.spec.volumes}
+    for volume in instance.spec.volumes:
+        if volume.replaces in found.volumes and volume.id not in found.volumes:
+            return Step('swap', (volume,))
     gone = (found.ports - ports, found.volumes - volumes)
     if any(gone):
         return Step('unplug', tuple(frozenset(ids) for ids in gone))

@@ -142,7 +142,8 @@ class Port(Shape):
 class Volume(Shape):
     """A volume of the block storage service. ``connection`` is what its initialize-connection answered:
     ``{'driver_volume_type': 'iscsi'|'nbd'|'rbd'|'local', 'data': {...}}``. ``size`` in GiB; ``device_type`` disk, cdrom or
-    lun; ``attachment_id`` tells one connection of a volume from another."""
+    lun; ``attachment_id`` tells one connection of a volume from another. ``replaces`` is the id of a volume that this one takes
+    the place of: a guest that has that one gets what is on it copied to this one while it runs."""
 
     id: str
     device: str = ''
@@ -155,6 +156,7 @@ class Volume(Shape):
     tag: str | None = None
     device_type: str = 'disk'
     attachment_id: str = ''
+    replaces: str | None = None
 
 
 @dataclasses.dataclass

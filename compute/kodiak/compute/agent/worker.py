@@ -153,6 +153,10 @@ class Worker:
     def _unplug(self, instance, record, ports, volumes):
         self.driver.unplug(instance, record, sorted(ports), sorted(volumes))
 
+    def _swap(self, instance, record, volume):
+        """Copy what is on the volume that this one replaces, and let the guest go on with this one."""
+        self.driver.swap(instance, record, volume)
+
     def _rescue(self, instance, record):
         """Stop the guest and let it boot from the rescue image."""
         self._other_definition(instance, record, True)

@@ -6,6 +6,7 @@ from kodiak.common.api import schema
 from kodiak.common.db import new_id
 from kodiak.compute import devices, record, store, volumes
 from kodiak.compute.api import common
+from kodiak.compute.sagas import swap as swapping
 from kodiak.compute.sagas import volumes as work
 
 routes = api.Routes('volumes of servers')
@@ -124,23 +125,62 @@ def attach(req, server_id):
 
 def reserve(req, server_id, volume_id):
     """Reserve a volume for a server in its owner's name, and tell the saga; where that fails the entry goes, and the saga ends."""
+    return _reserve(req, server_id, volume_id, lambda row: volumes.without(row['volumes'], volume_id),
+                    lambda row, attachment: volumes.changed(row['volumes'], volume_id, attachments={'': {'id': attachment}}))
+
+
+def _reserve(req, server_id, volume_id, without, told):
+    """:param without: ``without(row)`` gives the entries where that fails, ``told(row, attachment)`` where it does not."""
     try:
         attachment = volumes.Block(req.app.clients, req.ctx).reserve(volume_id, server_id)
     except errors.Error as error:
         def forget(connection):
             row = store.lock(connection, server_id)
             if row is not None:
-                store.save(connection, row, volumes=volumes.without(row['volumes'], volume_id))
+                store.save(connection, row, volumes=without(row))
             saga.nudge(connection, server_id)
         req.db.transact(forget)
         raise errors.BadRequest(f'Invalid volume: {error.message}') if error.code in (400, 409) else error from None
 
     def tell(connection):
         row = common.locked(connection, server_id)
-        row = store.save(connection, row, volumes=volumes.changed(row['volumes'], volume_id, attachments={'': {'id': attachment}}))
+        row = store.save(connection, row, volumes=told(row, attachment))
         saga.nudge(connection, server_id)
         return row
     return req.db.transact(tell)
+
+
+def _swap(req, server_id, entry, sent):
+    """Replace a volume of a server that runs by another one, with what is on it."""
+    req.authorize(req.target, RULE + 'swap')
+    common.check(req, req.target, 'swap_volume')
+    new, old = _volume(req, sent['volumeId']), _volume(req, entry['id'])
+    if volumes.find(req.target, new['id']) is not None:
+        raise errors.BadRequest(f'Invalid volume: volume {new["id"]} already attached')
+    volumes.check_free(new)
+    if new['size'] < old['size']:
+        raise errors.BadRequest(f'Invalid volume: the old volume has {old["size"]} GiB, and the new one has {new["size"]} GiB.')
+    if len(old.get('attachments') or ()) > 1 or new.get('multiattach'):
+        raise errors.BadRequest('A volume that several servers can have cannot be replaced.')
+
+    def changed(row, value):
+        return volumes.changed(row['volumes'], entry['id'], swap=value)
+
+    def begin(connection):
+        row = common.locked(connection, server_id)
+        common.check(req, row, 'swap_volume')
+        _entry(row, entry['id'])
+        if work.is_busy(connection, server_id, entry['id']) or work.is_busy(connection, server_id, new['id']):
+            raise errors.BadRequest(f'Invalid volume: Volume {entry["id"]} is being changed already.')
+        record.begin(connection, server_id, 'swap_volume', req.ctx, event='compute_swap_volume', host=row['host'])
+        saga.start(connection, swapping.SWAP, server_id, {'volume': entry['id'], 'new': new['id'],
+                                                          'until': time.time() + work.GRACE}, req.ctx)
+        store.save(connection, row, volumes=changed(row, {'id': new['id'], 'attachment': None, 'connection': None,
+                                                          'size': new['size'], 'to': ''}))
+    req.db.transact(begin)
+    _reserve(req, server_id, new['id'], lambda row: changed(row, None),
+             lambda row, attachment: changed(row, {'id': new['id'], 'attachment': attachment, 'connection': None,
+                                                   'size': new['size'], 'to': ''}))
 
 
 @routes.put(ONE, rule=RULE + 'update', default=MEMBER, load=common.load_server, status=202,
@@ -152,7 +192,8 @@ def update(req, server_id, volume_id):
     common.only(req, sent, since=dict.fromkeys(('id', 'serverId', 'device', 'tag', 'delete_on_termination'), (2, 85)))
     entry = _entry(req.target, volume_id)
     if sent['volumeId'] != volume_id:
-        raise errors.BadRequest('Replacing a volume by another is not supported here.')
+        _swap(req, server_id, entry, sent)
+        return
     for field, now in (('id', volume_id), ('serverId', server_id), ('device', entry['device']), ('tag', entry.get('tag'))):
         if field in sent and sent[field] != now:
             raise errors.BadRequest(f"The {field} property of a volume attachment cannot be changed from '{now}'.")

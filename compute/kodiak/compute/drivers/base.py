@@ -179,6 +179,10 @@ class Driver(abc.ABC):
     def unplug(self, instance, record, ports, volumes):
         """Unplug what has these ids."""
 
+    def swap(self, instance, record, volume):
+        """Copy the volume ``volume.replaces`` of a running guest to ``volume``, and let the guest go on with that."""
+        raise Fault('not-supported', 'This hypervisor cannot replace a disk of a running guest.', final=True)
+
     # Operations: each returns the result of the operation as a dictionary
 
     @abc.abstractmethod

@@ -121,6 +121,11 @@ class FakeDriver(base.Driver):
     def unplug(self, instance, record, ports, volumes):
         self.define(instance, record)
 
+    def swap(self, instance, record, volume):
+        domain = self._known[instance.uuid]['domain']
+        self._change(instance.uuid, domain={**domain, 'volumes': [
+            volume.id if found == volume.replaces else found for found in domain['volumes']]})
+
     # Operations
 
     def reboot(self, instance, record, soft):

@@ -56,7 +56,7 @@ def bring(work, host, keep=(), only=None):
     for entry in mine:
         held = entry['attachments'].get(host) or entry['attachments'].get('')
         if not held.get('connection'):
-            made[entry['id']] = {'id': held['id'], 'connection': _offered(service, held, connector, entry)}
+            made[entry['id']] = {'id': held['id'], 'connection': offered(service, held, connector, entry)}
             service.complete(held['id'])
 
     def connected(entry):
@@ -70,7 +70,8 @@ def bring(work, host, keep=(), only=None):
         _hold(work, connected)
 
 
-def _offered(service, held, connector, entry):
+def offered(service, held, connector, entry):
+    """The connection of an attachment to a host, once block storage offers it."""
     found = service.connect(held['id'], connector, entry['device'])
     if not found['driver_volume_type']:
         raise Wait(LOOK, f'volume {entry["id"]} to be offered to {connector["host"]}')
@@ -183,21 +184,27 @@ def reserve(work):
     """Wait for the request to say that it has reserved the volume."""
     _, entry = _entry(work)
     if not entry['attachments']:
-        if time.time() > work.data['until']:
-            raise errors.Conflict('The request broke off before the volume was reserved.')
+        check_grace(work)
         raise Wait(LOOK, 'the volume to be reserved')
+
+
+def check_grace(work):
+    """``Conflict`` where the request has had time enough to say what it reserved."""
+    if time.time() > work.data['until']:
+        raise errors.Conflict('The request broke off before the volume was reserved.')
 
 
 def unreserve(work):
     """End every attachment of the volume to the server, and forget it."""
-    _release(work)
+    release_volume(work, work.data['volume'])
     common.later(work, lambda connection, row: _forget(work, connection, row))
 
 
-def _release(work):
+def release_volume(work, volume_id):
+    """End every attachment of a volume to the server."""
     service = block(work)
     for found in service.attachments(work.resource_id):
-        if found['volume_id'] == work.data['volume']:
+        if found['volume_id'] == volume_id:
             service.detach(found['id'])
 
 
@@ -214,7 +221,7 @@ def connect(work):
     held = entry['attachments'].get(row['host']) or entry['attachments']['']
     with work.db.read() as connection:
         connector = volumes.connector(connection, row['host'])
-    found = _offered(block(work), held, connector, entry)
+    found = offered(block(work), held, connector, entry)
     return common.later(work, lambda connection, row: _change(work, connection, row, pending=False, attachments={
         row['host']: {'id': held['id'], 'connection': found}}))
 
@@ -295,7 +302,7 @@ def replug(work):
 
 def release(work):
     """End the attachment; the volume is free."""
-    _release(work)
+    release_volume(work, work.data['volume'])
 
     def write(connection, row):
         _forget(work, connection, row)
@@ -309,7 +316,8 @@ DETACH = Saga('detach_volume', [Step('begin', begin, unbegin), Step('unplug', un
 
 def is_busy(connection, uuid, volume_id):
     """True if a saga already does something with the volume of a server."""
-    return any(found['name'] in (ATTACH.name, DETACH.name) and (found['data'] or {}).get('volume') == volume_id
+    return any(found['name'] in (ATTACH.name, DETACH.name, 'swap_volume')
+               and volume_id in ((found['data'] or {}).get('volume'), (found['data'] or {}).get('new'))
                for found in saga.active(connection, uuid))
 
 

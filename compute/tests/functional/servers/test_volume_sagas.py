@@ -4,7 +4,7 @@ from servers_world import World
 
 from kodiak.common import saga_testing
 from kodiak.compute import models, store
-from kodiak.compute.sagas import boot, delete, move, rebuild, snapshot, volumes
+from kodiak.compute.sagas import boot, delete, move, rebuild, snapshot, swap, volumes
 
 
 class Volumes(World):
@@ -317,7 +317,30 @@ class Rebuild(Volumes):
         self.both('one')
 
 
-WORLDS = [Boot, Delete, Attach, Detach, Migrate, Confirm, Revert, Evacuate, Shelve, Offload, Unshelve, Extend, Rebuild]
+class Swap(Volumes):
+    saga = swap.SWAP
+
+    def begin(self):
+        self.new = self.cloud.block.add(size=2)
+        self.admin.put(f'/servers/{self.uuid}/os-volume_attachments/{self.data}', {
+            'volumeAttachment': {'volumeId': self.new}}).expect(202)
+
+    def succeeded(self):
+        self.alive('one')
+        self.attached(self.root, self.new, host='one')
+        assert self.row()['volumes'][1]['size'] == 2 and not self.row()['volumes'][1]['swap']
+
+    def failed(self, step):
+        self.outside()
+        self.alive('one')
+        if self.cloud.block.of(self.data):
+            self.both('one')
+        else:
+            # The old volume had been let go: there is no way back, and the new one is whole.
+            self.succeeded()
+
+
+WORLDS = [Boot, Delete, Attach, Detach, Migrate, Confirm, Revert, Evacuate, Shelve, Offload, Unshelve, Extend, Rebuild, Swap]
 CASES = [(world, case) for world in WORLDS for case in saga_testing.cases(world.saga)]
 CASES += [(world, saga_testing.Case('fail', step, 'after')) for world, step in ((CutOff, 'volumes'), (AttachCutOff, 'reserve'))]
 

@@ -174,6 +174,30 @@ def test_a_shelved_server_gets_and_loses_volumes(cloud, boot, member, as_):
     assert cloud.block.volumes[volume]['status'] == 'in-use' and volume in disks(cloud, server).volumes
 
 
+def test_one_volume_takes_the_place_of_another(cloud, boot, member, as_):
+    server, old, new = boot(), cloud.block.add(size=2), cloud.block.add(size=3)
+    path = f'/servers/{server["id"]}/os-volume_attachments'
+    member.post(path, {'volumeAttachment': {'volumeId': old}}).expect(200)
+    cloud.settle()
+    admin = as_(testing.ADMIN)
+
+    def swap(status, volume, caller=admin):
+        return caller.put(f'{path}/{old}', {'volumeAttachment': {'volumeId': volume}}).expect(status)
+    swap(403, new, member)
+    swap(404, str(uuid.uuid4()))
+    assert 'the new one has 1 GiB' in message(swap(400, cloud.block.add(size=1)))
+    swap(400, cloud.block.add(size=3, status='error'))
+    swap(400, cloud.block.add(size=3, multiattach=True))
+    swap(202, new)
+    assert cloud.block.volumes[new]['status'] == 'reserved'
+    assert 'being changed already' in message(swap(400, cloud.block.add(size=4)))
+    member.delete(f'{path}/{old}').expect(400)
+    cloud.settle()
+    assert [entry['volumeId'] for entry in member.get(path).json['volumeAttachments']] == [new]
+    assert disks(cloud, server).volumes == {new} and cloud.block.exports() == {(new, 'one')}
+    assert (cloud.block.volumes[old]['status'], cloud.block.volumes[new]['status']) == ('available', 'in-use')
+
+
 # Booting
 
 def test_boot_from_what_there_is(cloud, post, member, image):

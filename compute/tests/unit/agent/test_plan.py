@@ -107,3 +107,11 @@ def test_a_report_tells_outcomes_only_while_they_are_listed():
 ])
 def test_the_power_state_of_a_report(noted, seen, power):
     assert plan.report(instance(), noted, seen, 'one', BOOT).power_state == power
+
+
+def test_a_volume_is_replaced_before_anything_is_unplugged():
+    wanted = instance('stopped', ports=[], volumes=[volume(2, replaces=volume(1).id)])
+    result = plan.next_step(wanted, record(), found(ports=(), volumes=[volume(1).id]), BOOT)
+    assert (result.name, result.args) == ('swap', (volume(2, replaces=volume(1).id),))
+    assert plan.next_step(wanted, record(), found(ports=(), volumes=[volume(2).id]), BOOT).name == 'power_off'
+    assert plan.next_step(wanted, record(), found(ports=(), volumes=[]), BOOT).name == 'plug'

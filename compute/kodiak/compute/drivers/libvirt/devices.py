@@ -11,6 +11,7 @@ from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 LOG = logging.getLogger(__name__)
 ASK_AGAIN = 8       # seconds: a guest that was still booting overheard the first request
 PATIENCE = 60
+COPY_PATIENCE = 6 * 3600
 
 
 def plug(domain, spec, ports, volumes, platform, secrets):
@@ -29,16 +30,54 @@ def plug(domain, spec, ports, volumes, platform, secrets):
             domain.attachDeviceFlags(ET.tostring(element, encoding='unicode'), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def swap(connection, domain, volume, platform, secrets):
+    """Copy the volume that ``volume`` replaces to it, and let the guest go on with the copy.
+
+    :raises base.Fault: ``swap``, if the copy does not come to its end.
+    """
+    disk = definition.devices(domain.XMLDesc())[1].get(volume.replaces)
+    if disk is None:
+        return
+    target = disk.find('target').get('dev')
+    copy = volume_disk(volume, {}, definition.Names(), platform)
+    for child in list(copy):
+        if child.tag not in ('source', 'driver'):
+            copy.remove(child)
+    if not _same(disk.find('source'), copy.find('source')):
+        if domain.blockJobInfo(target) and disk.find('mirror') is None:
+            raise base.Fault('swap', 'Something else is being done to the disk.')
+        if disk.find('mirror') is None:
+            with secrets.opened([volume]):
+                domain.blockCopy(target, ET.tostring(copy, encoding='unicode'), {},
+                                 libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+        if not connection.wait(lambda: mirror_ready(domain, target), COPY_PATIENCE):
+            raise base.Fault('swap', 'The volume was not copied in time.')
+        domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    _note_swap(domain, disk, volume.id)
+
+
+def _note_swap(domain, disk, volume_id):
+    known = definition.swapped_disks(definition.parse(domain.XMLDesc()))
+    known[disk.find('alias').get('name')[len(definition.VOLUME_ALIAS):]] = volume_id
+    swapped = ET.Element('swapped')
+    for alias, volume in known.items():
+        definition.child(swapped, 'disk', alias=alias, volume=volume)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, ET.tostring(swapped, encoding='unicode'), 'kodiakswapped',
+                       definition.SWAPPED, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _same(one, other):
+    return (one.get('protocol'), one.get('name')) == (other.get('protocol'), other.get('name')) and [
+        host.attrib for host in one.iterfind('host')] == [host.attrib for host in other.iterfind('host')]
+
+
 def grow(domain, volume, size):
     """Let a running guest see that a volume has ``size`` GiB now.
 
     :raises base.Fault: ``extend``, final: over this protocol only a guest that starts sees it.
     """
-    for disk in definition.parse(domain.XMLDesc()).iterfind('./devices/disk'):
-        alias = disk.find('alias')
-        if alias is not None and alias.get('name') == definition.VOLUME_ALIAS + volume.id:
-            break
-    else:
+    disk = definition.devices(domain.XMLDesc())[1].get(volume.id)
+    if disk is None:
         return
     if disk.find('source').get('protocol') == 'nbd':
         raise base.Fault('extend', f'The guest sees the new size of volume {volume.id} when it is started anew.', final=True)
@@ -57,7 +96,9 @@ def unplug(connection, domain, ports, volumes):
     :param connection: the :class:`~.connection.Connection`, to wait on.
     :raises base.Fault: ``unplug-refused`` if the guest holds on to one.
     """
-    aliases = [definition.PORT_ALIAS + uuid for uuid in ports] + [definition.VOLUME_ALIAS + uuid for uuid in volumes]
+    _ports, here, _names = definition.devices(domain.XMLDesc())
+    aliases = [definition.PORT_ALIAS + uuid for uuid in ports]
+    aliases += [here[uuid].find('alias').get('name') for uuid in volumes if uuid in here]
     for alias in aliases:
         for _ in range(max(1, PATIENCE // ASK_AGAIN)):
             if not _here(domain, alias):

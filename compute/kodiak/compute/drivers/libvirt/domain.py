@@ -24,6 +24,7 @@ from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 VIF_MODELS = {'virtio', 'e1000', 'e1000e', 'rtl8139', 'ne2k_pci', 'pcnet', 'vmxnet3'}
 VIDEO_MODELS = {'vga', 'cirrus', 'qxl', 'virtio', 'bochs', 'vmvga', 'none'}
 SPARE_PCIE_PORTS = 12
+SWAPPED = NAMESPACE + ':swapped'
 
 
 @dataclasses.dataclass
@@ -282,6 +283,7 @@ def devices(xml):
     disk names that are taken."""
     root = parse(xml)
     ports, volumes, names = {}, {}, set()
+    swapped = swapped_disks(root)
     for element in root.iterfind('./devices/interface'):
         alias = element.find('alias')
         if alias is not None and alias.get('name', '').startswith(PORT_ALIAS):
@@ -290,8 +292,17 @@ def devices(xml):
         names.add(element.find('target').get('dev'))
         alias = element.find('alias')
         if alias is not None and alias.get('name', '').startswith(VOLUME_ALIAS):
-            volumes[alias.get('name')[len(VOLUME_ALIAS):]] = element
+            name = alias.get('name')[len(VOLUME_ALIAS):]
+            volumes[swapped.get(name, name)] = element
     return ports, volumes, names
+
+
+# A disk keeps its alias when another volume takes its place, until the guest is started anew; the live definition says which.
+
+def swapped_disks(root):
+    """``{volume id in the alias: volume id that the disk stands for}`` of a live definition."""
+    return {element.get('alias'): element.get('volume') for element in root.iterfind(
+        f'./metadata/{{{SWAPPED}}}swapped/{{{SWAPPED}}}disk')}
 
 
 def vnc(xml):

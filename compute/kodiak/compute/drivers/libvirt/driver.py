@@ -254,6 +254,12 @@ class LibvirtDriver(base.Driver):
         if not domain.hasManagedSaveImage():
             self.define(instance, record)
 
+    def swap(self, instance, record, volume):
+        domain = self._have(instance.uuid)
+        if not domain.isActive():
+            raise base.Fault('swap', 'Only a guest that runs can get another volume in the place of one.', final=True)
+        devices.swap(self.connection, domain, volume, self.platform, self.secrets)
+
     # Operations
 
     def reboot(self, instance, record, soft):
