@@ -5,6 +5,7 @@
 runs on an XFS with reflink where this process may mount one, and on the ordinary file system in any case.
 """
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,8 @@ import pytest
 
 from kodiak.storage_block.drivers import base
 from kodiak.storage_block.drivers.file import FileDriver
+from kodiak.storage_block.drivers.lvm import LvmDriver
+from kodiak.storage_block.drivers.rbd import RbdDriver
 from kodiak.storage_block.exports import pki
 from kodiak.storage_block.exports.nbd import NbdExporter
 from kodiak.storage_block.exports.tgt import TgtExporter
@@ -58,6 +61,147 @@ def xfs(tmp_path_factory):
 def _options(**values):
     return types.SimpleNamespace(**values)
 
+class SimulatedLvm(LvmDriver):
+    """The driver of LVM over a stand-in of LVM's commands, whose volumes are files: this machine may have no device-mapper."""
+
+    def __init__(self, folder):
+        super().__init__('lvm', _options(location='vg/pool'))
+        self.devices, self.folder = str(folder), folder / 'vg'
+        self.folder.mkdir()
+
+    def open(self, name):
+        return base.Node.of_path(super().open(name).path)
+
+    def _lvm(self, command, *args):
+        options, names, args = {}, [], list(args)
+        while args:
+            arg = args.pop(0)
+            if arg in ('-q', '-f', '-s', '--nosuffix'):
+                options[arg] = True
+            elif arg.startswith('-'):
+                options[arg] = args.pop(0)
+            else:
+                names.append(arg)
+        try:
+            return 0, getattr(self, '_' + command)(options, *names) or '', ''
+        except (OSError, AssertionError) as error:
+            return 5, '', str(error)
+
+    def _path(self, name):
+        return self.folder / name.removeprefix('vg/')
+
+    def _lvs(self, options, group):
+        assert group == 'vg' and options['--units'] == 'b'
+        rows = [{'lv_name': 'pool', 'lv_size': str(1 << 40), 'pool_lv': '', 'data_percent': '12.50', 'lv_attr': 'twi-aotz--'}]
+        rows += [{'lv_name': path.name, 'lv_size': str(path.stat().st_size), 'pool_lv': 'pool', 'data_percent': '1.00',
+                  'lv_attr': 'Vwi-a-tz--'} for path in self.folder.iterdir()]
+        return json.dumps({'report': [{'lv': rows}]})
+
+    def _lvcreate(self, options, name):
+        new = self._path(options['-n'])
+        assert not new.exists() and not new.name.startswith('snapshot')
+        if '-s' in options:
+            assert options['-k'] == 'n' and self._path(name).exists()
+            shutil.copy(self._path(name), new)
+        else:
+            assert options['--thinpool'] == 'pool' and name == 'vg'
+            with open(new, 'wb') as file:
+                file.truncate(int(options['-V'].removesuffix('b')))
+
+    def _lvremove(self, options, name):
+        assert '-f' in options
+        self._path(name).unlink()
+
+    def _lvrename(self, options, group, old, new):
+        assert group == 'vg' and not self._path(new).exists()
+        self._path(old).rename(self._path(new))
+
+    def _lvextend(self, options, name):
+        size = int(options['-L'].removesuffix('b'))
+        assert size > self._path(name).stat().st_size
+        os.truncate(self._path(name), size)
+
+
+class SimulatedRbd(RbdDriver):
+    """The driver of Ceph over a stand-in of ``rbd``, whose images are files: ``image`` and ``image@snapshot``."""
+
+    def __init__(self, folder):
+        super().__init__('rbd', _options(location='pool', user='admin', secret_uuid='uuid'))
+        self.folder = folder
+
+    def open(self, name):
+        options = super().open(name).options['file']
+        assert options['driver'] == 'rbd' and options['pool'] == 'pool'
+        return base.Node.of_path(str(self.folder / '@'.join(filter(None, (options['image'], options.get('snapshot'))))))
+
+    def _tool(self, program, *args):
+        if program == 'ceph':
+            answers = {'df': {'pools': [{'name': 'pool', 'stats': {'bytes_used': 1 << 30, 'max_avail': 1 << 40}}]},
+                       'mon': {'mons': [{'addr': '192.0.2.1:6789/0'}, {'addr': '[2001:db8::1]:6789/0'}]}}
+            return 0, json.dumps(answers[args[0]]), ''
+        args = [arg for arg in args if arg != '--no-progress']
+        options = {args[at]: args[at + 1] for at in range(len(args)) if args[at].startswith('--')}
+        words = [arg for at, arg in enumerate(args) if not arg.startswith('--') and not (at and args[at - 1].startswith('--') and
+                                                                                        args[at - 1] != '-l')]
+        command = '_'.join(words[:2]) if words[0] in ('snap', 'trash') else words[0]
+        try:
+            return 0, getattr(self, '_do_' + command)(options, *words[2 if '_' in command else 1:]) or '', ''
+        except FileNotFoundError:
+            return 2, '', 'No such file or directory'
+        except NotADirectoryError:
+            return 39, '', 'Directory not empty'
+
+    def _file(self, name):
+        return self.folder / name.removeprefix('pool/')
+
+    def _size(self, options):
+        return int(options['--size'].removesuffix('B'))
+
+    def _do_ls(self, options, *_pool):
+        rows = []
+        for path in self.folder.iterdir():
+            image, _, snapshot = path.name.partition('@')
+            rows.append({'image': image, 'size': path.stat().st_size, **({'snapshot': snapshot} if snapshot else {})})
+        return json.dumps(rows)
+
+    def _do_info(self, options, name):
+        return json.dumps({'size': self._file(name).stat().st_size})
+
+    def _do_create(self, options, name):
+        with open(self._file(name), 'xb') as file:
+            file.truncate(self._size(options))
+
+    def _do_rm(self, options, name):
+        if list(self.folder.glob(self._file(name).name + '@*')):
+            raise NotADirectoryError
+        self._file(name).unlink()
+
+    def _do_trash_mv(self, options, name):
+        for path in [self._file(name), *self.folder.glob(self._file(name).name + '@*')]:
+            path.unlink()
+
+    def _do_trash_purge(self, options, pool):
+        pass
+
+    def _do_mv(self, options, old, new):
+        self._file(old).rename(self._file(new))
+
+    def _do_resize(self, options, name):
+        os.truncate(self._file(name), self._size(options))
+
+    def _do_snap_create(self, options, name):
+        shutil.copy(self._file(name.partition('@')[0]), self._file(name))
+
+    def _do_snap_rm(self, options, name):
+        self._file(name).unlink()
+
+    def _do_snap_rollback(self, options, name):
+        shutil.copy(self._file(name), self._file(name.partition('@')[0]))
+
+    def _do_clone(self, options, name, new):
+        assert options['--rbd-default-clone-format'] == '2'
+        shutil.copy(self._file(name), self._file(new))
+
 
 def make_driver(kind, tmp_path_factory, xfs):
     """A driver of this kind, started; skips where the machine has no such back end."""
@@ -67,6 +211,10 @@ def make_driver(kind, tmp_path_factory, xfs):
         driver = FileDriver('file', _options(path=str(xfs / f'volumes-{time.monotonic_ns()}')))
     elif kind == 'file-copy':
         driver = FileDriver('file', _options(path=str(tmp_path_factory.mktemp('volumes'))))
+    elif kind == 'lvm-simulated':
+        driver = SimulatedLvm(tmp_path_factory.mktemp('lvm'))
+    elif kind == 'rbd-simulated':
+        driver = SimulatedRbd(tmp_path_factory.mktemp('rbd'))
     else:
         place = os.environ.get(f'KODIAK_CONTRACT_{kind.upper()}')
         if not place:
@@ -79,7 +227,7 @@ def make_driver(kind, tmp_path_factory, xfs):
     return driver
 
 
-@pytest.fixture(params=['file-reflink', 'file-copy', 'lvm', 'rbd', 'nfs'])
+@pytest.fixture(params=['file-reflink', 'file-copy', 'lvm-simulated', 'rbd-simulated', 'lvm', 'rbd', 'nfs'])
 def driver(request, tmp_path_factory, xfs):
     driver = make_driver(request.param, tmp_path_factory, xfs)
     yield driver

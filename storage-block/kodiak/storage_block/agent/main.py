@@ -11,7 +11,7 @@ import threading
 
 from stevedore import driver as loader
 
-from kodiak.common import context, errors, reconcile, service
+from kodiak.common import context, errors, privileged, reconcile, service
 from kodiak.storage_block import rpc
 from kodiak.storage_block.agent import conf as options
 from kodiak.storage_block.agent import tasks
@@ -242,6 +242,9 @@ def make_backends(conf):
             conf.set_default('path', os.path.join(conf.state_path, 'storage-block', name), group=name)
         plugin = loader.DriverManager('kodiak.storage_block.drivers', section.driver).driver
         driver = plugin(name, section)
+        if driver.needs_root and not any(backend.driver.needs_root for backend in backends):
+            from kodiak.storage_block.drivers import root
+            privileged.start(root.context, conf)
         backends.append(Backend(name, section, driver, None if driver.native else exporters[section.export]))
     return backends
 

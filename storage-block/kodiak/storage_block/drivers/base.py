@@ -84,6 +84,8 @@ class Driver:
 
     #: How guests reach volumes without an exporter (``rbd``); None for a driver whose volumes are exported.
     native = None
+    #: Whether it works through the privileged daemon (``drivers.root``).
+    needs_root = False
 
     def __init__(self, name, options):
         self.name, self.options = name, options
