@@ -80,6 +80,9 @@ def test_an_attachment_is_an_export(whole):
     assert whole.exporter.there[attachment].node.path == path
     whole.member.post(f'/attachments/{attachment}/action', {'os-complete': None}).expect(204)
     assert whole.member.get('/volumes/' + id).json['volume']['status'] == 'in-use'
-    whole.member.delete('/attachments/' + attachment).expect(200)
+    whole.member.delete('/attachments/' + attachment).expect(409)
+    service = testing.Client(whole.cloud.pipeline, whole.cloud.identity.token(testing.SERVICE), prefix='/' + testing.PROJECT,
+                             headers={'OpenStack-API-Version': 'volume 3.71'})
+    service.delete('/attachments/' + attachment).expect(200)
     whole.until(lambda: not whole.exporter.there)
     assert whole.member.get('/volumes/' + id).json['volume']['status'] == 'available'
