@@ -2,6 +2,7 @@
 import datetime
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from kodiak.common import db, errors
 
@@ -56,7 +57,8 @@ def log_in(core, idp_id, protocol_id, assertion, remote_id):
     mapped = mapping.apply(rules, assertion)
     if mapped.user.get('type') == 'local':
         return _local(core, mapped), None
-    user_id, group_ids = core.db.transact(_shadow, core, provider, protocol, mapped)
+    _check(mapped)
+    user_id, group_ids = _stored(core, provider, protocol, mapped)
     with core.db.read() as connection:
         user = people.by_id(connection, user_id)
     if not people.enabled(core.conf, user):
@@ -70,6 +72,29 @@ def _local(core, mapped):
     if user is None or not people.enabled(core.conf, user):
         raise errors.Unauthorized('The mapping names a local user that does not exist or is disabled.')
     return user
+
+
+def _check(mapped):
+    """Refuse what doesn't fit where it is kept: the words come from elsewhere."""
+    said = [('name of the user', 240, mapped.user.get('name')), ('id of the user', 255, mapped.user.get('id')),
+            ('email address', 255, mapped.user.get('email'))]
+    said += [('name of a project', 64, asked['name']) for asked in mapped.projects]
+    for what, length, text in said:
+        if text is not None and (len(text) > length or '\x00' in text or (text and not text.strip())):
+            raise errors.Unauthorized(f'The assertion gives as the {what} what is none: it is blank, has more than {length} '
+                                      'characters or a NUL in it.')
+    if any(not asked['name'] for asked in mapped.projects):
+        raise errors.Unauthorized('The assertion gives a project no name.')
+
+
+def _stored(core, provider, protocol, mapped):
+    for attempt in range(3):
+        try:
+            return core.db.transact(_shadow, core, provider, protocol, mapped)
+        except exc.IntegrityError as error:
+            # Somebody logs in for the first time in two places at once: the second time, what is there is found.
+            if attempt == 2 or not db.is_duplicate(error):
+                raise
 
 
 def _shadow(connection, core, provider, protocol, mapped):
@@ -149,6 +174,9 @@ def _provision(connection, core, provider, user_id, mapped):
         project_id = connection.execute(sa.select(projects.c.id).where(
             projects.c.name == asked['name'], projects.c.domain_id == domain_id)).scalar()
         if project_id is None:
+            if connection.execute(sa.select(projects.c.id).where(projects.c.id == domain_id,
+                                                                 projects.c.is_domain.is_(True))).first() is None:
+                raise errors.Unauthorized('The mapping names a domain for projects that does not exist.')
             project_id = db.new_hex()
             connection.execute(projects.insert().values(
                 id=project_id, domain_id=domain_id, parent_id=domain_id, is_domain=False, name=asked['name'], description='',

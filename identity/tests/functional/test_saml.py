@@ -207,6 +207,19 @@ def test_answers_that_are_not_for_us_now(federated):
     bring(cloud, response, browser).expect(200)
 
 
+def test_words_that_do_not_fit(federated):
+    cloud, idp = federated()
+    for uid in ('x' * 65, 'x' * 300):
+        message = log_in(cloud, idp, {**ANN, 'uid': [uid]}).expect(401).json['error']['message']
+        assert 'characters' in message
+    admin = cloud.admin()
+    assert admin.get('/v3/projects?name__startswith=home').json['projects'] == []
+    rules = [{**RULES[0], 'local': [*RULES[0]['local'][:2], {'projects': [
+        {'name': 'p', 'roles': [{'name': 'member'}], 'domain': {'name': 'nowhere'}}]}]}]
+    admin.patch('/v3/OS-FEDERATION/mappings/m', {'mapping': {'rules': rules}}).expect(200)
+    assert 'domain' in log_in(cloud, idp).expect(401).json['error']['message']
+
+
 def test_what_is_no_answer_at_all(federated):
     cloud, idp = federated()
     browser, url = begin(cloud)
@@ -232,10 +245,10 @@ def test_what_is_not_set_up_says_so(federated, tmp_path):
     cloud, _ = federated()
     conf, admin = cloud.core.conf, cloud.admin()
     conf.set_override('public_endpoint', None, 'api')
-    assert 'public_endpoint' in cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').expect(501).json['error']['message']
+    assert 'public_endpoint' in cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').expect(404).json['error']['message']
     conf.set_override('public_endpoint', URL, 'api')
     shutil.rmtree(cloud.core.saml.keys.path)
-    assert 'saml setup' in cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').expect(501).json['error']['message']
+    assert 'saml setup' in cloud.client().get('/v3/OS-FEDERATION/saml2/metadata').expect(404).json['error']['message']
     admin.put('/v3/OS-FEDERATION/identity_providers/two', {'identity_provider': {'enabled': True}}).expect(201)
     admin.put('/v3/OS-FEDERATION/identity_providers/two/protocols/saml2', {'protocol': {'mapping_id': 'm'}}).expect(201)
     path = '/v3/auth/OS-FEDERATION/identity_providers/two/protocols/saml2/websso?origin=' + urllib.parse.quote(ORIGIN)
@@ -358,3 +371,41 @@ def test_the_clock_and_the_life_of_an_assertion(federated, monkeypatch):
     bring(cloud, response, browser).expect(401)
     Later.shift = 330
     bring(cloud, response, browser).expect(200)
+
+
+def test_metadata_from_a_url(federated, tmp_path, monkeypatch):
+    import requests
+
+    from kodiak.identity import saml
+    cloud, idp = federated()
+    answers = {'status_code': 200, 'text': (tmp_path / 'idp.xml').read_bytes(), 'asked': 0}
+
+    class Answer:
+        def __init__(self, url, **more):
+            assert url == 'https://idp.example/metadata' and more['verify'] is True and not more['allow_redirects']
+            answers['asked'] += 1
+            self.status_code, self.raw = answers['status_code'], self
+
+        def read(self, size, decode_content):
+            return answers['text']
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+    monkeypatch.setattr(requests, 'get', Answer)
+    cloud.core.conf.set_override('metadata', IDP, 'idp_corp')
+    log_in(cloud, idp).expect(200)
+    log_in(cloud, idp).expect(200)
+    assert answers['asked'] == 1
+    # What was read stays good while the provider doesn't answer, and it isn't asked at each request.
+    clock = {'now': time.monotonic() + saml.KEEP + 1}
+    monkeypatch.setattr(saml.time, 'monotonic', lambda: clock['now'])
+    answers['status_code'] = 503
+    log_in(cloud, idp).expect(200)
+    log_in(cloud, idp).expect(200)
+    assert answers['asked'] == 2
+    clock['now'] += 25 * saml.KEEP
+    path = '/v3/auth/OS-FEDERATION/identity_providers/corp/protocols/saml2/websso?origin=' + urllib.parse.quote(ORIGIN)
+    testing.Client(cloud.pipeline).get(path).expect(502)

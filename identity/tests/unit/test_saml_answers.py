@@ -261,6 +261,9 @@ def test_what_an_answer_must_say(held, how, reason):
 
 def test_what_nobody_asked_for_is_taken_only_where_that_is_said(held):
     assert read(held, make(held, request=None, audience=()), request=None, audience=False).name_id == 'ann'
+    # As Keystone says it: without conditions.
+    bare = make(held, request=None, change=lambda root: root.find(ASSERTION).remove(root.find(f".//{name(SAML, 'Conditions')}")))
+    assert read(held, bare, request=None, audience=False).name_id == 'ann'
     refused(held, make(held, audience=()), request=None, audience=False)
     refused(held, make(held, request=None, audience=('https://other.example',)), request=None, audience=False)
 

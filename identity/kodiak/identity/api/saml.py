@@ -94,7 +94,11 @@ def by_form(req, idp_id, protocol_id):
 @routes.get(METADATA.removeprefix('/v3'), public=True, summary='The SAML metadata of this cloud')
 def show_metadata(req):
     """What this cloud is called, its certificates and URLs, for identity providers and for other clouds."""
-    return api.Response(ours.metadata(cores.of(req)), media_type=XML)
+    try:
+        return api.Response(ours.metadata(cores.of(req)), media_type=XML)
+    except errors.NotImplementedHere as error:
+        # A cloud that doesn't speak SAML has no such document.
+        raise errors.NotFound(error.message) from None
 
 
 def _assertion(req):

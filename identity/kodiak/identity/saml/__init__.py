@@ -54,15 +54,24 @@ class Provider:
     def __init__(self, options):
         self.options = options
         self._lock = threading.Lock()
-        self._held, self._stamp, self._read = None, None, 0
+        self._held, self._stamp = None, None
+        self._read = self._tried = float('-inf')
 
     def description(self, again=False):
         """The :class:`metadata.Description`; ``again``: its keys didn't fit, it may have new ones."""
-        with self._lock:
-            age = time.monotonic() - self._read
-            if self._held is None or self._changed() or age > KEEP or (again and age > AGAIN):
+        held, now = self._held, time.monotonic()
+        if held is not None and not self._changed() and not (
+                now - self._tried > AGAIN and (again or now - self._read > KEEP)):
+            return held
+        # While one reads it anew, the others go on with what there is.
+        if not self._lock.acquire(blocking=held is None):
+            return held
+        try:
+            if self._held is held:
                 self._load()
             return self._held
+        finally:
+            self._lock.release()
 
     def _remote(self):
         return '://' in self.options.metadata
@@ -74,6 +83,10 @@ class Provider:
             return False
 
     def _load(self):
+        if self._held is None and self._remote() and time.monotonic() - self._tried < TIMEOUT:
+            # It has just failed: not each request has to wait for that.
+            raise errors.BadGateway('The metadata of the identity provider cannot be read. Try again later.')
+        self._tried = time.monotonic()
         try:
             stamp = None if self._remote() else os.stat(self.options.metadata).st_mtime_ns
             found = part('metadata').read(self._fetch(), self.options.entity_id)
