@@ -135,7 +135,8 @@ def test_identity_providers(cloud):
     assert changed.json['identity_provider']['remote_ids'] == ['z']
     assert [each['id'] for each in admin.get(base + '?enabled=false').json['identity_providers']] == ['a']
     admin.put(base + '/a/protocols/p', {'protocol': {'mapping_id': 'nothing'}}).expect(400)
-    admin.put('/v3/OS-FEDERATION/mappings/m', {'mapping': {'rules': RULES}}).expect(201)
+    admin.put('/v3/OS-FEDERATION/mappings/m', {'mapping': {'id': 'n', 'rules': RULES}}).expect(400)
+    admin.put('/v3/OS-FEDERATION/mappings/m', {'mapping': {'id': 'm', 'rules': RULES, 'schema_version': None}}).expect(201)
     admin.put('/v3/OS-FEDERATION/mappings/m2', {'mapping': {'rules': [{}]}}).expect(400)
     admin.put(base + '/a/protocols/p', {'protocol': {'mapping_id': 'm'}}).expect(201)
     admin.put(base + '/nothing/protocols/p', {'protocol': {'mapping_id': 'm'}}).expect(404)

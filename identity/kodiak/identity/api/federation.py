@@ -26,17 +26,28 @@ IDP = '/identity_providers/{idp_id}'
 PROTOCOL = IDP + '/protocols/{protocol_id}'
 MAPPING = '/mappings/{mapping_id}'
 SP = '/service_providers/{sp_id}'
-IDP_FIELDS = {'enabled': kit.FLAG, 'description': kit.TEXT, 'domain_id': schema.nullable(kit.ID),
+IDP_FIELDS = {'id': schema.STRING, 'enabled': kit.FLAG, 'description': kit.TEXT, 'domain_id': schema.nullable(kit.ID),
               'authorization_ttl': {'type': ['integer', 'null'], 'minimum': 0},
               'remote_ids': {'type': ['array', 'null'], 'items': {'type': 'string', 'maxLength': 255}, 'uniqueItems': True}}
-PROTOCOL_FIELDS = {'mapping_id': kit.NAME, 'remote_id_attribute': {'type': ['string', 'null'], 'maxLength': 64}}
-MAPPING_FIELDS = {'rules': {'type': 'array'}, 'schema_version': {'type': 'string', 'pattern': r'^[12]\.0$'}}
-SP_FIELDS = {'auth_url': kit.URL, 'sp_url': kit.URL, 'description': kit.TEXT, 'enabled': kit.FLAG,
+PROTOCOL_FIELDS = {'id': schema.STRING, 'mapping_id': kit.NAME,
+                   'remote_id_attribute': {'type': ['string', 'null'], 'maxLength': 64}}
+MAPPING_FIELDS = {'id': schema.STRING, 'rules': {'type': 'array'},
+                  'schema_version': {'type': ['string', 'null'], 'pattern': r'^[12]\.0$'}}
+SP_FIELDS = {'id': schema.STRING, 'auth_url': kit.URL, 'sp_url': kit.URL, 'description': kit.TEXT, 'enabled': kit.FLAG,
              'relay_state_prefix': {'type': ['string', 'null'], 'maxLength': 256}}
 IDPS = kit.listing_of(identity_providers.c.id, {'id': identity_providers.c.id,
                                                 'enabled': kit.flag_filter(identity_providers.c.enabled)})
 SPS = kit.listing_of(service_providers.c.id, {'id': service_providers.c.id,
                                               'enabled': kit.flag_filter(service_providers.c.enabled)})
+
+
+def _asked(req, name, resource_id):
+    """What a body says of a resource. The openstack command repeats the id in it."""
+    asked = dict(req.body[name])
+    kit.same_id(resource_id, asked.pop('id', None))
+    if len(resource_id) > 64:
+        raise errors.BadRequest('Invalid input for field/attribute id: it has more than 64 characters.')
+    return asked
 
 
 def _base(req):
@@ -98,9 +109,7 @@ def list_idps(req):
             body=kit.body('identity_provider', IDP_FIELDS, extra=False), response=kit.one_of('identity_provider', {}))
 def create_idp(req, idp_id):
     """Create an identity provider. Its users live in the domain that is named, or in one made for them."""
-    asked = req.body['identity_provider']
-    if len(idp_id) > 64:
-        raise errors.BadRequest('Invalid input for field/attribute id: it has more than 64 characters.')
+    asked = _asked(req, 'identity_provider', idp_id)
 
     def store(connection):
         domain_id = asked.get('domain_id')
@@ -140,7 +149,7 @@ def show_idp(req, idp_id):
               body=kit.body('identity_provider', IDP_FIELDS, extra=False), response=kit.one_of('identity_provider', {}))
 def update_idp(req, idp_id):
     """Change an identity provider; ``enabled: false`` revokes the tokens of its users."""
-    core, asked = cores.of(req), req.body['identity_provider']
+    core, asked = cores.of(req), _asked(req, 'identity_provider', idp_id)
     if 'domain_id' in asked and asked['domain_id'] != req.row.domain_id:
         raise errors.BadRequest('The domain of an identity provider cannot be changed (identity_provider.domain_id).')
     values = {name: asked[name] for name in ('enabled', 'description', 'authorization_ttl') if name in asked}
@@ -211,9 +220,7 @@ def _mapping_exists(connection, mapping_id):
             response=kit.one_of('protocol', {}), summary='Add a protocol to an identity provider')
 def create_protocol(req, idp_id, protocol_id):
     """Add a protocol: how the provider speaks, and which mapping reads what it says."""
-    asked = req.body['protocol']
-    if len(protocol_id) > 64:
-        raise errors.BadRequest('Invalid input for field/attribute id: it has more than 64 characters.')
+    asked = _asked(req, 'protocol', protocol_id)
 
     def store(connection):
         _mapping_exists(connection, asked['mapping_id'])
@@ -235,7 +242,7 @@ def show_protocol(req, idp_id, protocol_id):
               body=kit.body('protocol', PROTOCOL_FIELDS, extra=False), summary='Update a protocol of an identity provider')
 def update_protocol(req, idp_id, protocol_id):
     """Change a protocol."""
-    asked = req.body['protocol']
+    asked = _asked(req, 'protocol', protocol_id)
     where = [protocols.c.idp_id == idp_id, protocols.c.id == protocol_id]
 
     def store(connection):
@@ -285,11 +292,9 @@ def _save_mapping(req, mapping_id, values, new):
             status=201, response=kit.one_of('mapping', {}), summary='Create a mapping')
 def create_mapping(req, mapping_id):
     """Create a mapping."""
-    asked = req.body['mapping']
-    if len(mapping_id) > 64:
-        raise errors.BadRequest('Invalid input for field/attribute id: it has more than 64 characters.')
+    asked = _asked(req, 'mapping', mapping_id)
     mapping.validate(asked['rules'])
-    return _save_mapping(req, mapping_id, {'rules': asked['rules'], 'schema_version': asked.get('schema_version', '1.0')}, True)
+    return _save_mapping(req, mapping_id, {'rules': asked['rules'], 'schema_version': asked.get('schema_version') or '1.0'}, True)
 
 
 @routes.get(MAPPING, rule='identity:get_mapping', default=rules.READ, load=load_mapping, response=kit.one_of('mapping', {}),
@@ -303,9 +308,11 @@ def show_mapping(req, mapping_id):
               body=kit.body('mapping', MAPPING_FIELDS, extra=False), summary='Update a mapping')
 def update_mapping(req, mapping_id):
     """Change a mapping."""
-    asked = req.body['mapping']
+    asked = _asked(req, 'mapping', mapping_id)
     if 'rules' in asked:
         mapping.validate(asked['rules'])
+    if asked.get('schema_version', '') is None:
+        del asked['schema_version']
     return _save_mapping(req, mapping_id, asked, False)
 
 
@@ -346,9 +353,7 @@ def _save_sp(req, sp_id, values, new):
             response=kit.one_of('service_provider', {}))
 def create_sp(req, sp_id):
     """Create a service provider: a cloud that takes our users."""
-    asked = req.body['service_provider']
-    if len(sp_id) > 64:
-        raise errors.BadRequest('Invalid input for field/attribute id: it has more than 64 characters.')
+    asked = _asked(req, 'service_provider', sp_id)
     values = {'auth_url': asked['auth_url'], 'sp_url': asked['sp_url'], 'description': asked.get('description'),
               'enabled': asked.get('enabled', False), 'relay_state_prefix': asked.get('relay_state_prefix') or 'ss:mem:'}
     return _save_sp(req, sp_id, values, True)
@@ -365,7 +370,7 @@ def show_sp(req, sp_id):
               body=kit.body('service_provider', SP_FIELDS, extra=False), response=kit.one_of('service_provider', {}))
 def update_sp(req, sp_id):
     """Change a service provider."""
-    values = dict(req.body['service_provider'])
+    values = _asked(req, 'service_provider', sp_id)
     if values.get('relay_state_prefix', '') is None:
         values['relay_state_prefix'] = 'ss:mem:'
     return _save_sp(req, sp_id, values, False)
