@@ -37,21 +37,21 @@ class Clients:
         self._session = None
         self._made = {}
         self._local = {}
-        self._token = None
+        self._token = self._project = None
 
     def __getattr__(self, name):
         if name not in TYPES:
             raise AttributeError(name)
         return self._made.setdefault(name, Client(self, TYPES[name]))
 
-    def mount(self, service_type, app, token=None):
+    def mount(self, service_type, app, token=None, project=None):
         """Answer requests to a service by a WSGI application in this process, without a socket (tests).
 
-        :param token: what stands for the service's own token.
+        :param token: what stands for the service's own token. :param project: the id of that token's project.
         """
         self._local[service_type] = app
         if token is not None:
-            self._token = token
+            self._token, self._project = token, project or token
 
     def session(self):
         """The keystoneauth session with the service's own credentials."""
@@ -66,7 +66,7 @@ class Clients:
 
     def project_id(self):
         """The project that the service's own token is for: some paths name it."""
-        return self._token if self._token is not None else self.session().get_project_id()
+        return self._project if self._project is not None else self.session().get_project_id()
 
     def _load(self):
         from keystoneauth1 import loading

@@ -51,10 +51,12 @@ class Targets:
                             connection={'driver_volume_type': 'iscsi', 'data': data})
 
     def grow(self, number, path, size):
-        """What lies under a target is larger now: the target is told by giving it the unit's file again."""
+        """What lies under a target is larger now: the target opens its file anew, behind a closed door."""
         os.truncate(path, size)
-        self.adm('logicalunit', 'update', tid=number, lun=1, params='online=0')
-        self.adm('logicalunit', 'update', tid=number, lun=1, params='online=1')
+        self.adm('target', 'update', tid=number, name='state', value='offline')
+        self.adm('logicalunit', 'delete', tid=number, lun=1)
+        self.adm('logicalunit', 'new', tid=number, lun=1, **{'backing-store': path})
+        self.adm('target', 'update', tid=number, name='state', value='ready')
 
     def close(self):
         self.process.send_signal(signal.SIGKILL)

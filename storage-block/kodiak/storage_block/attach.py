@@ -26,13 +26,14 @@ def reserve(connection, volume, context, instance_uuid=None, mode=None, status='
     there = store.attachments_of(connection, volume['id'])
     shared = volume['multiattach'] and volume['status'] == states.IN_USE
     again = volume['status'] in (states.RESERVED, states.ATTACHING) and volume['multiattach']
-    if volume['status'] not in (states.AVAILABLE,) and not shared and not again:
+    # A server that comes to another host has the volume at both for a while.
+    moving = bool(instance_uuid and there) and all(row['instance_uuid'] == instance_uuid for row in there) and volume['status'] in (
+        states.IN_USE, states.RESERVED, states.ATTACHING)
+    if volume['status'] not in (states.AVAILABLE,) and not shared and not again and not moving:
         raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} status must be available or in-use with multiattach, "
                                 f"but it is {volume['status']}.", kind='InvalidVolume')
     if volume['migration_status'] not in (None, 'none', 'success', 'error'):
         raise errors.BadRequest('Invalid volume: The volume is being migrated.', kind='InvalidVolume')
-    if instance_uuid and any(row['instance_uuid'] == instance_uuid for row in there) and not volume['multiattach']:
-        raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} is attached to the server already.", kind='InvalidVolume')
     readonly = volume['readonly']
     if mode == 'rw' and readonly:
         raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} is read-only: attach it with the mode ro.",

@@ -1,0 +1,161 @@
+"""Compute and block storage in one process: each talks to the other's real API, and neither to a double of it."""
+import importlib.util
+import pathlib
+import sys
+
+import pytest
+
+from kodiak.common import testing
+
+TOP = pathlib.Path(__file__).parents[2]
+
+
+def load(name, *path):
+    """The fixtures of a service's own tests."""
+    found = importlib.util.spec_from_file_location(name, TOP.joinpath(*path, 'tests', 'functional', 'conftest.py'))
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def load_compute():
+    found = importlib.util.spec_from_file_location(
+        'compute_fixtures', TOP / 'compute' / 'tests' / 'functional' / 'servers' / 'conftest.py')
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+COMPUTE, BLOCK = load_compute(), load('block_fixtures', 'storage-block')
+
+
+def under(prefix, application):
+    """An application as its service has it: below a version."""
+    def below(environ, start_response):
+        assert environ['PATH_INFO'].startswith(prefix)
+        environ['SCRIPT_NAME'], environ['PATH_INFO'] = prefix, environ['PATH_INFO'][len(prefix):]
+        return application(environ, start_response)
+    return below
+
+
+class Cloud:
+    """Both, with one identity and one image service."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        identity = testing.Identity()
+        monkeypatch.setattr(testing, 'Identity', lambda: identity)
+        (tmp_path / '0').mkdir()
+        self.compute = COMPUTE.Cloud(tmp_path / '0', hosts=('one', 'two'))
+        self.block = BLOCK.Cloud(tmp_path)
+        token = identity.token(testing.SERVICE)
+        service = {'token': token, 'project': testing.SERVICE.project_id}
+        self.compute.app.clients.mount('block-storage', under('/v3', self.block.pipeline), **service)
+        self.block.app.clients.mount('compute', under('/v2.1', self.compute.pipelines['/v2.1']), **service)
+        self.block.image.images = self.compute.image.images
+        self.member = self.compute.client(testing.MEMBER)
+        self.admin = self.compute.client(testing.ADMIN)
+        self.volumes = self.block.client(testing.MEMBER)
+
+    def settle(self):
+        for _ in range(40):
+            self.compute.hurry()
+            if not (self.compute.turn() | self.block.turn()):
+                return
+        raise AssertionError('it does not come to rest')
+
+    def volume(self, **fields):
+        made = self.volumes.post('/volumes', {'volume': {'size': 1, 'name': 'data', **fields}}).expect(202).json['volume']['id']
+        self.settle()
+        return made
+
+    def status(self, volume):
+        return self.volumes.get('/volumes/' + volume).json['volume']['status']
+
+    def exports(self):
+        return {(one['volume_id'], one['connector']['host']) for one in self.block.agent.exports.values()}
+
+    def act(self, server, action, body=None, status=202):
+        self.admin.post(f'/servers/{server}/action', {action: body}).expect(status)
+        self.settle()
+        return self.compute.row(server)
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    made = Cloud(tmp_path, monkeypatch)
+    yield made
+    made.compute.close()
+    made.block.close()
+
+
+@pytest.fixture
+def boot(cloud):
+    flavor = COMPUTE.make_flavor(cloud.compute)
+    image = cloud.compute.image.add(virtual_size=1)
+
+    def run(**fields):
+        sent = {'name': 'server', 'flavorRef': flavor, 'imageRef': image, 'networks': 'none', **fields}
+        made = cloud.member.post('/servers', {'server': sent}).expect(202).json['server']['id']
+        cloud.settle()
+        row = cloud.compute.row(made)
+        assert row['vm_state'] == 'active', row['fault']
+        return made
+    run.image = image
+    return run
+
+
+def test_a_volume_comes_grows_and_goes(cloud, boot):
+    server, volume = boot(), cloud.volume()
+    path = f'/servers/{server}/os-volume_attachments'
+    cloud.member.post(path, {'volumeAttachment': {'volumeId': volume}}).expect(200)
+    assert cloud.status(volume) == 'reserved'
+    cloud.settle()
+    assert cloud.status(volume) == 'in-use' and cloud.exports() == {(volume, cloud.compute.row(server)['host'])}
+    entry, = cloud.compute.row(server)['volumes']
+    held, = entry['attachments'].values()
+    assert held['connection']['data']['auth_password'] and held['connection']['driver_volume_type'] == 'iscsi'
+    shown = cloud.volumes.get('/volumes/' + volume).json['volume']['attachments'][0]
+    assert (shown['server_id'], shown['device']) == (server, '/dev/vdb')
+    cloud.volumes.post(f'/volumes/{volume}/action', {'os-extend': {'new_size': 3}}).expect(202)
+    cloud.settle()
+    assert cloud.compute.row(server)['volumes'][0]['size'] == 3
+    cloud.member.delete(f'{path}/{volume}').expect(202)
+    cloud.settle()
+    assert cloud.status(volume) == 'available' and cloud.exports() == set()
+
+
+def test_a_server_that_boots_from_a_volume_moves_rests_and_ends(cloud, boot):
+    data = cloud.volume()
+    server = boot(imageRef='', block_device_mapping_v2=[
+        {'source_type': 'image', 'uuid': boot.image, 'destination_type': 'volume', 'volume_size': 2, 'boot_index': 0,
+         'delete_on_termination': True},
+        {'source_type': 'volume', 'uuid': data, 'destination_type': 'volume', 'boot_index': None}])
+    root = cloud.compute.row(server)['volumes'][0]['id']
+    host = cloud.compute.row(server)['host']
+    assert cloud.exports() == {(root, host), (data, host)}
+    row = cloud.act(server, 'migrate')
+    assert row['vm_state'] == 'resized' and row['host'] != host, row['fault']
+    assert len(cloud.exports()) == 4
+    cloud.act(server, 'confirmResize', status=204)
+    assert cloud.exports() == {(root, row['host']), (data, row['host'])} and cloud.status(root) == 'in-use'
+    row = cloud.act(server, 'shelve')
+    assert row['vm_state'] == 'shelved_offloaded', row['fault']
+    assert cloud.exports() == set() and cloud.status(data) == 'reserved'
+    assert cloud.act(server, 'unshelve')['vm_state'] == 'active' and cloud.status(data) == 'in-use'
+    row = cloud.act(server, 'rebuild', {'imageRef': boot.image})
+    assert row['vm_state'] == 'active' and cloud.status(root) == 'in-use', row['fault']
+    cloud.member.delete('/servers/' + server).expect(204)
+    cloud.settle()
+    assert cloud.compute.row(server)['deleted'] and cloud.exports() == set() and cloud.status(data) == 'available'
+    cloud.volumes.get('/volumes/' + root).expect(404)
+
+
+def test_an_image_of_it_and_a_server_of_that(cloud, boot):
+    server = boot(imageRef='', block_device_mapping_v2=[
+        {'source_type': 'image', 'uuid': boot.image, 'destination_type': 'volume', 'volume_size': 1, 'boot_index': 0}])
+    image = cloud.member.post(f'/servers/{server}/action', {'createImage': {'name': 'snap'}}).expect(202).json['image_id']
+    cloud.settle()
+    cloud.compute.image.images[image]['status'] = 'active'
+    again = boot(imageRef=image)
+    assert cloud.compute.row(again)['volumes'][0]['id'] != cloud.compute.row(server)['volumes'][0]['id']
