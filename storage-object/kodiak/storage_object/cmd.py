@@ -1,9 +1,13 @@
-"""Entry points: the proxy, the server of accounts, containers and objects."""
+"""Entry points: the proxy, the server of accounts, containers and objects, its daemons apart from it, the admin command."""
+import argparse
 import importlib.resources
+import json
+import sys
 
-from kodiak.common import cli, config, service, wsgi
+from kodiak.common import cli, config, log, service, wsgi
 
 from . import conf as options
+from .daemons import care
 
 NAME = 'storage-object'
 
@@ -51,3 +55,38 @@ def server():
 def admin():
     """``kodiak-storage-object``."""
     cli.main(cli.Commands(NAME, load_conf, database=False))
+
+
+def daemon():
+    """``kodiak-object-daemon``: the daemons in a process of their own."""
+    parser = argparse.ArgumentParser(prog='kodiak-object-daemon', description='Look after the devices of this node.')
+    parser.add_argument('--once', action='store_true', help='make one pass of each and end')
+    parser.add_argument('daemons', nargs='*', metavar='DAEMON', help='updater, replicator, auditor, expirer, reaper; all if none')
+    chosen, rest = parser.parse_known_args()
+    names = chosen.daemons or ['updater', 'replicator', 'auditor', 'expirer', 'reaper']
+    if chosen.once:
+        conf = load_conf(rest)
+        log.setup(conf, 'kodiak-object-daemon')
+        sys.exit(_one_pass(conf, names))
+
+    def build(runtime):
+        from .backend import app
+        server = app.Server.of(runtime.conf)
+        runtime.background.append(care.Care(server, runtime.conf, app.make_daemons(server, runtime.conf, names)))
+    service.run_worker(NAME, build, opts=options.OPTS, defaults=options.DEFAULTS, argv=rest, binary='kodiak-object-daemon',
+                       database=False)
+
+
+def _one_pass(conf, names):
+    """Make one pass of each; the exit status."""
+    from .backend import app
+    server = app.Server.of(conf)
+    daemons = app.make_daemons(server, conf, names)
+    for each in daemons:
+        each.run_once()
+        if each.name == 'replicator':
+            each.heal_noted()
+        print(each.name, json.dumps(each.progress.last))
+    server.updater.report_changed()
+    care.write_recon(conf, daemons)
+    return 1 if any('failed' in each.progress.last for each in daemons) else 0

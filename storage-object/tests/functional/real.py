@@ -82,6 +82,12 @@ class Process:
         wait_for(self.port, self.process, f'{self.folder}/server.log')
         return self
 
+    def once(self, *daemons):
+        """One pass of some daemons, in a process of its own."""
+        return subprocess.run([sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.daemon()', '--once', *daemons,
+                               '--config-file', f'{self.folder}/server.conf'], check=True, capture_output=True, text=True,
+                              timeout=60).stdout
+
     def log(self):
         """What it logged."""
         with open(f'{self.folder}/server.log') as file:
@@ -148,7 +154,7 @@ class Servers:
         self.folder, self.port = str(folder), free_port()
         self.names = [f'd{number}' for number in range(DEVICES)]
         make_rings(f'{folder}/rings', [(number, self.port, name) for number, name in enumerate(self.names)])
-        self.process = Process(self.folder, f'{folder}/rings', self.port).start()
+        self.process = Process(self.folder, f'{folder}/rings', self.port, more='daemons =').start()
         self.rings = {kind: Ring(f'{folder}/rings/{kind}.ring.gz') for kind in ('account', 'container', 'object')}
         self.failing = Failing(f'{folder}/devices')
         self.devices = {name: Device(f'{folder}/devices/{name}', self.rings['object']) for name in self.names}

@@ -94,7 +94,7 @@ class Accounts(Databases):
             if broker is None:
                 return answer(404)
             info = broker.info()
-            if info['status'] == 'DELETED' or not there(broker, info):
+            if (info['status'] == 'DELETED' or not there(broker, info)) and gone <= stamp:
                 return answer(404)
             broker.put([(int(gone > stamp and not objects), container, stamp, gone, objects, size, policy, told)])
             return answer(201)

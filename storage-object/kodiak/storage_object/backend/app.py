@@ -4,16 +4,20 @@ import logging
 import os
 import time
 
+import orjson
+
 from kodiak.common import metrics, wsgi
 
+from ..daemons import care
 from ..proxy.http import Fault, Request, error
 from .accounts import Accounts
-from .base import answer
+from .base import JSON, answer
 from .broker import Brokers
 from .containers import Containers
 from .devices import BadStamp, Devices, Out
 from .objects import Objects
-from .updates import Local, Reports, Updater
+from .replication import Replication
+from .updates import Local, Reports, Updater, pending
 
 LOG = logging.getLogger(__name__)
 METHODS = frozenset(('GET', 'HEAD', 'PUT', 'POST', 'DELETE'))
@@ -33,6 +37,8 @@ class Server:
         self.brokers = Brokers(devices, on_corrupt=self.damaged_database)
         self.updater = Updater(self)
         self.accounts, self.containers, self.objects = Accounts(self), Containers(self), Objects(self)
+        self.replication = Replication(self)
+        self.recon = None       # what /recon shows
         self.heal = None        # called with (kind, device, policy, partition, suffix) for what must be fetched from peers
 
     @classmethod
@@ -85,6 +91,10 @@ class Server:
             else:
                 LOG.error('%s %s: %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'), failed)
                 made = answer(507, body=b'the device does not work')
+        except (ValueError, TypeError, KeyError) as bad:
+            if environ['REQUEST_METHOD'] not in ('REPLICATE',):
+                LOG.exception('%s %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'))
+            made = answer(400, body=str(bad).encode('utf-8', 'replace'))
         except Exception:
             LOG.exception('%s %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'))
             made = answer(500)
@@ -97,6 +107,11 @@ class Server:
             return 'other', error(404)
         if depth == 2 and parts[1] == 'healthcheck':
             return 'health', answer(200, {'Content-Type': 'text/plain'}, b'OK')
+        if method == 'REPLICATE' and depth > 2:
+            what, rest = parts[2], '/'.join(parts[3:])
+            return 'replication', self.replication.handle(request, parts[1], what, rest.split('/') if rest else [])
+        if depth == 2 and parts[1] == 'recon' and self.recon is not None:
+            return 'recon', answer(200, {'Content-Type': JSON}, orjson.dumps(self.recon()))
         if method not in METHODS:
             return 'other', answer(405, {'Allow': ', '.join(sorted(METHODS))})
         if depth < 4 or not parts[2].isdigit() or not all(parts[3:]):
@@ -115,4 +130,31 @@ def app_factory(global_conf, **local):
     server = Server.of(runtime.conf)
     runtime.extra['server'] = server
     runtime.background.append(Reports(server.updater))
+    daemons = make_daemons(server, runtime.conf, runtime.conf.storage.daemons)
+    if daemons:
+        runtime.background.append(care.Care(server, runtime.conf, daemons))
+    server.recon = lambda: recon(server, runtime.conf)
     return server
+
+
+def make_daemons(server, conf, names):
+    """The daemons of these names; raises ValueError for one that there is not."""
+    from ..daemons import auditor, expirer, reaper, replicator, updater
+    known = {'updater': updater.Updater, 'replicator': replicator.Replicator, 'auditor': auditor.Auditor,
+             'expirer': expirer.Expirer, 'reaper': reaper.Reaper}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f'There is no daemon {unknown[0]!r}; there are {", ".join(known)}')
+    return [known[name](server, conf) for name in names]
+
+
+def recon(server, conf):
+    """How the node is: progress of its daemons, devices, rows that wait for their containers, rings."""
+    devices = {}
+    for name in server.devices.names():
+        room = os.statvfs(f'{server.devices.root}/{name}')
+        devices[name] = {'size': room.f_blocks * room.f_frsize, 'free': room.f_bavail * room.f_frsize}
+    count, oldest = pending(server)
+    rings = {'account': server.rings.account.version, 'container': server.rings.container.version,
+             **{f'object-{index}': server.rings.object(index).version for index in server.policies}}
+    return {'daemons': care.read_recon(conf), 'devices': devices, 'rings': rings,
+            'async_pending': {'count': count, 'oldest_seconds': oldest}}

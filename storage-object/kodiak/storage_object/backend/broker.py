@@ -335,7 +335,8 @@ class Broker:
                 if path is None and not (low and not reverse and group <= low) and not (high and group >= high):
                     out.append((group,))
                 if reverse:
-                    upper = group
+                    # With path, a name that is the group's own text is no part of it.
+                    upper = group if path is None else group + '\0'
                 else:
                     start, inclusive = successor(group), True
                     if start is None:
@@ -358,18 +359,8 @@ CREATE INDEX row_seq ON row (seq);
 
     @classmethod
     def merged(cls, old, new):
-        """The data's timestamp decides; of the same data, that of its metadata."""
-        if new[2] > old[2]:
-            if not new[0] and not old[0] and old[3] > new[3]:
-                return (*new[:3], old[3], *new[4:])
-            return new
-        if new[2] < old[2]:
-            if not new[0] and not old[0] and new[3] > old[3]:
-                return (*old[:3], new[3], *old[4:])
-            return old
-        if old[0] or (not new[0] and new[3] <= old[3]):
-            return old
-        return new
+        """The newest data holds, or its deletion; of the same data, the newest metadata: whatever the order they come in."""
+        return new if (new[2], new[0], *new[3:]) > (old[2], old[0], *old[3:]) else old
 
     @classmethod
     def weight(cls, row):

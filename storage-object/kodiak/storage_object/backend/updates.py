@@ -224,6 +224,19 @@ class Updater:
                 self.look(path)
 
 
+def pending(server):
+    """``(number, age in seconds of the oldest)`` of the rows that wait for their containers."""
+    count, oldest = 0, None
+    for device in server.devices.names():
+        top = f'{server.devices.root}/{device}/{PENDING}'
+        for suffix in os.listdir(top) if os.path.isdir(top) else ():
+            for name in os.listdir(f'{top}/{suffix}'):
+                count += 1
+                stamp = name.split('-')[1]
+                oldest = min(oldest or stamp, stamp)
+    return count, time.time() - float(oldest[:16]) if oldest else 0
+
+
 class Reports:
     """The thread that tells accounts of the containers that this process changed."""
 

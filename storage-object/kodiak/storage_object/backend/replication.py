@@ -1,0 +1,209 @@
+"""What peers ask of a device to bring each other to one state: the method REPLICATE.
+
+``REPLICATE /{device}/{what}/...`` with a JSON body (but for ``file``):
+
+- ``id``: ``{id}``, which changes when a device comes back empty.
+- ``parts/{policy}``, body ``{partition: hash}``: the suffixes' hashes of those of these partitions that are different here.
+- ``suffixes/{policy}/{partition}``, body ``[suffix]``: ``{hash: [file names]}`` of these.
+- ``file/{policy}/{partition}/{hash}/{name}``, the file as body: it is checked, and takes its place.
+- ``databases/{kind}``, body ``{hash: [partition, summary]}``: the hashes whose database is different here, or is not here.
+- ``database/{kind}/{partition}/{hash}``, body: what the database says of itself: it is merged (made, if it is not here). The
+  answer tells up to which ``seq`` the rows of that file are known here.
+- ``rows/{kind}/{partition}/{hash}``, body ``{id, seq, rows}``: they are merged.
+- ``push/{kind}/{policy}/{partition}/{suffix}``, body ``{ip, port, device}``: send that device of the ring what is here below the
+  suffix.
+"""
+import hashlib
+import os
+
+import orjson
+
+from . import diskfile
+from .base import JSON, answer
+from .broker import ZERO, Brokers, Corrupt
+from .devices import STAMP, Out
+from .diskfile import Writer
+from .trees import Trees, hash_folders
+
+CHUNK = 262144
+MOST = 64 << 20         # bytes of a JSON body
+
+
+def summary(info):
+    """What two databases have in common when they say and list the same."""
+    metadata = hashlib.md5(orjson.dumps(info['metadata'], option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
+    return f'{info["digest"]:x} {info["put_stamp"]} {info["delete_stamp"]} {info["status"]} {info["policy"]} {metadata}'
+
+
+class Replication:
+    """Answers peers.
+
+    :param server: the :class:`~kodiak.storage_object.backend.app.Server`.
+    """
+
+    def __init__(self, server):
+        self.server, self.devices = server, server.devices
+        self.trees = Trees()
+        self.push = None        # the replicator's, where it runs
+
+    def handle(self, request, device, what, rest):
+        """Answer a request."""
+        if what == 'file':
+            return answer(self.file(device, *rest, read=request.input.read, length=request.content_length))
+        body = request.body(MOST)
+        found = self.call(device, what, rest, orjson.loads(body) if body else None)
+        return answer(404) if found is None else answer(200, {'Content-Type': JSON}, orjson.dumps(found))
+
+    def call(self, device, what, rest, body):
+        """The same without HTTP, for the devices of this process."""
+        function = {'id': self.identity, 'parts': self.parts, 'suffixes': self.suffixes, 'databases': self.databases,
+                    'database': self.database, 'rows': self.rows, 'push': self.pushed}.get(what)
+        if function is None:
+            return None
+        return function(self.devices.path(device), device, *rest, body=body)
+
+    def identity(self, path, device, body=None):
+        """The device's id."""
+        return {'id': self.devices.identity(path)}
+
+    # Objects
+
+    def parts(self, path, device, policy, body):
+        """Compare partitions."""
+        found = {}
+        for part, root in body.items():
+            mine = self.trees.partition(path, int(policy), int(part))
+            if Trees.root(mine) != root:
+                found[part] = mine
+        return found
+
+    def suffixes(self, path, device, policy, part, body):
+        """List the files of suffixes."""
+        top = f'{path}/{diskfile.folder_of(int(policy))}/{int(part)}'
+        found = {}
+        for suffix in body:
+            if len(suffix) == 3 and suffix.isalnum():
+                found.update(hash_folders(f'{top}/{suffix}'))
+        return found
+
+    def file(self, device, policy, part, digest, name, read, length):
+        """Take a file. Returns the status."""
+        path, policy, part = self.devices.path(device), int(policy), int(part)
+        if length is None or len(digest) != 32 or not digest.isalnum() or not _is_file_name(name):
+            return 400
+        folder = f'{diskfile.folder_of(policy)}/{part}/{digest[-3:]}/{digest}'
+        if is_old(f'{path}/{folder}', name):
+            while length and (data := read(min(CHUNK, length))):
+                length -= len(data)
+            return 200
+        self.devices.need(path, length)
+        with Writer(self.devices, path, folder) as writer:
+            writer.expect(length)
+            while length and (data := read(min(CHUNK, length))):
+                writer.write(data)
+                length -= len(data)
+            if length:
+                return 499
+            try:
+                metadata = check(writer.descriptor)
+            except diskfile.Corrupt:
+                return 422
+            names = metadata.get('name', '').split('/', 3)
+            if len(names) != 4 or self.server.digest('object', *names[1:], policy=policy) != digest:
+                return 422
+            writer.commit(name)
+        return 201
+
+    # Databases
+
+    def databases(self, path, device, kind, body):
+        """Compare databases."""
+        found = []
+        for digest, (part, told) in body.items():
+            broker = self._find(kind, path, part, digest)
+            if broker is None or summary(broker.info()) != told:
+                found.append(digest)
+        return found
+
+    def _find(self, kind, path, part, digest):
+        if len(digest) != 32 or not digest.isalnum():
+            raise ValueError('no hash')
+        return self.server.brokers.get(kind, Brokers.path(path, kind, int(part), digest))
+
+    def database(self, path, device, kind, part, digest, body):
+        """Merge what a peer's database says of itself."""
+        if self.server.digest(kind, body['account'], body['container']) != digest:
+            raise ValueError('another hash')
+        broker = self._find(kind, path, part, digest)
+        if broker is None:
+            self.devices.need(path)
+            file = Brokers.path(path, kind, int(part), digest)
+            Brokers.KINDS[kind].create(file, path, body['account'], body['container'], body['created'],
+                                       self.devices.temporary(path), body['policy'])
+            broker = self._find(kind, path, part, digest)
+            if broker is None:
+                raise Out('the database cannot be made')
+        try:
+            mine = broker.info()
+            policy = None
+            if body['policy'] != mine['policy'] and (mine['put_stamp'] == ZERO or body['changed_stamp'] > mine['changed_stamp']):
+                policy = body['policy']
+            broker.update(put=body['put_stamp'], delete=body['delete_stamp'], metadata=body['metadata'], policy=policy,
+                          status=body['status'] if body['delete_stamp'] > mine['delete_stamp'] else None)
+            mine = broker.info()
+            return {'id': mine['id'], 'known': broker.known(body['id']), 'summary': summary(mine)}
+        except Corrupt as error:
+            self.server.brokers.damaged(kind, broker.path, error)
+            raise Out('the database was damaged') from error
+
+    def rows(self, path, device, kind, part, digest, body):
+        """Merge rows of a peer's database."""
+        broker = self._find(kind, path, part, digest)
+        if broker is None:
+            return None
+        changed = broker.put([tuple(row[:-1]) for row in body['rows']], source=(body['id'], body['seq']))
+        if changed and kind == 'container':
+            self.server.updater.look(broker.path)
+        return {'changed': changed}
+
+    def pushed(self, path, device, kind, policy, part, suffix, body):
+        """Send a peer what is here."""
+        if self.push is None:
+            return None
+        return {'sent': self.push(path, device, kind, int(policy), part, suffix, body)}
+
+
+def _is_file_name(name):
+    stem, dot, extension = name.rpartition('.')
+    stamps = stem.split('+') if extension == 'meta' else [stem]
+    return dot + extension in diskfile.EXTENSIONS and len(stamps) < 3 and all(map(STAMP.match, stamps))
+
+
+def is_old(folder, name):
+    """Whether a file would be of no use in an object's folder: it is there, or something newer."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return old_among(names, name)
+
+
+def old_among(names, name):
+    """Whether a file is of no use beside others."""
+    return name in names or name in diskfile.Files([*names, name]).rubbish
+
+
+def check(descriptor):
+    """Its metadata, if a file is whole; raises :class:`~kodiak.storage_object.backend.diskfile.Corrupt`."""
+    metadata, size = diskfile.read_trailer(descriptor)
+    if 'Etag' in metadata:
+        md5, place = hashlib.md5(usedforsecurity=False), 0
+        while place < size:
+            data = os.pread(descriptor, min(CHUNK, size - place), place)
+            if not data:
+                raise diskfile.Corrupt('it ends early')
+            md5.update(data)
+            place += len(data)
+        if md5.hexdigest() != metadata['Etag']:
+            raise diskfile.Corrupt('its body has another checksum')
+    return metadata

@@ -1,0 +1,196 @@
+"""What looks after the devices: passes that are repeated, whose progress can be seen."""
+import fcntl
+import logging
+import os
+import threading
+import time
+
+import orjson
+
+from kodiak.common import metrics
+
+LOG = logging.getLogger(__name__)
+
+
+class Progress:
+    """How far a daemon is: ``done`` of ``total`` things in this pass; ``counts`` of what happened in it."""
+
+    def __init__(self):
+        self.started = self.finished = None
+        self.done = self.total = 0
+        self.counts = {}
+        self.last = {}
+
+    def begin(self, total=0):
+        """A pass begins."""
+        self.started, self.finished, self.done, self.total, self.counts = time.time(), None, 0, total, {}
+
+    def count(self, what, number=1):
+        """Something happened."""
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def end(self):
+        """The pass has ended."""
+        self.finished = time.time()
+        self.total = self.done
+        self.last = {'seconds': round(self.finished - self.started, 3), 'at': self.finished, 'done': self.done, **self.counts}
+
+    def report(self):
+        """For recon: done, left, rate (a second), estimated end (seconds since 1970)."""
+        left = max(0, self.total - self.done)
+        spent = (self.finished or time.time()) - self.started if self.started else 0
+        rate = self.done / spent if spent > 0 else 0
+        return {'running': bool(self.started and not self.finished), 'started': self.started, 'done': self.done, 'left': left,
+                'rate': round(rate, 3), 'estimated_end': time.time() + left / rate if left and rate else None,
+                'counts': self.counts, 'last': self.last}
+
+
+class Daemon:
+    """One of them. ``once()`` is a pass.
+
+    :param server: the :class:`~kodiak.storage_object.backend.app.Server`. :param conf: the service's configuration.
+    """
+
+    name = ''
+    EVERY = 1           # a pass is made each so many intervals
+
+    def __init__(self, server, conf):
+        self.server, self.conf = server, conf
+        self.progress = Progress()
+        self.ending = threading.Event()
+        self._nudged = threading.Event()
+        self._thread = None
+
+    def once(self):
+        """A pass."""
+        raise NotImplementedError
+
+    def run_once(self):
+        """A pass, whatever goes wrong in it."""
+        self.progress.begin()
+        try:
+            self.once()
+        except Exception:
+            LOG.exception('The pass of the %s ended early', self.name)
+            self.progress.count('failed')
+        self.progress.end()
+
+    def nudge(self):
+        """There is something to do now."""
+        self._nudged.set()
+
+    def start(self):
+        """Repeat passes in a thread."""
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self.ending.is_set():
+            self.run_once()
+            self._nudged.wait(self.conf.storage.interval * self.EVERY)
+            self._nudged.clear()
+
+    def stop(self):
+        """End as soon as the present thing is done."""
+        self.ending.set()
+        self._nudged.set()
+        if self._thread is not None:
+            self._thread.join(15)
+
+    def before(self):
+        """The timestamp before which marks of deletions are reclaimed."""
+        return f'{time.time() - self.conf.storage.reclaim_age:016.5f}'
+
+    def fresh(self, paths):
+        """Go through a list, counting; ends early when the daemon is to end."""
+        self.progress.total += len(paths)
+        for each in paths:
+            if self.ending.is_set():
+                return
+            yield each
+            self.progress.done += 1
+
+
+class Care:
+    """All daemons of a node, in one of its server's processes: the one that gets the lock."""
+
+    def __init__(self, server, conf, daemons):
+        self.server, self.conf, self.daemons = server, conf, daemons
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='care', daemon=True)
+        self._lock = None
+        self.running = False
+
+    def start(self):
+        """Wait for the lock in a thread, then start them."""
+        metrics.collect('storage_passes', self._measure)
+        self._thread.start()
+
+    def _run(self):
+        path = os.path.join(self.conf.run_path, 'kodiak-object-daemons.lock')
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if self._ending.wait(2):
+                    return
+        self.running = True
+        for daemon in self.daemons:
+            daemon.start()
+        while not self._ending.wait(min(5, self.conf.storage.interval)):
+            self.write_recon()
+
+    def stop(self):
+        """End them."""
+        metrics.forget('storage_passes', self._measure)
+        self._ending.set()
+        if self.running:
+            for daemon in self.daemons:
+                daemon.ending.set()
+            for daemon in self.daemons:
+                daemon.stop()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def _measure(self):
+        if not self.running:
+            return
+        for daemon in self.daemons:
+            last = daemon.progress.last.get('at', daemon.progress.started or time.time())
+            yield {'daemon': daemon.name}, daemon.progress.report()['left'], time.time() - last
+
+    def write_recon(self):
+        """Note how far they are where ``/recon`` finds it, whichever process answers."""
+        write_recon(self.conf, self.daemons)
+
+
+def recon_path(conf):
+    """The file of progress."""
+    return os.path.join(conf.state_path, 'storage-object', 'recon.json')
+
+
+def write_recon(conf, daemons):
+    """Write the file of progress; what other daemons wrote stays."""
+    path = recon_path(conf)
+    found = read_recon(conf)
+    found.update((daemon.name, daemon.progress.report()) for daemon in daemons)
+    part = f'{path}.{os.getpid()}'
+    try:
+        with open(part, 'wb') as file:
+            file.write(orjson.dumps(found))
+        os.rename(part, path)
+    except OSError as error:
+        LOG.warning('%s cannot be written: %s', path, error)
+
+
+def read_recon(conf):
+    """The progress that was written last, by daemon."""
+    try:
+        with open(recon_path(conf), 'rb') as file:
+            return orjson.loads(file.read())
+    except (OSError, ValueError):
+        return {}

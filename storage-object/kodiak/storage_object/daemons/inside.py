@@ -1,0 +1,78 @@
+"""What daemons ask of the whole cluster: listings and deletions, past accounts and containers that are deleted."""
+import logging
+import time
+
+import orjson
+
+from ..proxy import backend as wire
+from ..proxy.app import Proxy
+from ..proxy.listing import encode
+
+LOG = logging.getLogger(__name__)
+
+
+class Unknown(Exception):
+    """No server could tell."""
+
+
+class Inside:
+    """The proxy's own ways to all replicas, without its requests.
+
+    :param server: the :class:`~kodiak.storage_object.backend.app.Server`.
+    """
+
+    def __init__(self, server):
+        self.server = server
+        self.proxy = Proxy(server.rings)
+        self.client = self.proxy.client
+
+    def rows(self, account, container=None, **query):
+        """``(rows, headers)`` of a listing's page from the first server that has it; None if there is none.
+
+        Raises :class:`Unknown` where too few servers answer to say so.
+        """
+        ring = self.server.rings.account if container is None else self.server.rings.container
+        part = ring.get_part(account, container) if container is not None else ring.get_part(account)
+        path = f'/{account}' if container is None else f'/{account}/{container}'
+        missing = wire.Absences(ring, part)
+        for node in ring.primaries(part):
+            answer = self.client.ask(node, 'GET', part, path, {}, encode(query))
+            if answer is None:
+                continue
+            body = answer.read()
+            if answer.status == 200:
+                return orjson.loads(body), answer.headers
+            if answer.status == 404:
+                missing.add(node)
+        if not missing.certain:
+            raise Unknown(path)
+        return None
+
+    def policy(self, account, container):
+        """The policy of a container; None if there is no such container."""
+        found = self.rows(account, container, limit='1')
+        return int(found[1].get('X-Backend-Storage-Policy-Index', '0')) if found else None
+
+    def delete_object(self, account, container, name, policy, **headers):
+        """Delete an object everywhere. Returns the status."""
+        common = {key.replace('_', '-'): value for key, value in headers.items()}
+        return self.proxy.objects._all('DELETE', account, container, name, policy, common).status
+
+    def delete_container(self, account, container):
+        """Delete a container everywhere. Returns the status."""
+        ring, above = self.server.rings.container, self.server.rings.account
+        part, above_part = ring.get_part(account, container), above.get_part(account)
+        nodes = above.primaries(above_part)
+        headers = {'X-Timestamp': f'{time.time():016.5f}', 'Content-Length': '0', 'X-Account-Partition': str(above_part),
+                   'X-Account-Host': ','.join(f'{node["ip"]}:{node["port"]}' for node in nodes),
+                   'X-Account-Device': ','.join(node['device'] for node in nodes)}
+        replicas = wire.ring_replicas(ring)
+        answers = self.client.ask_many(ring, part, 'DELETE', f'/{account}/{container}', [headers] * replicas)
+        return self.proxy.containers.best(answers, replicas).status
+
+    def rank(self, ring, part):
+        """The place of this node among the devices of a partition; None if it has none of them."""
+        for place, node in enumerate(ring.primaries(part)):
+            if (node['ip'], node['port']) in self.server.local:
+                return place
+        return None

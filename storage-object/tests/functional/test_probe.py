@@ -1,0 +1,336 @@
+"""Four devices over four server processes, what goes wrong with them, and that it comes right without a hand."""
+import glob
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import time
+
+import pytest
+
+from kodiak.storage_object.proxy import app, backend, pipeline
+from kodiak.storage_object.proxy.http import Response, to_wsgi
+from kodiak.storage_object.proxy.rings import Rings
+from kodiak.storage_object.ring import Policies, Ring
+
+
+class Cluster:
+    """The processes, and a proxy over them."""
+
+    def __init__(self, folder, real):
+        self.folder = str(folder)
+        self.rings_folder = f'{folder}/rings'
+        ports = set()
+        while len(ports) < 4:
+            ports.add(real.free_port())
+        self.ports = sorted(ports)
+        real.make_rings(self.rings_folder, [(number, port, f'd{number}') for number, port in enumerate(self.ports)])
+        self.servers = [real.Process(f'{folder}/h{number}', self.rings_folder, port, f'h{number}', 'audit_rate = 1000000000')
+                        for number, port in enumerate(self.ports)]
+        self.rings = {kind: Ring(f'{self.rings_folder}/{kind}.ring.gz') for kind in ('account', 'container', 'object')}
+        self.make_devices()
+
+    def make_devices(self):
+        for number, server in enumerate(self.servers):
+            os.makedirs(f'{server.folder}/devices/d{number}', exist_ok=True)
+
+    def up(self):
+        """All processes run."""
+        for server in self.servers:
+            if server.process is None or server.process.poll() is not None:
+                server.start()
+
+    def device(self, number):
+        return f'{self.servers[number].folder}/devices/d{number}'
+
+    def primaries(self, kind, *names):
+        return [node['id'] for node in self.rings[kind].primaries(self.rings[kind].get_part(*names))]
+
+    def files(self, *names):
+        """``{device: [files of the object]}``."""
+        digest, part = self.rings['object'].hash_path(*names), self.rings['object'].get_part(*names)
+        found = {}
+        for number in range(4):
+            folder = f'{self.device(number)}/objects/{part}/{digest[-3:]}/{digest}'
+            if os.path.isdir(folder) and os.listdir(folder):
+                found[number] = sorted(os.listdir(folder))
+        return found
+
+    def whole(self, *names):
+        """Whether all primaries, and nobody else, hold the same of an object."""
+        found = self.files(*names)
+        return sorted(found) == sorted(self.primaries('object', *names)) and len(set(map(tuple, found.values()))) == 1
+
+    def listings(self, account, container=None):
+        """What each primary lists by itself."""
+        kind = 'account' if container is None else 'container'
+        names = [account] if container is None else [account, container]
+        ring = self.rings[kind]
+        part = ring.get_part(*names)
+        client = backend.Client(backend.Pool(), backend.Nodes())
+        found = []
+        for node in ring.primaries(part):
+            answer = client.ask(node, 'GET', part, '/' + '/'.join(names), {})
+            body = answer.read() if answer is not None else b''
+            found.append([row['name'] for row in json.loads(body)] if body and answer.status == 200 else None)
+        return found
+
+    def proxy(self):
+        class Conf:
+            class storage:
+                policies, ring_path = ['0:gold'], self.rings_folder
+        rings = Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))
+        made = app.Proxy(rings, nodes=backend.Nodes(interval=0.5), account_management=True)
+        return pipeline.assemble(made, [('catch_errors', {})])
+
+
+@pytest.fixture(scope='module')
+def started(tmp_path_factory):
+    world = Cluster(tmp_path_factory.mktemp('probe'), sys.modules['storage_object_real'])
+    world.up()
+    yield world
+    for server in world.servers:
+        server.process.terminate()
+    for server in world.servers:
+        server.stop()
+        assert 'Traceback' not in server.log(), server.log()[-4000:]
+
+
+@pytest.fixture
+def cluster(started):
+    started.make_devices()
+    started.up()
+    return started
+
+
+@pytest.fixture
+def call(cluster):
+    application = cluster.proxy()
+
+    def ask(method, path, body=b'', **headers):
+        environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path.partition('?')[0]), 'QUERY_STRING': path.partition('?')[2],
+                   'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'wsgi.url_scheme': 'http', 'HTTP_HOST': 'x'}
+        if not hasattr(body, 'read'):
+            environ['CONTENT_LENGTH'] = str(len(body))
+        environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
+        if 'HTTP_CONTENT_LENGTH' in environ:
+            environ['CONTENT_LENGTH'] = environ.pop('HTTP_CONTENT_LENGTH')
+        answer = Response.from_wsgi(application, environ)
+        answer.read()
+        return answer
+    return ask
+
+
+@pytest.fixture
+def account(call, request):
+    name = 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
+    assert call('PUT', f'/v1/{name}/c').status == 201
+    return name
+
+
+class Interrupted(io.RawIOBase):
+    """A body during which something happens."""
+
+    def __init__(self, data, at, event):
+        self.data, self.at, self.event = io.BytesIO(data), at, event
+
+    def read(self, size=-1):
+        if self.event is not None and self.data.tell() >= self.at:
+            self.event()
+            self.event = None
+        return self.data.read(size)
+
+
+def test_a_server_is_killed_in_the_middle_of_a_put(cluster, call, account, eventually):
+    victim = cluster.primaries('object', account, 'c', 'o')[0]
+    data = os.urandom(3 << 20)
+    body = Interrupted(data, 1 << 20, lambda: cluster.servers[victim].stop(kill=True))
+    assert call('PUT', f'/v1/{account}/c/o', body, Content_Length=str(len(data))).status == 201
+    assert call('GET', f'/v1/{account}/c/o').body == data
+    cluster.servers[victim].start()
+    eventually(lambda: cluster.whole(account, 'c', 'o'))
+    eventually(lambda: cluster.listings(account, 'c') == [['o']] * 3)
+    assert call('GET', f'/v1/{account}/c/o').body == data
+
+
+def test_a_device_is_lost_and_comes_back_empty(cluster, call, account, eventually):
+    for number in range(8):
+        assert call('PUT', f'/v1/{account}/c/o{number}', b'%d' % number).status == 201
+    names = [f'o{number}' for number in range(8)]
+    eventually(lambda: cluster.listings(account) == [['c']] * 3)
+    shutil.rmtree(cluster.device(0))
+    assert call('GET', f'/v1/{account}/c/o1').body == b'1'
+    assert call('PUT', f'/v1/{account}/c/o1', b'new').status == 201
+    os.makedirs(cluster.device(0))
+    eventually(lambda: all(cluster.whole(account, 'c', name) for name in names))
+    eventually(lambda: cluster.listings(account, 'c') == [names] * 3)
+    eventually(lambda: cluster.listings(account) == [['c']] * 3)
+    assert call('GET', f'/v1/{account}/c/o1').body == b'new'
+
+
+@pytest.mark.parametrize('size', [100, 300_000])
+def test_an_object_is_damaged(cluster, call, account, eventually, size):
+    data = os.urandom(size)
+    assert call('PUT', f'/v1/{account}/c/o', data).status == 201
+    number, names = next(iter(cluster.files(account, 'c', 'o').items()))
+    digest = cluster.rings['object'].hash_path(account, 'c', 'o')
+    path, = glob.glob(f'{cluster.device(number)}/objects/*/*/{digest}/{names[0]}')
+    with open(path, 'r+b') as file:
+        file.seek(50)
+        byte = file.read(1)
+        file.seek(50)
+        file.write(bytes([byte[0] ^ 1]))
+    if size < 1000:
+        for _ in range(20):             # found when it is read, wherever the reader is sent first
+            assert call('GET', f'/v1/{account}/c/o').body == data
+    else:
+        cluster.servers[number].once('auditor')
+
+    def healed():
+        with open(path, 'rb') as file:
+            return file.read(size) == data
+    eventually(lambda: os.path.exists(path) and healed())
+    assert glob.glob(f'{cluster.device(number)}/quarantined/objects/{digest}*')
+
+
+@pytest.mark.parametrize('kind', ['account', 'container'])
+def test_a_database_is_damaged(cluster, call, account, eventually, kind):
+    for number in range(5):
+        assert call('PUT', f'/v1/{account}/c/o{number}', b'x').status == 201
+    names = (account,) if kind == 'account' else (account, 'c')
+    wanted = ['c'] if kind == 'account' else [f'o{number}' for number in range(5)]
+    eventually(lambda: cluster.listings(*names) == [wanted] * 3)
+    digest = cluster.rings[kind].hash_path(*names)
+    number = cluster.primaries(kind, *names)[0]
+    path, = glob.glob(f'{cluster.device(number)}/{kind}s/*/*/{digest}/{digest}.db')
+    cluster.servers[number].stop()
+    for name in glob.glob(path + '-*'):
+        os.unlink(name)
+    with open(path, 'r+b') as file:
+        file.write(b'no database at all ' * 1000)
+    cluster.servers[number].start()
+    path_of = f'/v1/{account}' + ('' if kind == 'account' else '/c')
+    assert call('GET', path_of).body.split() == [name.encode() for name in wanted]
+    eventually(lambda: cluster.listings(*names) == [wanted] * 3)
+    assert glob.glob(f'{cluster.device(number)}/quarantined/{kind}s/{digest}*')
+
+
+def test_a_ring_is_damaged(cluster, call, account, eventually):
+    path = f'{cluster.rings_folder}/object.ring.gz'
+    shutil.copyfile(path, path + '.good')
+    try:
+        with open(path, 'wb') as file:
+            file.write(b'\x1f\x8b nothing')
+        for server in cluster.servers[:2]:
+            server.stop()
+            server.start()
+        assert call('PUT', f'/v1/{account}/c/o', b'x').status == 201
+        assert call('GET', f'/v1/{account}/c/o').body == b'x'
+    finally:
+        os.replace(path + '.good', path)
+    eventually(lambda: cluster.whole(account, 'c', 'o'))
+
+
+def test_the_proxy_is_cut_off_from_two_of_three_replicas(cluster, call, account, eventually):
+    out = cluster.primaries('object', account, 'c', 'o')[:2]
+    for number in out:
+        cluster.servers[number].stop(kill=True)
+    status = call('PUT', f'/v1/{account}/c/o', b'x').status
+    if status == 201:               # a primary and a handoff: they are to keep it
+        assert call('GET', f'/v1/{account}/c/o').body == b'x'
+    else:
+        assert status == 503        # too few of the container's servers are left to say that it exists
+    for number in out:
+        cluster.servers[number].start()
+    if status == 201:
+        eventually(lambda: cluster.whole(account, 'c', 'o'))
+        eventually(lambda: cluster.listings(account, 'c') == [['o']] * 3)
+        assert call('GET', f'/v1/{account}/c/o').body == b'x'
+
+
+def test_a_device_is_full(cluster, call, account, eventually):
+    number = cluster.primaries('object', account, 'c', 'o')[0]
+    server = cluster.servers[number]
+    with open(f'{server.folder}/server.conf') as file:
+        plain = file.read()
+    server.stop()
+    with open(f'{server.folder}/server.conf', 'w') as file:
+        file.write(plain + f'reserve = {1 << 60}\n')
+    server.start()
+    assert call('PUT', f'/v1/{account}/c/o', b'x').status == 201
+    assert number not in cluster.files(account, 'c', 'o')
+    assert len(cluster.files(account, 'c', 'o')) == 3
+    server.stop()
+    with open(f'{server.folder}/server.conf', 'w') as file:
+        file.write(plain)
+    server.start()
+    eventually(lambda: cluster.whole(account, 'c', 'o'))
+
+
+def test_what_was_deleted_while_a_server_was_away_stays_deleted(cluster, call, account, eventually):
+    assert call('PUT', f'/v1/{account}/c/o', b'x').status == 201
+    assert call('PUT', f'/v1/{account}/c/p', b'x').status == 201
+    away = cluster.primaries('object', account, 'c', 'o')[0]
+    cluster.servers[away].stop()
+    assert call('DELETE', f'/v1/{account}/c/o').status == 204
+    assert call('POST', f'/v1/{account}/c/p', X_Object_Meta_A='1').status == 202
+    cluster.servers[away].start()
+    eventually(lambda: cluster.whole(account, 'c', 'o') and cluster.whole(account, 'c', 'p'))
+    assert all(names[0].endswith('.ts') for names in cluster.files(account, 'c', 'o').values())
+    assert call('GET', f'/v1/{account}/c/o').status == 404
+    assert call('GET', f'/v1/{account}/c/p').headers['X-Object-Meta-A'] == '1'
+    eventually(lambda: cluster.listings(account, 'c') == [['p']] * 3)
+
+
+def test_rows_wait_for_a_container_server_that_is_away(cluster, call, account, eventually):
+    away = cluster.primaries('container', account, 'c')[1]
+    cluster.servers[away].stop()
+    for number in range(5):
+        assert call('PUT', f'/v1/{account}/c/o{number}', b'x').status == 201
+    cluster.servers[away].start()
+    eventually(lambda: cluster.listings(account, 'c') == [[f'o{number}' for number in range(5)]] * 3)
+    eventually(lambda: not any(glob.glob(cluster.device(number) + '/async_pending/*/*') for number in range(4)))
+
+
+def test_an_object_expires(cluster, call, account, eventually):
+    at = int(time.time()) + 2
+    assert call('PUT', f'/v1/{account}/c/o', b'x', X_Delete_At=str(at)).status == 201
+    assert call('PUT', f'/v1/{account}/c/kept', b'x', X_Delete_At=str(at)).status == 201
+    assert call('POST', f'/v1/{account}/c/kept').status == 202
+    assert call('GET', f'/v1/{account}/c/o').status == 200
+    eventually(lambda: call('GET', f'/v1/{account}/c/o').status == 404)
+    eventually(lambda: cluster.listings(account, 'c') == [['kept']] * 3)
+    assert call('GET', f'/v1/{account}/c/kept').status == 200
+    eventually(lambda: all(names[0].endswith('.ts') for names in cluster.files(account, 'c', 'o').values()))
+
+
+def test_a_deleted_account_is_reaped(cluster, call, account, eventually):
+    for number in range(3):
+        call('PUT', f'/v1/{account}/c/o{number}', b'x')
+    call('PUT', f'/v1/{account}/d')
+    eventually(lambda: cluster.listings(account) == [['c', 'd']] * 3)
+    assert call('DELETE', f'/v1/{account}').status == 204
+    assert call('GET', f'/v1/{account}').status == 410
+    eventually(lambda: all(names[0].endswith('.ts') for number in range(3)
+                           for names in cluster.files(account, 'c', f'o{number}').values()), 40)
+    eventually(lambda: cluster.listings(account, 'c') == [None] * 3)
+
+
+def test_progress_is_shown(cluster, eventually):
+    import http.client
+
+    def recon():
+        connection = http.client.HTTPConnection('127.0.0.1', cluster.ports[0], timeout=10)
+        connection.request('GET', '/recon')
+        found = json.loads(connection.getresponse().read())
+        connection.close()
+        return found
+    found = eventually(lambda: (shown := recon())['daemons'].get('replicator', {}).get('last') and shown)
+    assert {'done', 'left', 'rate', 'estimated_end', 'last'} <= set(found['daemons']['auditor'])
+    assert 'd0' in found['devices'] and found['rings']['object-0'] >= 1
+    connection = http.client.HTTPConnection('127.0.0.1', cluster.ports[0], timeout=10)
+    connection.request('GET', '/metrics')
+    assert 'kodiak_storage_passes{daemon="replicator"}' in connection.getresponse().read().decode()
+    connection.close()
