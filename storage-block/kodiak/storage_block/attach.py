@@ -47,8 +47,11 @@ def reserve(connection, volume, context, instance_uuid=None, mode=None, status='
     return row
 
 
-def export(connection, conf, volume, row, connector):
-    """Have a volume exported to ``connector`` (a locked attachment's); what is so already stays."""
+def export(connection, conf, volume, row, connector, settle=True):
+    """Have a volume exported to ``connector`` (a locked attachment's); what is so already stays.
+
+    :param settle: False where the volume's status does not follow from it.
+    """
     if not volume['backend']:
         raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} has no data yet.", kind='InvalidVolume')
     if not scheduler.is_up(connection, conf, volume['backend']):
@@ -67,7 +70,8 @@ def export(connection, conf, volume, row, connector):
                        auth_password=row['auth_password'] or secrets.token_urlsafe(12).replace('-', 'c').replace('_', 'd'))
         work.bump(connection, work.host_of(volume['backend']))
     store.save(connection, attachments, row, **changes)
-    store.settle(connection, volume)
+    if settle:
+        store.settle(connection, volume)
     return row
 
 

@@ -48,17 +48,19 @@ def _count(connection, project_id, resources):
     return used(connection, project_id)
 
 
-def claim(connection, conf, project_id, wanted, type_name=None):
+def claim(connection, conf, project_id, wanted, type_name=None, extra_types=()):
     """Make sure that a project may have more, in the transaction that makes it.
 
     :param wanted: ``{resource: how many more}``. :param type_name: the volume type whose own limits count too.
+    :param extra_types: further types that ``wanted`` names resources of.
     :raises QuotaExceeded: 413, in the words of the first limit that is broken.
     """
     wanted = dict(wanted)
     if type_name is not None:
         wanted.update({f'{resource}_{type_name}': more for resource, more in wanted.items() if resource in TYPED})
     try:
-        quota.claim(connection, project_id, wanted, _count, defaults(conf, [type_name] if type_name else ()), 'default')
+        quota.claim(connection, project_id, wanted, _count,
+                    defaults(conf, [type_name, *extra_types] if type_name else extra_types), 'default')
     except errors.QuotaExceeded as error:
         raise _explained(error.detail) from None
 

@@ -50,6 +50,16 @@ def insert(connection, table, row):
     return row
 
 
+def insert_volume(connection, values):
+    """Write a new volume: what ``values`` does not name is as of an empty one."""
+    row = {column.name: None for column in volumes.c if column.name not in ('id', 'created_at', 'updated_at', 'deadline')}
+    row.update(bootable=False, multiattach=False, encrypted=False, consumes_quota=True, metadata={}, admin_metadata={},
+               image_metadata={}, attached=[])
+    row.update(values)
+    row['claimed'] = row['size']
+    return insert(connection, volumes, row)
+
+
 def save(connection, table, row, **changes):
     """Write changes of a locked row, and into ``row``."""
     now = db.utcnow()

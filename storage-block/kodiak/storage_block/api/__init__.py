@@ -2,9 +2,28 @@
 from kodiak.common import api, policy, wsgi
 from kodiak.common.api.paths import ProjectPaths
 
-from . import actions, attachments, create, faults, messages, quotas, services, snapshots, types, versions, volumes
+from . import (
+    actions,
+    attachments,
+    backups,
+    create,
+    faults,
+    groups,
+    manage,
+    messages,
+    qos,
+    quotas,
+    services,
+    snapshots,
+    transfers,
+    types,
+    versions,
+    volumes,
+)
 
-MODULES = [versions, create, volumes, actions, snapshots, types, attachments, quotas, services, messages]
+MODULES = [versions, create, volumes, actions, snapshots, types, qos, attachments, backups, transfers, groups, manage, quotas,
+           services,
+           messages]
 RULES = [rule for module in MODULES for rule in getattr(module, 'EXTRA_RULES', ())]
 API = api.Api('storage-block', [module.routes for module in MODULES], faults.body,
               api.Microversions('volume', versions.MINIMUM, versions.MAXIMUM), prefix='/v3', title='Kodiak block storage',

@@ -16,12 +16,12 @@ load = common.loader(volumes, 'volume_id')
 PATH = '/volumes/{volume_id}/action'
 
 
-def _action(name, rule, summary, body=None, default=common.PROJECT_MEMBER, status=202, **more):
+def declare(name, rule, summary, body=None, default=common.PROJECT_MEMBER, status=202, **more):
     return routes.post(PATH, action=name, rule=rule, default=default, load=load, status=status, summary=summary,
                        body=schema.obj({name: body if body is not None else {}}, [name], extra=True), **more)
 
 
-def _change(req, function):
+def change(req, function):
     """``function(connection, locked volume)`` in a transaction."""
     return req.db.transact(lambda connection: function(connection, store.need(connection, volumes, req.target['id'])))
 
@@ -39,12 +39,12 @@ def need_status(row, *statuses):
 
 # Attaching, as it was before 3.27
 
-@_action('os-reserve', 'volume_extension:volume_actions:reserve', 'Keep a volume for a server')
+@declare('os-reserve', 'volume_extension:volume_actions:reserve', 'Keep a volume for a server')
 def reserve(req, volume_id):
-    _change(req, lambda connection, row: attach.reserve(connection, row, req.ctx))
+    change(req, lambda connection, row: attach.reserve(connection, row, req.ctx))
 
 
-@_action('os-unreserve', 'volume_extension:volume_actions:unreserve', 'Keep a volume no longer')
+@declare('os-unreserve', 'volume_extension:volume_actions:unreserve', 'Keep a volume no longer')
 def unreserve(req, volume_id):
     def write(connection, row):
         for one in store.attachments_of(connection, row['id']):
@@ -53,14 +53,14 @@ def unreserve(req, volume_id):
                 return
         if row['status'] in (states.ATTACHING, states.RESERVED):
             store.settle(connection, row)
-    _change(req, write)
+    change(req, write)
 
 
 ATTACH = schema.obj({'instance_uuid': schema.UUID, 'mountpoint': {'type': 'string', 'minLength': 1, 'maxLength': 255},
                      'host_name': {'type': 'string', 'maxLength': 255}, 'mode': {'enum': ['rw', 'ro']}}, extra=True)
 
 
-@_action('os-attach', 'volume_extension:volume_actions:attach', 'Tell that a server has a volume', ATTACH)
+@declare('os-attach', 'volume_extension:volume_actions:attach', 'Tell that a server has a volume', ATTACH)
 def attach_volume(req, volume_id):
     sent = req.body['os-attach']
     instance, host, mode = sent.get('instance_uuid'), sent.get('host_name'), sent.get('mode', 'rw')
@@ -75,7 +75,7 @@ def attach_volume(req, volume_id):
         one = kept or attach.reserve(connection, row, req.ctx, instance, mode)
         attach.complete(connection, row, one, instance_uuid=instance, attached_host=host or one['attached_host'],
                         mountpoint=sent.get('mountpoint') or one['mountpoint'], attach_mode=mode)
-    _change(req, write)
+    change(req, write)
 
 
 def _attachment(connection, row, attachment_id, statuses=('attached', 'detaching')):
@@ -92,26 +92,26 @@ def _attachment(connection, row, attachment_id, statuses=('attached', 'detaching
     return fitting[0] if fitting else None
 
 
-@_action('os-begin_detaching', 'volume_extension:volume_actions:begin_detaching', 'Tell that a volume is being detached')
+@declare('os-begin_detaching', 'volume_extension:volume_actions:begin_detaching', 'Tell that a volume is being detached')
 def begin_detaching(req, volume_id):
     def write(connection, row):
         need_status(row, states.IN_USE)
         store.save(connection, volumes, row, status=states.DETACHING)
-    _change(req, write)
+    change(req, write)
 
 
-@_action('os-roll_detaching', 'volume_extension:volume_actions:roll_detaching', 'Tell that a volume is not detached after all')
+@declare('os-roll_detaching', 'volume_extension:volume_actions:roll_detaching', 'Tell that a volume is not detached after all')
 def roll_detaching(req, volume_id):
     def write(connection, row):
         if row['status'] == states.DETACHING:
             store.settle(connection, row)
-    _change(req, write)
+    change(req, write)
 
 
 DETACH = {'type': ['object', 'null'], 'properties': {'attachment_id': schema.nullable(schema.UUID)}}
 
 
-@_action('os-detach', 'volume_extension:volume_actions:detach', 'Tell that a server has a volume no longer', DETACH)
+@declare('os-detach', 'volume_extension:volume_actions:detach', 'Tell that a server has a volume no longer', DETACH)
 def detach(req, volume_id):
     def write(connection, row):
         one = _attachment(connection, row, (req.body['os-detach'] or {}).get('attachment_id'))
@@ -119,10 +119,10 @@ def detach(req, volume_id):
             raise invalid('The volume is not attached.')
         attachments.refuse_behind_compute(req, one)
         attach.remove(connection, row, one)
-    _change(req, write)
+    change(req, write)
 
 
-@_action('os-force_detach', 'volume_extension:volume_admin_actions:force_detach', 'Take a volume from a server that is gone', {
+@declare('os-force_detach', 'volume_extension:volume_admin_actions:force_detach', 'Take a volume from a server that is gone', {
     'type': ['object', 'null'], 'properties': {'attachment_id': schema.nullable(schema.UUID), 'connector': {'type': [
         'object', 'null']}}}, default=common.ADMIN)
 def force_detach(req, volume_id):
@@ -132,13 +132,13 @@ def force_detach(req, volume_id):
         if one is not None:
             attach.remove(connection, row, one)
         store.settle(connection, row)
-    _change(req, write)
+    change(req, write)
 
 
 CONNECTOR = schema.obj({'connector': attachments.CONNECTOR}, ['connector'], extra=True)
 
 
-@_action('os-initialize_connection', 'volume_extension:volume_actions:initialize_connection', 'Have a volume exported to a host',
+@declare('os-initialize_connection', 'volume_extension:volume_actions:initialize_connection', 'Have a volume exported to a host',
          CONNECTOR, status=200, response=schema.wrap('connection_info', common.OBJECT))
 def initialize_connection(req, volume_id):
     connector = req.body['os-initialize_connection']['connector']
@@ -149,14 +149,14 @@ def initialize_connection(req, volume_id):
         one = one or next((one for one in there if one['connector'] is None), None)
         one = one or attach.reserve(connection, row, req.ctx)
         return attach.export(connection, req.app.conf, row, one, connector)
-    row = attach.await_export(req.db, req.app.conf, _change(req, write)['id'])
+    row = attach.await_export(req.db, req.app.conf, change(req, write)['id'])
     with req.db.read() as connection:
         volume = store.get(connection, volumes, volume_id)
         info = attach.connection_info(connection, volume, row, common.is_service(req))
     return {'connection_info': info}
 
 
-@_action('os-terminate_connection', 'volume_extension:volume_actions:terminate_connection',
+@declare('os-terminate_connection', 'volume_extension:volume_actions:terminate_connection',
          'Have a volume no longer exported to a host', CONNECTOR)
 def terminate_connection(req, volume_id):
     host = req.body['os-terminate_connection']['connector'].get('host')
@@ -169,12 +169,12 @@ def terminate_connection(req, volume_id):
                     attach.withdraw(connection, one)
                 else:
                     attach.remove(connection, row, one)
-    _change(req, write)
+    change(req, write)
 
 
 # Size
 
-@_action('os-extend', 'volume:extend', 'Make a volume larger', schema.obj({'new_size': common.SIZE}, ['new_size'], extra=True))
+@declare('os-extend', 'volume:extend', 'Make a volume larger', schema.obj({'new_size': common.SIZE}, ['new_size'], extra=True))
 def extend(req, volume_id):
     size = common.size_of(req.body['os-extend']['new_size'], 'new_size')
 
@@ -200,19 +200,19 @@ def extend(req, volume_id):
             quotas.claim(connection, req.app.conf, row['project_id'], {'gigabytes': size - row['size']}, kind and kind['name'])
         store.save(connection, volumes, row, status=states.EXTENDING, previous_status=row['status'], claimed=size)
         saga.start(connection, sagas.EXTEND, row['id'], {'size': size}, req.ctx)
-    _change(req, write)
+    change(req, write)
 
 
 # Flags
 
-@_action('os-set_bootable', 'volume_extension:volume_actions:set_bootable', 'Say whether servers may boot from a volume',
+@declare('os-set_bootable', 'volume_extension:volume_actions:set_bootable', 'Say whether servers may boot from a volume',
          schema.obj({'bootable': common.BOOLEAN}, ['bootable']), status=200)
 def set_bootable(req, volume_id):
     value = common.truth(req.body['os-set_bootable']['bootable'], 'bootable')
-    _change(req, lambda connection, row: store.save(connection, volumes, row, bootable=value))
+    change(req, lambda connection, row: store.save(connection, volumes, row, bootable=value))
 
 
-@_action('os-update_readonly_flag', 'volume:update_readonly_flag', 'Say whether servers may only read a volume',
+@declare('os-update_readonly_flag', 'volume:update_readonly_flag', 'Say whether servers may only read a volume',
          schema.obj({'readonly': common.BOOLEAN}, ['readonly']))
 def update_readonly(req, volume_id):
     value = common.truth(req.body['os-update_readonly_flag']['readonly'], 'readonly')
@@ -220,7 +220,7 @@ def update_readonly(req, volume_id):
     def write(connection, row):
         need_status(row, states.AVAILABLE)
         store.save(connection, volumes, row, readonly=value, admin_metadata={**row['admin_metadata'], 'readonly': str(value)})
-    _change(req, write)
+    change(req, write)
 
 
 RESET = {**schema.obj({'status': {'type': ['string', 'null']}, 'attach_status': {'enum': [
@@ -228,7 +228,7 @@ RESET = {**schema.obj({'status': {'type': ['string', 'null']}, 'attach_status': 
     'migration_status': {'type': ['string', 'null'], 'maxLength': 32}}), 'minProperties': 1}
 
 
-@_action('os-reset_status', 'volume_extension:volume_admin_actions:reset_status', 'Set the status of a volume', RESET,
+@declare('os-reset_status', 'volume_extension:volume_admin_actions:reset_status', 'Set the status of a volume', RESET,
          default=common.ADMIN)
 def reset_status(req, volume_id):
     sent = req.body['os-reset_status']
@@ -247,10 +247,10 @@ def reset_status(req, volume_id):
                 attach.remove(connection, row, one)
             changes['attached'] = []
         store.save(connection, volumes, row, **changes)
-    _change(req, write)
+    change(req, write)
 
 
-@_action('os-force_delete', 'volume:force_delete', 'Delete a volume whatever its status', default=common.ADMIN)
+@declare('os-force_delete', 'volume:force_delete', 'Delete a volume whatever its status', default=common.ADMIN)
 def force_delete(req, volume_id):
     req.db.transact(of_volumes.begin_delete, volume_id, req.ctx, False, True)
 
@@ -265,7 +265,7 @@ UPLOAD = schema.obj({
 SIGNATURE = ('img_signature', 'cinder_encryption')
 
 
-@_action('os-volume_upload_image', 'volume_extension:volume_actions:upload_image', 'Make an image of the data of a volume', UPLOAD,
+@declare('os-volume_upload_image', 'volume_extension:volume_actions:upload_image', 'Make an image of the data of a volume', UPLOAD,
          response=schema.wrap('os-volume_upload_image', common.OBJECT))
 def upload_image(req, volume_id):
     sent = req.body['os-volume_upload_image']
@@ -294,7 +294,7 @@ def upload_image(req, volume_id):
             'id': image['id'], 'disk_format': form, 'container_format': container}}, req.ctx)
         return types.get(connection, row['volume_type_id'])
     try:
-        kind = _change(req, write)
+        kind = change(req, write)
     except errors.Error:
         req.app.clients.image.delete(f"/v2/images/{image['id']}", context=req.ctx)
         raise
@@ -317,16 +317,16 @@ IMAGE_METADATA = schema.obj({'metadata': {**common.METADATA, 'minProperties': 1}
 ANSWER = schema.wrap('metadata', common.OBJECT)
 
 
-@_action('os-set_image_metadata', 'volume_extension:volume_image_metadata:set', 'Set properties that a volume has of its image',
+@declare('os-set_image_metadata', 'volume_extension:volume_image_metadata:set', 'Set properties that a volume has of its image',
          IMAGE_METADATA, status=200, response=ANSWER)
 def set_image_metadata(req, volume_id):
     def write(connection, row):
         return store.save(connection, volumes, row, image_metadata={
             **row['image_metadata'], **req.body['os-set_image_metadata']['metadata']})['image_metadata']
-    return {'metadata': _change(req, write)}
+    return {'metadata': change(req, write)}
 
 
-@_action('os-unset_image_metadata', 'volume_extension:volume_image_metadata:remove',
+@declare('os-unset_image_metadata', 'volume_extension:volume_image_metadata:remove',
          'Remove a property that a volume has of its image',
          schema.obj({'key': schema.NAME}, ['key']), status=200)
 def unset_image_metadata(req, volume_id):
@@ -337,16 +337,16 @@ def unset_image_metadata(req, volume_id):
             raise errors.NotFound(f'Image metadata {key} of volume {volume_id} could not be found.', kind='GlanceMetadataNotFound')
         store.save(connection, volumes, row, image_metadata={
             one: value for one, value in row['image_metadata'].items() if one != key})
-    _change(req, write)
+    change(req, write)
 
 
-@_action('os-show_image_metadata', 'volume_extension:volume_image_metadata:show', 'Show what a volume has of its image', status=200,
+@declare('os-show_image_metadata', 'volume_extension:volume_image_metadata:show', 'Show what a volume has of its image', status=200,
          default=common.PROJECT_READER, response=ANSWER)
 def show_image_metadata(req, volume_id):
     return {'metadata': req.target['image_metadata']}
 
 
-@_action('os-reimage', 'volume:reimage', 'Write an image over a volume', schema.obj({
+@declare('os-reimage', 'volume:reimage', 'Write an image over a volume', schema.obj({
     'image_id': schema.UUID, 'reimage_reserved': common.BOOLEAN}, ['image_id']), since='3.68')
 def reimage(req, volume_id):
     sent = req.body['os-reimage']
@@ -359,12 +359,12 @@ def reimage(req, volume_id):
             raise errors.BadRequest('Invalid input received: The image is larger than the volume.', kind='InvalidInput')
         store.save(connection, volumes, row, status=states.DOWNLOADING, previous_status=row['status'])
         saga.start(connection, sagas.REIMAGE, row['id'], {'image': image, 'image_metadata': image_metadata(image)}, req.ctx)
-    _change(req, write)
+    change(req, write)
 
 
 # Snapshots
 
-@_action('revert', 'volume:revert_to_snapshot', 'Bring a volume back to its newest snapshot', schema.obj({
+@declare('revert', 'volume:revert_to_snapshot', 'Bring a volume back to its newest snapshot', schema.obj({
     'snapshot_id': schema.UUID}, ['snapshot_id']), since='3.40')
 def revert(req, volume_id):
     snapshot_id = req.body['revert']['snapshot_id']
@@ -383,7 +383,7 @@ def revert(req, volume_id):
         store.save(connection, volumes, row, status=states.REVERTING, previous_status=row['status'])
         store.save(connection, snapshots, snapshot, status=states.RESTORING)
         saga.start(connection, sagas.REVERT, row['id'], {'snapshot_id': snapshot_id}, req.ctx)
-    _change(req, write)
+    change(req, write)
 
 
 EXTRA_RULES = [

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, errors, saga
 from kodiak.common.api import schema
-from kodiak.storage_block import keys, quotas, store, types
+from kodiak.storage_block import keys, quotas, states, store, types
 from kodiak.storage_block.models import backends, backups, groups, snapshots, volumes
 from kodiak.storage_block.sagas import volumes as sagas
 
@@ -84,18 +84,16 @@ class _Wanted:
         name, description = (sent.get(field, sent.get('display_' + field)) for field in ('name', 'description'))
         row = {
             'project_id': req.ctx.project_id, 'user_id': req.ctx.user_id, 'name': name.strip() if name else name,
-            'description': description, 'size': size, 'claimed': size, 'status': 'creating', 'previous_status': None,
-            'migration_status': None, 'availability_zone': zone, 'volume_type_id': kind['id'], 'backend': None, 'target': None,
-            'bootable': from_what.get('bootable', False), 'readonly': None, 'multiattach': self.wish['multiattach'],
-            'encryption': None, 'encrypted': encryption is not None, 'snapshot_id': sent.get('snapshot_id'),
-            'source_volid': sent.get('source_volid'), 'source_backup_id': sent.get('backup_id'), 'image_id': self.image_id,
-            'group_id': sent.get('group_id'), 'consumes_quota': True, 'hints': self.hints or None,
-            'metadata': sent.get('metadata') or {}, 'admin_metadata': {}, 'image_metadata': from_what.get('image_metadata') or {},
-            'attached': [], 'launched_at': None}
+            'description': description, 'size': size, 'status': states.CREATING, 'availability_zone': zone,
+            'volume_type_id': kind['id'], 'bootable': from_what.get('bootable', False), 'multiattach': self.wish['multiattach'],
+            'encrypted': encryption is not None, 'snapshot_id': sent.get('snapshot_id'), 'source_volid': sent.get('source_volid'),
+            'source_backup_id': sent.get('backup_id'), 'image_id': self.image_id, 'group_id': sent.get('group_id'),
+            'hints': self.hints or None, 'metadata': sent.get('metadata') or {},
+            'image_metadata': from_what.get('image_metadata') or {}}
         conf = req.app.conf
         quotas.check_volume_size(connection, conf, row['project_id'], size)
         quotas.claim(connection, conf, row['project_id'], {'volumes': 1, 'gigabytes': size}, kind['name'])
-        row = store.insert(connection, volumes, row)
+        row = store.insert_volume(connection, row)
         if encryption is not None:
             key = from_what.get('encryption')
             key_id = keys.copy(connection, key['key_id'], row['id']) if key else keys.make(connection, conf, row['id'])
@@ -104,7 +102,7 @@ class _Wanted:
         data = {'source': from_what['source'], 'wish': self.wish}
         if sent.get('backup_id'):
             data['backup_id'] = sent['backup_id']
-        saga.start(connection, sagas.CREATE, row['id'], data, req.ctx)
+        saga.start(connection, sagas.CREATE_RESTORED if 'backup_id' in data else sagas.CREATE, row['id'], data, req.ctx)
         return volume_view.get(connection, row['id'])
 
     def _source(self, connection):

@@ -48,7 +48,7 @@ def renderer(req, full=False):
     return render
 
 
-class _Row:
+class Row:
     """A dictionary as a row."""
 
     def __init__(self, values):
@@ -78,7 +78,7 @@ def detail(req):
 @routes.get('/snapshots/{snapshot_id}', rule='volume:get_snapshot', default=common.PROJECT_READER, load=load, response=SNAPSHOT,
             summary='Show a snapshot')
 def show(req, snapshot_id):
-    return {'snapshot': renderer(req, True)(_Row(req.target))}
+    return {'snapshot': renderer(req, True)(Row(req.target))}
 
 
 FIELDS = {'name': common.NAME, 'display_name': common.NAME, 'description': common.NAME, 'display_description': common.NAME}
@@ -108,7 +108,7 @@ def create(req):
             'metadata': sent.get('metadata') or {}})
         saga.start(connection, sagas.CREATE, row['id'], {}, req.ctx)
         return row
-    return {'snapshot': renderer(req)(_Row(req.db.transact(write)))}
+    return {'snapshot': renderer(req)(Row(req.db.transact(write)))}
 
 
 def check_volume(volume, force):
@@ -144,7 +144,7 @@ def update(req, snapshot_id):
 
     def write(connection):
         return store.save(connection, snapshots, store.need(connection, snapshots, snapshot_id), **changes)
-    return {'snapshot': renderer(req)(_Row(req.db.transact(write)))}
+    return {'snapshot': renderer(req)(Row(req.db.transact(write)))}
 
 
 @routes.delete('/snapshots/{snapshot_id}', rule='volume:delete_snapshot', default=common.PROJECT_MEMBER, load=load, status=202,

@@ -83,7 +83,7 @@ def _unmake_all(job):
     with job.db.read() as connection:
         members = _members(connection, job.resource_id)
     for row in members:
-        job.db.transact(work.post, f'{work.key_of(job, "undo")}:{row["id"]}'[:128], row['backend'], 'delete_snapshot', {
+        job.db.transact(work.post, work.key_of(job, 'undo ' + row['id']), row['backend'], 'delete_snapshot', row['volume_id'], {
             'snapshot_id': row['id'], 'volume_id': row['volume_id']}, job.resource_id)
 
 

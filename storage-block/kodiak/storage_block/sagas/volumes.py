@@ -3,8 +3,9 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, outbox, saga
 from kodiak.storage_block import keys, scheduler, states, store, work
-from kodiak.storage_block.models import attachments, messages, snapshots, transfers, volumes
+from kodiak.storage_block.models import attachments, backups, messages, snapshots, transfers, volumes
 
+from . import backups as of_backups
 from .common import alter, becomes, failing, later, row_of, settles
 
 # Create
@@ -22,13 +23,18 @@ def _unschedule(job):
     alter(job, lambda connection, row: store.save(connection, volumes, row, backend=None))
 
 
+def _ready(connection, row):
+    store.settle(connection, row, launched_at=db.utcnow())
+
+
 def _make(job):
     row = row_of(job)
     source = job.data['source']
     work.perform(job, 'make', row['backend'], 'create_volume', {
         'volume_id': row['id'], 'size': row['size'], 'source': source, 'encryption': row['encryption']},
         uses=source.get('snapshot_id') or source.get('volume_id'))
-    later(job, lambda connection, row: store.settle(connection, row, launched_at=db.utcnow()))
+    if not job.data.get('backup_id'):
+        later(job, _ready)
 
 
 def _unmake(job):
@@ -44,8 +50,37 @@ def _creating(job, error):
     return 'image' if job.data['source']['type'] == 'image' else 'create'
 
 
+def _restore(job):
+    row = row_of(job)
+    with job.db.read() as connection:
+        backup = store.get(connection, backups, job.data['backup_id'])
+        if backup is None:
+            raise work.Failed('The backup is gone.')
+        records = of_backups.chain(connection, backup)
+    work.perform(job, 'restore', row['backend'], 'restore_backup', {
+        'backup_id': backup['id'], 'volume_id': row['id'], 'size': row['size'], 'records': records})
+    later(job, _ready)
+    job.in_commit(lambda connection: _backup_ready(connection, job))
+
+
+def _backup_ready(connection, job, reason=None):
+    backup = store.lock(connection, backups, job.data['backup_id'])
+    if backup is not None and backup['status'] == states.RESTORING:
+        store.save(connection, backups, backup, status=states.AVAILABLE, fail_reason=reason)
+
+
+def _not_restored(connection, row, job, error):
+    store.save(connection, volumes, row, status=states.ERROR)
+    _backup_ready(connection, job, error.message[:255])
+
+
 CREATE = saga.Saga('create', [saga.Step('schedule', _schedule, _unschedule), saga.Step('make', _make, _unmake)],
                    on_failure=failing(_creating, becomes(states.ERROR)), deadline=states.VOLUME[states.CREATING].deadline)
+
+#: One that is filled from a backup.
+CREATE_RESTORED = saga.Saga('create-restored', [*CREATE.steps, saga.Step('restore', _restore)],
+                            on_failure=failing('restore', _not_restored),
+                            deadline=states.VOLUME[states.RESTORING_BACKUP].deadline)
 
 
 # Delete
@@ -211,4 +246,4 @@ def _reimage(job):
 REIMAGE = saga.Saga('reimage', [saga.Step('reimage', _reimage)], on_failure=failing('reimage', becomes(states.ERROR)),
                     deadline=states.VOLUME[states.UPLOADING].deadline)
 
-ALL = [CREATE, DELETE, EXTEND, REVERT, UPLOAD, REIMAGE]
+ALL = [CREATE, CREATE_RESTORED, DELETE, EXTEND, REVERT, UPLOAD, REIMAGE]
