@@ -127,7 +127,7 @@ def register_cloud(admin):
 
 
 def register_resources(admin, demo):
-    """Flavors, images, networks."""
+    """Flavors, images, networks, volume types."""
     enabled = ENV['ENABLED'].split()
     if 'compute' in enabled:
         there = {flavor['name'] for flavor in admin.get('compute', '/flavors')['flavors']}
@@ -140,6 +140,20 @@ def register_resources(admin, demo):
             register_image(admin, name)
     if 'network' in enabled:
         register_networks(admin, demo)
+    if 'storage-block' in enabled:
+        register_volume_types(admin)
+
+
+def register_volume_types(admin):
+    """A type whose volumes are encrypted, beside the default one, and one whose volumes several servers may have."""
+    encrypted = admin.ensure('block-storage', '/types', 'volume_type', {
+        'name': 'encrypted', 'description': 'Encrypted by LUKS with a key of its own for each volume.'}, name='encrypted')
+    if not admin.get('block-storage', f'/types/{encrypted["id"]}/encryption'):
+        admin.post('block-storage', f'/types/{encrypted["id"]}/encryption', {'encryption': {
+            'provider': 'luks', 'cipher': 'aes-xts-plain64', 'key_size': 256, 'control_location': 'front-end'}})
+    admin.ensure('block-storage', '/types', 'volume_type', {
+        'name': 'multiattach', 'description': 'Several servers may have a volume at once.',
+        'extra_specs': {'multiattach': '<is> True'}}, name='multiattach')
 
 
 def register_image(admin, name):
