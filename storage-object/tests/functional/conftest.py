@@ -56,7 +56,8 @@ def rings(servers):
 
 
 NAMES = ['catch_errors', 'healthcheck', 'cors', 'listing_formats', 'bulk', 'tempurl', 'localauth', 'account_acl', 'formpost',
-         'staticweb', 'copy', 'container_quotas', 'account_quotas', 'slo', 'dlo', 'versioned_writes', 'symlink', 'versioning']
+         'staticweb', 'copy', 'container_quotas', 'account_quotas', 's3_guard', 'slo', 'dlo', 'versioned_writes', 'symlink',
+         'versioning']
 USERS = {'user_test_tester': 'testing .admin', 'user_test_other': 'testing', 'secret': 'x'}
 
 

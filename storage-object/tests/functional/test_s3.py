@@ -11,7 +11,7 @@ import pytest
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
 
-NAMES = ['catch_errors', 's3', 'localauth', 'copy', 'slo', 'symlink']
+NAMES = ['catch_errors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning']
 USERS = {'user_test_tester': 'testing .admin'}
 SCOPE = 'us-east-1/s3/aws4_request'
 

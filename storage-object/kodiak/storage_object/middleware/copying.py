@@ -9,6 +9,10 @@ TAKEN = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Static-La
          'Cache-Control', 'Expires', 'X-Robots-Tag')
 
 
+# What is of a large object's manifest, not of the object that a copy of its data is.
+OF_LARGE = ('X-Object-Sysmeta-Slo', 'X-Object-Sysmeta-S3Api-Etag', 'X-Object-Sysmeta-Container-Update-Override-')
+
+
 def _place(header, value):
     path = unquote(from_wsgi(value))
     path = path.lstrip('/') if path.startswith('/') else path
@@ -144,7 +148,7 @@ class Copy(Filter):
         kept = HeaderDict()
         for header, value in got.headers.items():
             if header.startswith(('X-Object-Sysmeta-', 'X-Object-Transient-Sysmeta-')):
-                if not header.startswith('X-Object-Sysmeta-Slo') or raw:
+                if not header.startswith(OF_LARGE) or raw:
                     kept[header] = value
             elif fresh and header != 'Content-Type':
                 continue

@@ -26,7 +26,7 @@ class FormPost(Filter):
         boundary = rest.split('boundary=', 1)[1].split(';')[0].strip().strip('"')
         try:
             status, message, attributes = self._take(request, split, boundary)
-        except _Invalid as problem:
+        except Invalid as problem:
             return error(400, f'FormPost: {problem}')
         except Fault as fault:
             return fault.response
@@ -41,11 +41,11 @@ class FormPost(Filter):
         return Response(303, body, {'Location': where}, content_type='text/html')
 
     def _take(self, request, split, boundary):
-        parts = _Parts(request, boundary)
+        parts = Parts(request, boundary)
         attributes, count, status, message = {}, 0, 400, 'no files to process'
         checked = None
         for headers in parts:
-            disposition = _params(headers.get('content-disposition', ''))
+            disposition = params_of(headers.get('content-disposition', ''))
             if disposition.get('filename') is None:
                 data = parts.rest(LIMIT)
                 attributes[disposition.get('name', '').lower()] = data.decode('utf-8', 'replace').strip()
@@ -70,7 +70,7 @@ class FormPost(Filter):
             limit, count = int(attributes.get('max_file_size') or 0), int(attributes.get('max_file_count') or 0)
             expires = int(attributes.get('expires') or 0)
         except ValueError:
-            raise _Invalid('a number is none') from None
+            raise Invalid('a number is none') from None
         if expires < time.time():
             raise Fault(401, 'FormPost: Form Expired\n')
         signature = attributes.get('signature', '')
@@ -91,7 +91,7 @@ class FormPost(Filter):
 
     def _put(self, request, split, attributes, headers, filename, parts, checked):
         base = request.path if split[3] else request.path.rstrip('/') + '/'
-        put = request.sub('PUT', base + filename, stream=_Limited(parts, checked['limit']), source='FP')
+        put = request.sub('PUT', base + filename, stream=Limited(parts, checked['limit']), source='FP')
         put.environ['HTTP_TRANSFER_ENCODING'] = 'chunked'
         if headers.get('content-type'):
             put.headers['Content-Type'] = headers['content-type']
@@ -100,7 +100,7 @@ class FormPost(Filter):
         for name in ('x_delete_at', 'x_delete_after'):
             if attributes.get(name):
                 if not attributes[name].isdigit():
-                    raise _Invalid(f'{name} is no number')
+                    raise Invalid(f'{name} is no number')
                 put.headers[name.replace('_', '-')] = attributes[name]
 
         def authorize(asked):
@@ -112,11 +112,11 @@ class FormPost(Filter):
                                                     'the file was not stored')
 
 
-class _Invalid(Exception):
+class Invalid(Exception):
     pass
 
 
-def _params(text):
+def params_of(text):
     found = {}
     for part in text.split(';')[1:]:
         name, _, value = part.strip().partition('=')
@@ -124,7 +124,7 @@ def _params(text):
     return found
 
 
-class _Limited:
+class Limited:
     def __init__(self, parts, limit):
         self.parts, self.left = parts, limit
 
@@ -136,7 +136,7 @@ class _Limited:
         return data
 
 
-class _Parts:
+class Parts:
     """The parts of a multipart body, each read as a stream."""
 
     def __init__(self, request, boundary):
@@ -166,7 +166,7 @@ class _Parts:
                 self.ended = not data or cut == len(data)
             return data
         if self.done:
-            raise _Invalid('invalid starting boundary' if self.buffer.startswith(b'\r\n') else 'the form ends early')
+            raise Invalid('invalid starting boundary' if self.buffer.startswith(b'\r\n') else 'the form ends early')
         keep = len(self.mark) - 1
         data, self.buffer = self.buffer[:-keep][:size], self.buffer[len(self.buffer[:-keep][:size]):]
         return data
@@ -177,7 +177,7 @@ class _Parts:
         while data := self.read():
             size += len(data)
             if size > limit:
-                raise _Invalid('a field is too long')
+                raise Invalid('a field is too long')
             parts.append(data)
         return b''.join(parts)
 
@@ -194,7 +194,7 @@ class _Parts:
                 self._more()
             head, blank, rest = self.buffer.partition(b'\r\n\r\n')
             if not blank:
-                raise _Invalid('a part has no headers')
+                raise Invalid('a part has no headers')
             self.buffer, self.ended = rest, False
             headers = {}
             for line in head.decode('utf-8', 'replace').split('\r\n'):

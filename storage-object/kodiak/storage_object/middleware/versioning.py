@@ -181,7 +181,7 @@ class Versioning(Filter):
             if 'versions' not in infos.get(request, split[1])['sysmeta']:
                 self.inner(request, 'POST', split[:2], {USED: 'yes'}).drain()
             headers[ON] = 'True'
-        elif there is not None:
+        else:
             headers[ON] = 'False'
         return self.next(request)
 
@@ -532,6 +532,8 @@ class _Object:
             return self._restore(version)
         if method == 'DELETE':
             return self._forget(version)
+        if request.environ.get('kodiak.source') == 'S3':
+            return self._inner('POST', version, dict(request.headers.items()))
         return error(400, 'version-id is not for POST')
 
     def _restore(self, version):

@@ -1,6 +1,7 @@
 """Multipart uploads: parts in ``<bucket>+segments``, under ``<key>/<upload id>/<number>``; the whole is a static large object."""
 import hashlib
 import re
+import time
 import uuid
 from xml.sax.saxutils import escape
 
@@ -8,16 +9,38 @@ import orjson
 
 from ..proxy.http import Response, quote
 from .errors import S3Error
+from .xml import document, listed, modified, moment_of_row, parse_xml, tag
 
-ETAG = 'X-Object-Sysmeta-S3Api-Etag'
+ETAG, UPLOADED = 'X-Object-Sysmeta-S3Api-Etag', 'X-Object-Sysmeta-S3Api-Upload-Id'
+KIND = 'X-Object-Sysmeta-S3Api-Content-Type'
+OWN = 'X-Object-Transient-Sysmeta-S3Api-'
 MINIMUM = 5 << 20
 UPLOAD = re.compile(r'^[0-9a-f]{32}$')
+KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
+
+
+def shown_etag(answer):
+    """The etag that S3's clients know an object by."""
+    return answer.headers.get(ETAG) or answer.headers.get('Etag', '').strip('"')
+
+
+def copy_headers(place, source):
+    """A PUT's of the Swift API that copies data, and no metadata."""
+    return {'X-Copy-From': quote(source), 'X-Copy-From-Account': quote(place), 'Content-Length': '0', 'X-Fresh-Metadata': 'true'}
 
 
 def etag_of(text):
     """The etag that a listing shows: a multipart upload's own, where the row has one."""
     etag, _, notes = text.partition(';')
     return notes.partition('s3_etag=')[2].partition(';')[0].strip() or etag
+
+
+def _count(query, name, most, least=0):
+    text = query.get(name) or str(most)
+    if not text.isdigit() or not least <= int(text) < 1 << 31:
+        raise S3Error('InvalidArgument', f'Provided {name} not an integer or within integer range', ArgumentName=name,
+                      ArgumentValue=text)
+    return min(int(text), most)
 
 
 class Multipart:
@@ -35,25 +58,33 @@ class Multipart:
 
     def begin(self, call):
         """POST ?uploads."""
-        from .api import document
         self.api.good(self.api.ask(call, 'HEAD', '/' + call.bucket), '/' + call.bucket)
-        box = self._box(call)
-        self.api.good(self.api.ask(call, 'PUT', box), box)
-        upload = uuid.uuid4().hex
-        headers = call.metadata()
-        kind = headers.pop('Content-Type')
-        headers['X-Object-Sysmeta-S3Api-Content-Type'] = kind
+        box, upload = self._box(call), uuid.uuid4().hex
+        headers = {**call.metadata(), **self.api.objects.attributes(call)}
+        headers[KIND] = headers.pop('Content-Type')
         path = f'{box}/{call.key}/{upload}'
-        self.api.good(self.api.ask(call, 'PUT', path, headers), path)
-        return document('InitiateMultipartUploadResult', f'<Bucket>{call.bucket}</Bucket><Key>{escape(call.key)}</Key>'
-                                                         f'<UploadId>{upload}</UploadId>')
+        answer = self.api.ask(call, 'PUT', path, headers)
+        if answer.status == 404:
+            # Parts lie where the bucket's objects lie.
+            policy = call.request.environ['kodiak.proxy'].rings.policies[self.api.info(call)['policy']].name
+            self.api.good(self.api.ask(call, 'PUT', box, {'X-Storage-Policy': policy}), box)
+            answer = self.api.ask(call, 'PUT', path, headers)
+        self.api.good(answer, path)
+        return document('InitiateMultipartUploadResult',
+                        tag('Bucket', call.bucket) + tag('Key', call.key) + tag('UploadId', upload))
 
     def handle(self, call):
         """Whatever names an upload."""
         self.api.good(self.api.ask(call, 'HEAD', '/' + call.bucket), '/' + call.bucket)
         upload, method = call.query['uploadId'], call.request.method
+        if method not in ('GET', 'PUT', 'POST', 'DELETE'):
+            raise S3Error('MethodNotAllowed')
+        if method == 'PUT':
+            self._number(call)
         base = f'{self._box(call)}/{call.key}/{upload}'
         known = self.api.ask(call, 'HEAD', base).drain() if UPLOAD.match(upload) else None
+        if known is not None and known.status == 404 and method == 'POST':
+            return self._again(call, base, upload)
         if known is None or not known.ok:
             if known is not None and known.status not in (404, 412):
                 self.api.good(known, base)
@@ -63,13 +94,15 @@ class Multipart:
         if method == 'GET':
             return self._parts(call, base, upload)
         if method == 'POST':
-            return self._complete(call, base, known)
-        if method == 'DELETE':
-            for row in self._rows(call, base):
-                self.api.ask(call, 'DELETE', f'{self._box(call)}/{row["name"]}').drain()
-            self.api.ask(call, 'DELETE', base).drain()
-            return Response(204)
-        raise S3Error('MethodNotAllowed')
+            return self._complete(call, base, known, upload)
+        self.abort(call, base)
+        return Response(204, content_type='text/html; charset=UTF-8')
+
+    def abort(self, call, base):
+        """Take an upload away."""
+        for row in self._rows(call, base):
+            self.api.ask(call, 'DELETE', f'{self._box(call)}/{row["name"]}').drain()
+        self.api.ask(call, 'DELETE', base).drain()
 
     @staticmethod
     def _number(call):
@@ -80,28 +113,36 @@ class Multipart:
         return int(text)
 
     def _part(self, call, base):
-        from .api import document, modified
         path = f'{base}/{self._number(call):05d}'
         if call.request.headers.get('X-Amz-Copy-Source'):
-            source, found = self.api.source(call)
-            headers = {'X-Copy-From': quote(source), 'Content-Length': '0', 'X-Fresh-Metadata': 'true'}
-            span = call.request.headers.get('X-Amz-Copy-Source-Range')
-            if span:
-                match = re.fullmatch(r'bytes=(\d+)-(\d+)', span)
-                if not match or int(match[1]) > int(match[2]) or int(match[2]) >= int(found.headers.get('Content-Length', 0)):
-                    raise S3Error('InvalidArgument', 'The x-amz-copy-source-range value must be of the form bytes=first-last',
-                                  ArgumentName='x-amz-copy-source-range', ArgumentValue=span)
-                headers['Range'] = span
-            answer = self.api.good(self.api.ask(call, 'PUT', path, headers), path)
-            etag = answer.headers.get('Etag', '').strip('"')
-            return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
+            return self._copied(call, path)
         md5 = call.md5()
         stream, length = call.stream()
         if length is None:
             raise S3Error('MissingContentLength')
         headers = {'Content-Length': str(length), 'Content-Type': 'application/octet-stream', **({'Etag': md5} if md5 else {})}
         answer = self.api.good(self.api.ask(call, 'PUT', path, headers, stream=stream), path)
-        return Response(200, b'', {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **call.checksums()})
+        made = {'Etag': f'"{shown_etag(answer)}"', 'Last-Modified': answer.headers.get('Last-Modified', ''), **call.checksums()}
+        return Response(200, b'', made, content_type='text/html; charset=UTF-8')
+
+    def _copied(self, call, path):
+        place, source, query, found = self.api.objects.source(call)
+        headers = copy_headers(place, source)
+        span = call.request.headers.get('X-Amz-Copy-Source-Range')
+        if span:
+            match = re.fullmatch(r'bytes=(\d+)-(\d+)', span)
+            size = int(found.headers.get('Content-Length', 0))
+            if not match or int(match[1]) > int(match[2]):
+                raise S3Error('InvalidArgument', 'The x-amz-copy-source-range value must be of the form bytes=first-last where '
+                                                 'first and last are the zero-based offsets of the first and last bytes to copy',
+                              ArgumentName='x-amz-copy-source-range', ArgumentValue=span)
+            if int(match[2]) >= size:
+                raise S3Error('InvalidArgument', f'Range specified is not valid for source object of size: {size}',
+                              ArgumentName='x-amz-copy-source-range', ArgumentValue=span)
+            headers['Range'] = span
+        answer = self.api.good(self.api.ask(call, 'PUT', path, headers, query=query), path)
+        etag = answer.headers.get('Etag', '').strip('"')
+        return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
 
     def _rows(self, call, base):
         box = self._box(call)
@@ -115,12 +156,10 @@ class Multipart:
             marker = page[-1]['name']
 
     def _parts(self, call, base, upload):
-        from .api import document, listed
         query = call.query
-        for name in ('max-parts', 'part-number-marker'):
-            if not query.get(name, '0').isdigit():
-                raise S3Error('InvalidArgument', ArgumentName=name)
-        limit, marker = min(int(query.get('max-parts') or 1000), 1000), int(query.get('part-number-marker') or 0)
+        limit, marker = _count(query, 'max-parts', 1000), _count(query, 'part-number-marker', 1 << 30) % (1 << 30)
+        if query.get('encoding-type') not in (None, 'url'):
+            raise S3Error('InvalidArgument', 'Invalid Encoding Method specified in Request', ArgumentName='encoding-type')
         rows = [row for row in self._rows(call, base) if int(row['name'].rpartition('/')[2]) > marker]
         more, rows = len(rows) > limit, rows[:limit]
         text = ''.join(f'<Part><PartNumber>{int(row["name"].rpartition("/")[2])}</PartNumber><LastModified>'
@@ -128,62 +167,164 @@ class Multipart:
                        for row in rows)
         last = int(rows[-1]['name'].rpartition('/')[2]) if rows else 0
         who = call.owner()
+        encoded = quote(call.key) if 'encoding-type' in query else call.key
         return document('ListPartsResult', (
-            f'<Bucket>{call.bucket}</Bucket><Key>{escape(call.key)}</Key><UploadId>{upload}</UploadId>'
-            f'{who.replace("Owner", "Initiator")}{who}<StorageClass>STANDARD</StorageClass><PartNumberMarker>{marker}'
-            f'</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker><MaxParts>{limit}</MaxParts>'
-            f'<IsTruncated>{"true" if more else "false"}</IsTruncated>{text}'))
+            tag('Bucket', call.bucket) + tag('Key', encoded) + tag('UploadId', upload)
+            + f'{who.replace("Owner", "Initiator")}{who}<StorageClass>STANDARD</StorageClass><PartNumberMarker>{marker}'
+              f'</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker><MaxParts>{limit}</MaxParts>'
+            + (tag('EncodingType', 'url') if 'encoding-type' in query else '')
+            + f'<IsTruncated>{"true" if more else "false"}</IsTruncated>{text}'))
 
-    def _complete(self, call, base, known):
-        from .api import document, parse_xml
-        there = {int(row['name'].rpartition('/')[2]): row for row in self._rows(call, base)}
-        manifest, digest, previous = [], hashlib.md5(usedforsecurity=False), 0
-        for part in parse_xml(call.body(4 << 20)).findall('Part'):
-            number, etag = part.findtext('PartNumber') or '', (part.findtext('ETag') or '').strip().strip('"')
-            if not number.isdigit():
+    # completing
+
+    @staticmethod
+    def _asked(call):
+        """``[(number, etag)]`` of a request to complete."""
+        found, previous = [], 0
+        for part in parse_xml(call.body(4 << 20), 'CompleteMultipartUpload').findall('Part'):
+            number, etag = part.findtext('PartNumber'), part.findtext('ETag')
+            if number is None or etag is None or not number.strip().isdigit():
                 raise S3Error('MalformedXML')
             if int(number) <= previous:
                 raise S3Error('InvalidPartOrder')
             previous = int(number)
-            row = there.get(previous)
-            if row is None or row['hash'] != etag:
-                raise S3Error('InvalidPart')
-            manifest.append({'path': f'{self._box(call)}/{row["name"]}', 'etag': etag, 'size_bytes': row['bytes']})
-            digest.update(bytes.fromhex(etag))
-        if not manifest:
+            found.append((previous, etag.strip().strip('"')))
+        if not found:
             raise S3Error('MalformedXML')
-        if any(item['size_bytes'] < MINIMUM for item in manifest[:-1]):
-            raise S3Error('EntityTooSmall')
-        etag = f'{digest.hexdigest()}-{len(manifest)}'
-        headers = {name: value for name, value in known.headers.items() if name.startswith('X-Object-Meta-') or name in (
-            'Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires')}
-        headers.update({'Content-Type': known.headers.get('X-Object-Sysmeta-S3Api-Content-Type', 'binary/octet-stream'),
-                        ETAG: etag})
+        return found
+
+    @staticmethod
+    def _whole(etags):
+        try:
+            digest = hashlib.md5(b''.join(bytes.fromhex(etag) for etag in etags), usedforsecurity=False).hexdigest()
+        except ValueError:
+            raise S3Error('InvalidPart') from None
+        return f'{digest}-{len(etags)}'
+
+    def _row(self, call, base, number, there, upload, etag):
+        row = there.get(number)
+        if row is None:
+            # A listing may be behind what has been acknowledged.
+            path = f'{base}/{number:05d}'
+            found = self.api.ask(call, 'HEAD', path).drain()
+            if found.ok:
+                row = {'name': path[len(self._box(call)) + 1:], 'hash': found.headers.get('Etag', '').strip('"'),
+                       'bytes': int(found.headers.get('Content-Length', 0))}
+        if row is None or row['hash'] != etag:
+            raise S3Error('InvalidPart', UploadId=upload, PartNumber=number, ETag=etag)
+        return row
+
+    def _complete(self, call, base, known, upload):
+        asked = self._asked(call)
+        there = {int(row['name'].rpartition('/')[2]): row for row in self._rows(call, base)}
+        rows = [self._row(call, base, number, there, upload, etag) for number, etag in asked]
+        manifest = [{'path': f'{self._box(call)}/{row["name"]}', 'etag': row['hash'], 'size_bytes': row['bytes']} for row in rows]
+        for (number, etag), row in zip(asked[:-1], rows, strict=False):
+            if row['bytes'] < MINIMUM:
+                raise S3Error('EntityTooSmall', ETag=etag, PartNumber=number, MinSizeAllowed=MINIMUM, ProposedSize=row['bytes'])
+        whole = self._whole([etag for _, etag in asked])
+        headers = {n: v for n, v in known.headers.items() if n.startswith(('X-Object-Meta-', OWN.title())) or n in KEPT}
+        headers.update({'Content-Type': known.headers.get(KIND, 'binary/octet-stream'), ETAG: whole, UPLOADED: upload})
+        self.api.objects.only_new(call, headers)
+        if manifest[-1]['size_bytes'] == 0:
+            # A manifest has no segments of no bytes; an upload of nothing is an object of nothing, with its own etag.
+            manifest.pop()
         path = f'/{call.bucket}/{call.key}'
-        self.api.good(self.api.ask(call, 'PUT', path, headers, body=orjson.dumps(manifest),
-                                   query={'multipart-manifest': 'put'}), path)
+        if manifest:
+            answer = self.api.ask(call, 'PUT', path, headers, body=orjson.dumps(manifest), query={'multipart-manifest': 'put'})
+        else:
+            headers['X-Backend-Container-Update-Override-Etag'] = f'd41d8cd98f00b204e9800998ecf8427e; s3_etag={whole}'
+            answer = self.api.ask(call, 'PUT', path, headers)
+        self.api.good(answer, path)
         kept = {item['path'].rpartition('/')[2] for item in manifest}
         for number in there:
             if f'{number:05d}' not in kept:
                 self.api.ask(call, 'DELETE', f'{base}/{number:05d}').drain()
         self.api.ask(call, 'DELETE', base).drain()
-        where = escape(f'{call.request.environ["wsgi.url_scheme"]}://{call.request.headers.get("Host", "")}{quote(path)}')
-        return document('CompleteMultipartUploadResult', f'<Location>{where}</Location><Bucket>{call.bucket}</Bucket>'
-                                                         f'<Key>{escape(call.key)}</Key><ETag>"{etag}"</ETag>')
+        made = self._done(call, whole)
+        if self.api.versioned(call) and 'X-Object-Version-Id' in answer.headers:
+            made.headers['X-Amz-Version-Id'] = answer.headers['X-Object-Version-Id']
+        return made
+
+    def _again(self, call, base, upload):
+        """Completed already: the answer got lost, or somebody asks twice."""
+        found = self.api.ask(call, 'HEAD', f'/{call.bucket}/{call.key}').drain()
+        if not found.ok or found.headers.get(UPLOADED) != upload:
+            raise S3Error('NoSuchUpload', UploadId=upload)
+        whole = self._whole([etag for _, etag in self._asked(call)])
+        if found.headers.get(ETAG) != whole:
+            raise S3Error('NoSuchUpload', UploadId=upload)
+        return self._done(call, whole)
+
+    @staticmethod
+    def _done(call, whole):
+        where = f'{call.request.environ["wsgi.url_scheme"]}://{call.request.headers.get("Host", "")}'
+        where += quote(f'/{call.bucket}/{call.key}')
+        return document('CompleteMultipartUploadResult', tag('Location', where) + tag('Bucket', call.bucket) + tag('Key', call.key)
+                        + f'<ETag>"{whole}"</ETag>')
+
+    # listing
+
+    def unfinished(self, call, prefix='', marker=''):
+        """Rows of uploads that have been begun, in the order of their keys: ``(key, upload, row)``."""
+        while True:
+            answer = self.api.ask(call, 'GET', self._box(call), query={'format': 'json', 'prefix': prefix, 'marker': marker})
+            rows = orjson.loads(answer.read()) if answer.ok else []
+            if not rows:
+                return
+            for row in rows:
+                key, _, upload = row['name'].rpartition('/')
+                if UPLOAD.match(upload):
+                    yield key, upload, row
+            marker = rows[-1]['name']
 
     def uploads(self, call):
         """GET ?uploads."""
-        from .api import document, listed
-        answer = self.api.ask(call, 'GET', self._box(call), query={'format': 'json', 'prefix': call.query.get('prefix', '')})
-        rows = orjson.loads(answer.read()) if answer.ok else []
-        found = [row for row in rows if UPLOAD.match(row['name'].rpartition('/')[2])]
-        text = ''.join(f'<Upload><Key>{escape(row["name"].rpartition("/")[0])}</Key><UploadId>{row["name"].rpartition("/")[2]}'
-                       f'</UploadId>{call.owner().replace("Owner", "Initiator")}{call.owner()}<StorageClass>STANDARD</StorageClass>'
-                       f'<Initiated>{listed(row)}</Initiated></Upload>' for row in found)
-        last, _, upload = found[-1]['name'].rpartition('/') if found else ('', '', '')
-        head = (f'<Bucket>{call.bucket}</Bucket><KeyMarker/><UploadIdMarker/><NextKeyMarker>{escape(last)}</NextKeyMarker>'
-                f'<NextUploadIdMarker>{upload}</NextUploadIdMarker><MaxUploads>1000</MaxUploads><IsTruncated>false</IsTruncated>')
-        return document('ListMultipartUploadsResult', head + text)
+        query = call.query
+        limit = _count(query, 'max-uploads', 1000)
+        if query.get('encoding-type') not in (None, 'url'):
+            raise S3Error('InvalidArgument', 'Invalid Encoding Method specified in Request', ArgumentName='encoding-type')
+        prefix, delimiter = query.get('prefix', ''), query.get('delimiter', '')
+        marker, after = query.get('key-marker', ''), query.get('upload-id-marker', '') if query.get('key-marker') else ''
+
+        def shown(text):
+            return escape(quote(text) if 'encoding-type' in query else text)
+        found, groups, more, last = [], [], False, ('', '')
+        for key, upload, row in self.unfinished(call, prefix):
+            if marker and (key < marker or (key == marker and (not after or upload <= after))):
+                continue
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            group = key[:cut + len(delimiter)] if cut >= 0 else None
+            if group is not None and (group in groups or (marker and group <= marker)):
+                continue
+            if len(found) + len(groups) >= limit:
+                more = True
+                break
+            last = (group or key, '' if group else upload)
+            groups.append(group) if group else found.append((key, upload, row))
+        who = call.owner()
+        text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>{who.replace("Owner", "Initiator")}{who}'
+                       f'<StorageClass>STANDARD</StorageClass><Initiated>{listed(row)}</Initiated></Upload>'
+                       for key, upload, row in found)
+        text += ''.join(f'<CommonPrefixes><Prefix>{shown(group)}</Prefix></CommonPrefixes>' for group in groups)
+        several = more or len(found) > 1
+        return document('ListMultipartUploadsResult', (
+            f'<Bucket>{call.bucket}</Bucket><KeyMarker>{shown(marker)}</KeyMarker><UploadIdMarker>{escape(after)}</UploadIdMarker>'
+            f'<NextKeyMarker>{shown(last[0]) if several else ""}</NextKeyMarker>'
+            f'<NextUploadIdMarker>{last[1] if several else ""}</NextUploadIdMarker>'
+            + (f'<Delimiter>{shown(delimiter)}</Delimiter>' if delimiter else '')
+            + (f'<Prefix>{shown(prefix)}</Prefix>' if prefix else '')
+            + (tag('EncodingType', 'url') if 'encoding-type' in query else '')
+            + f'<MaxUploads>{limit}</MaxUploads><IsTruncated>{"true" if more else "false"}</IsTruncated>{text}'))
+
+    def abandon(self, call, days, prefix=''):
+        """Abort the uploads begun more than so many days ago; how many."""
+        count = 0
+        for key, upload, row in list(self.unfinished(call, prefix)):
+            if moment_of_row(row) < time.time() - days * 86400:
+                self.abort(call, f'{self._box(call)}/{key}/{upload}')
+                count += 1
+        return count
 
     def forget_bucket(self, call):
         """Take the container of parts away with its bucket, where nothing is in it."""

@@ -8,7 +8,9 @@ import urllib.parse
 import zlib
 from email.utils import parsedate
 
+from ..proxy.http import parse_date
 from .errors import S3Error
+from .xml import iso
 
 SKEW = 900
 EMPTY = hashlib.sha256(b'').hexdigest()
@@ -24,6 +26,14 @@ def _mac(key, text):
     return hmac.new(key, text.encode(), 'sha256').digest()
 
 
+def day_key(secret, date, region, service):
+    """The signing key of a day."""
+    key = ('AWS4' + secret).encode()
+    for word in (date, region, service, 'aws4_request'):
+        key = _mac(key, word)
+    return key
+
+
 def _encode(text):
     return urllib.parse.quote(text, safe='-_.~')
 
@@ -31,8 +41,11 @@ def _encode(text):
 class Signature:
     """What a request says of its signature. ``access``: the key's id; ``check(secret)`` raises where it is wrong."""
 
-    def __init__(self, request):
+    def __init__(self, request, bucket=None, region=None):
         self.request = request
+        # What stands before the path in what version 2 signs: the bucket that is in the host's name.
+        self.prefix = f'/{bucket}' if bucket else ''
+        self.wanted_region = region
         self.version = 4
         query, header = request.query, request.headers.get('Authorization') or ''
         self.presigned = False
@@ -50,25 +63,49 @@ class Signature:
             try:
                 self._scope(query['X-Amz-Credential'])
                 self.signed, self.signature = query['X-Amz-SignedHeaders'].split(';'), query['X-Amz-Signature']
-                self.stamp, life = query['X-Amz-Date'], int(query['X-Amz-Expires'])
-                if not 0 < life <= 604800:
-                    raise ValueError
+                self.stamp = query['X-Amz-Date']
             except (KeyError, ValueError):
                 raise S3Error('AuthorizationQueryParametersError') from None
-            self._fresh(SKEW, life)
+            self._fresh(SKEW, self._life(query.get('X-Amz-Expires', '')))
         elif header.startswith('AWS '):
             self.version = 2
             self.access, _, self.signature = header[4:].rpartition(':')
             self.access = self.access.strip()
+            self._dated(request.headers.get('X-Amz-Date') or request.headers.get('Date') or '')
         elif 'AWSAccessKeyId' in query:
             self.version, self.presigned = 2, True
             self.access, self.signature = query['AWSAccessKeyId'], query.get('Signature', '')
-            if not query.get('Expires', '').isdigit() or int(query['Expires']) < time.time():
-                raise S3Error('AccessDenied', 'Request has expired')
+            expires = query.get('Expires', '')
+            if not expires.isdigit() or int(expires) >= 1 << 31:
+                raise S3Error('AccessDenied', 'Invalid date (should be seconds since epoch): ' + expires)
+            if int(expires) < time.time():
+                raise S3Error('AccessDenied', 'Request has expired', Expires=iso(int(expires)))
         else:
             raise S3Error('AccessDenied')
         self.payload = request.headers.get('X-Amz-Content-Sha256') or 'UNSIGNED-PAYLOAD'
         self.secret = None
+
+    @staticmethod
+    def _life(text):
+        number = text.removeprefix('-')
+        if not number.isdigit() or len(number) > 19 or int(number) >= 1 << 63:
+            raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires should be a number')
+        if text.startswith('-'):
+            raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires must be non-negative')
+        if int(text) > 604800:
+            raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires must be less than 604800 seconds')
+        return int(text)
+
+    @staticmethod
+    def _dated(text):
+        moment = parse_date(text)
+        if moment is None:
+            try:
+                moment = calendar.timegm(time.strptime(text, '%Y%m%dT%H%M%SZ'))
+            except ValueError:
+                raise S3Error('AccessDenied', 'AWS authentication requires a valid Date or x-amz-date header') from None
+        if abs(moment - time.time()) > SKEW:
+            raise S3Error('RequestTimeTooSkewed')
 
     def _scope(self, credential):
         self.access, self.date, self.region, self.service, end = credential.rsplit('/', 4)
@@ -112,7 +149,7 @@ class Signature:
         path = urllib.parse.quote(request.environ['PATH_INFO'].encode('latin-1'), safe='/-_.~')
         words = [name if query[name] == '' else f'{name}={query[name]}' for name in SUBRESOURCES if name in query]
         return '\n'.join((request.method, get('Content-Md5', ''), get('Content-Type', ''), date)) + '\n' + ''.join(
-            f'{name}:{value}\n' for name, value in amz) + path + ('?' + '&'.join(words) if words else '')
+            f'{name}:{value}\n' for name, value in amz) + self.prefix + path + ('?' + '&'.join(words) if words else '')
 
     def check(self, secret):
         """Raise unless ``secret`` has made the signature."""
@@ -120,16 +157,23 @@ class Signature:
         if self.version == 4:
             made = hmac.new(self.key(), self.string_to_sign.encode(), 'sha256').hexdigest()
         else:
-            made = base64.b64encode(hmac.new(secret.encode(), self.string_to_sign.encode('latin-1'), 'sha1').digest()).decode()
+            text = self.string_to_sign
+            made = self._mac2(secret, text)
+            bare = text.rpartition('\n')[2]
+            if made != self.signature and bare.count('/') == 1 and len(bare.partition('?')[0]) > 1:
+                # A bucket by itself: some clients sign it with the slash that they don't send.
+                path, mark, rest = bare.partition('?')
+                made = self._mac2(secret, text[:-len(bare)] + path + '/' + mark + rest)
         if not hmac.compare_digest(made.encode(), self.signature.encode('utf-8', 'replace')):
             raise S3Error('SignatureDoesNotMatch')
 
+    @staticmethod
+    def _mac2(secret, text):
+        return base64.b64encode(hmac.new(secret.encode(), text.encode('latin-1'), 'sha1').digest()).decode()
+
     def key(self):
         """The day's signing key."""
-        key = ('AWS4' + self.secret).encode()
-        for word in (self.date, self.region, self.service, 'aws4_request'):
-            key = _mac(key, word)
-        return key
+        return day_key(self.secret, self.date, self.region, self.service)
 
     def body(self, stream, length):
         """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded."""
