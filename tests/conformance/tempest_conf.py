@@ -15,7 +15,7 @@ FEATURES = {
         'disk_config': True, 'change_password': False, 'console_output': True, 'resize': True, 'pause': True, 'shelve': True,
         'suspend': True, 'interface_attach': True, 'snapshot': True, 'personality': True, 'rescue': True, 'stable_rescue': True,
         'config_drive': True, 'metadata_service': True, 'vnc_console': True, 'serial_console': False, 'spice_console': False,
-        'unified_limits': False, 'swap_volume': False, 'volume_multiattach': False, 'attach_encrypted_volume': False,
+        'unified_limits': False, 'swap_volume': True, 'volume_multiattach': True, 'attach_encrypted_volume': True,
         'hostname_fqdn_sanitization': True, 'dhcp_domain': '', 'ide_bus': True, 'vtpm_live_migration': False,
     },
     'identity-feature-enabled': {

@@ -9,6 +9,9 @@ from kodiak.compute import guests, record, store, volumes
 from kodiak.compute.sagas import common
 from kodiak.compute.sagas import volumes as shared
 
+# A copy takes as long as it takes: while it goes on, the agent says so by faults that pass.
+COPYING = 1000000
+
 
 def _entry(work):
     row = common.row_of(work)
@@ -55,7 +58,8 @@ def copy(work):
             connector = volumes.connector(connection, row['host'])
         found = shared.offered(shared.block(work), {'id': swap['attachment']}, connector, {**entry, 'id': swap['id']})
         common.alter(work, lambda connection, row: _swap(work, connection, row, look=True, connection=found, to='new'))
-    common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to copy volume {entry["id"]} to {swap["id"]}')
+    common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to copy volume {entry["id"]} to {swap["id"]}',
+                       attempts=COPYING)
 
 
 def uncopy(work):
@@ -73,7 +77,8 @@ def uncopy(work):
     with work.db.read() as connection:
         waits = common.host_is_up(connection, row['host']) and guests.get(connection, row['uuid'], row['host'])
     if waits:
-        common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to go back to volume {entry["id"]}')
+        common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to go back to volume {entry["id"]}',
+                           attempts=COPYING)
 
 
 def release(work):

@@ -11,7 +11,7 @@ from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 LOG = logging.getLogger(__name__)
 ASK_AGAIN = 8       # seconds: a guest that was still booting overheard the first request
 PATIENCE = 60
-COPY_PATIENCE = 6 * 3600
+COPY_PATIENCE = 20
 
 
 def plug(domain, spec, ports, volumes, platform, secrets):
@@ -33,7 +33,7 @@ def plug(domain, spec, ports, volumes, platform, secrets):
 def swap(connection, domain, volume, platform, secrets):
     """Copy the volume that ``volume`` replaces to it, and let the guest go on with the copy.
 
-    :raises base.Fault: ``swap``, if the copy does not come to its end.
+    :raises base.Fault: ``copying`` while it still takes time: it is looked at again; ``swap`` if the copy failed.
     """
     disk = definition.devices(domain.XMLDesc())[1].get(volume.replaces)
     if disk is None:
@@ -44,16 +44,31 @@ def swap(connection, domain, volume, platform, secrets):
         if child.tag not in ('source', 'driver'):
             copy.remove(child)
     if not _same(disk.find('source'), copy.find('source')):
-        if domain.blockJobInfo(target) and disk.find('mirror') is None:
-            raise base.Fault('swap', 'Something else is being done to the disk.')
         if disk.find('mirror') is None:
-            with secrets.opened([volume]):
-                domain.blockCopy(target, ET.tostring(copy, encoding='unicode'), {},
-                                 libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
-        if not connection.wait(lambda: mirror_ready(domain, target), COPY_PATIENCE):
-            raise base.Fault('swap', 'The volume was not copied in time.')
+            _begin_copy(domain, target, copy, volume, secrets)
+        connection.wait(lambda: mirror_ready(domain, target) or not domain.blockJobInfo(target), COPY_PATIENCE)
+        job = domain.blockJobInfo(target)
+        if not job:
+            raise base.Fault('swap', 'The volume could not be copied.', final=True)
+        if not mirror_ready(domain, target):
+            raise base.Fault('copying', f'The volume is being copied: {job["cur"] * 100 // (job["end"] or 1)} percent.')
         domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
     _note_swap(domain, disk, volume.id)
+
+
+def _begin_copy(domain, target, copy, volume, secrets):
+    if domain.blockJobInfo(target):
+        raise base.Fault('swap', 'Something else is being done to the disk.')
+    capacity = domain.blockInfo(target)[0]
+    if capacity != volume.size << 30:
+        if volume.connection.get('data', {}).get('encrypted'):
+            raise base.Fault('swap', 'An encrypted volume can only take the place of one of its size.', final=True)
+        # Both must look alike for the copy. The guest gets the rest of a larger volume when it is started anew.
+        slices = definition.child(copy.find('source'), 'slices')
+        definition.child(slices, 'slice', type='storage', offset=0, size=capacity)
+    with secrets.opened([volume]):
+        domain.blockCopy(target, ET.tostring(copy, encoding='unicode'), {},
+                         libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
 
 
 def _note_swap(domain, disk, volume_id):
