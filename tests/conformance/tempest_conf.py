@@ -38,14 +38,6 @@ def settings(cloud):
     """``{section: {option: value}}`` for the cloud behind an openstacksdk connection."""
     auth = cloud.config.config['auth']
     types = {service.type for service in cloud.identity.services()}
-    images = {image.name: image.id for image in cloud.image.images()}
-    flavors = {flavor.name: flavor.id for flavor in cloud.compute.flavors()}
-    public = next(iter(cloud.network.networks(is_router_external=True)))
-    microversions = cloud.compute.get_endpoint_data()
-    placement = cloud.placement.get_endpoint_data()
-    imports = cloud.image.get('/info/import').json().get('import-methods', {}).get('value', []) \
-        if cloud.image.get('/info/import').status_code == 200 else []
-    hosts = [service.host for service in cloud.compute.services() if service.binary == 'nova-compute']
     made = {section: dict(options) for section, options in FEATURES.items()}
 
     def put(section, **options):
@@ -57,22 +49,9 @@ def settings(cloud):
         admin_project_name=auth['project_name'], admin_domain_name='Default', create_isolated_networks=True)
     put('identity', uri_v3=auth['auth_url'], auth_version='v3', region=cloud.config.region_name, v3_endpoint_type='public',
         default_domain_id='default')
-    put('compute', image_ref=images['kodiak-guest'], image_ref_alt=images['kodiak-guest-alt'], flavor_ref=flavors['m1.nano'],
-        flavor_ref_alt=flavors['m1.micro'], min_compute_nodes=max(1, len(hosts)), min_microversion='2.1',
-        max_microversion='.'.join(map(str, microversions.max_microversion)), build_timeout=BUILD_TIMEOUT, build_interval=1,
-        ready_wait=0)
-    put('compute-feature-enabled', live_migration=len(hosts) > 1, cold_migration=len(hosts) > 1,
-        block_migration_for_live_migration=len(hosts) > 1)
-    put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
-    # Images are inspected as they come. Tempest's tests of lists upload random bytes under the first six formats, so that those
-    # are the ones that random bytes may be.
-    put('image', build_timeout=BUILD_TIMEOUT, build_interval=1, container_formats='bare,ovf',
-        disk_formats='raw,ploop,raw,ploop,raw,ploop,qcow2,iso,vdi,vhd,vhdx,vmdk')
-    put('image-feature-enabled', image_format_enforcement=False,
-        import_image=bool(imports), os_glance_reserved=True, manage_locations=False)
-    put('network', public_network_id=public.id, floating_network_name=public.name, project_network_cidr='10.100.0.0/16',
-        project_network_mask_bits=28, build_timeout=BUILD_TIMEOUT, build_interval=1)
-    put('network-feature-enabled', api_extensions=','.join(sorted(item.alias for item in cloud.network.extensions())))
+    for service, settings_of in (('compute', compute), ('image', image), ('network', network)):
+        if service in types:
+            settings_of(cloud, types, put)
     put('validation', run_validation=True, auth_method='keypair', connect_method='floating', image_ssh_user='cirros',
         image_alt_ssh_user='cirros', ssh_timeout=SSH_TIMEOUT, connect_timeout=30, ping_timeout=SSH_TIMEOUT,
         network_for_ssh='private')
@@ -80,6 +59,55 @@ def settings(cloud):
     put('service_available', neutron='network' in types, nova='compute' in types, glance='image' in types,
         cinder=bool(types & {'block-storage', 'volumev3'}), swift='object-store' in types)
     return made
+
+
+def compute(cloud, types, put):
+    """What the compute service offers."""
+    images = {image.name: image.id for image in cloud.image.images()}
+    flavors = {flavor.name: flavor.id for flavor in cloud.compute.flavors()}
+    microversions = cloud.compute.get_endpoint_data()
+    placement = cloud.placement.get_endpoint_data()
+    hosts = [service.host for service in cloud.compute.services() if service.binary == 'nova-compute']
+    put('compute', image_ref=images['kodiak-guest'], image_ref_alt=images['kodiak-guest-alt'], flavor_ref=flavors['m1.nano'],
+        flavor_ref_alt=flavors['m1.micro'], min_compute_nodes=max(1, len(hosts)), min_microversion='2.1',
+        max_microversion='.'.join(map(str, microversions.max_microversion)), build_timeout=BUILD_TIMEOUT, build_interval=1,
+        ready_wait=0)
+    put('compute-feature-enabled', live_migration=len(hosts) > 1, cold_migration=len(hosts) > 1,
+        block_migration_for_live_migration=len(hosts) > 1)
+    put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
+
+
+def image(cloud, types, put):
+    """What the image service offers. Pages that images can be fetched from are named by TEMPEST_HTTP_IMAGE and
+    TEMPEST_HTTP_QCOW2_IMAGE.
+    """
+    imports = cloud.image.get('/info/import').json().get('import-methods', {}).get('value', [])
+    stores = cloud.image.get('/info/stores').json().get('stores', [])
+    root = cloud.image.get_endpoint().rstrip('/').removesuffix('/v2')
+    versions = {version['id'] for version in cloud.session.get(root + '/versions').json()['versions']}
+    trial = cloud.image.post('/images', json={'name': 'tempest-conf'}).json()
+    cloud.image.delete('/images/' + trial['id'])
+    # Images are inspected as they come. Tempest's tests of lists upload random bytes under the first six formats, so that those
+    # are the ones that random bytes may be.
+    put('image', build_timeout=BUILD_TIMEOUT, build_interval=1, container_formats='bare,ovf',
+        disk_formats='raw,ploop,raw,ploop,raw,ploop,qcow2,iso,vdi,vhd,vhdx,vmdk', image_caching_enabled='v2.14' in versions)
+    if 'image_remote' in types:
+        put('image', alternate_image_endpoint='image_remote')
+    for name in ('http_image', 'http_qcow2_image'):
+        if os.environ.get('TEMPEST_' + name.upper()):
+            put('image', **{name: os.environ['TEMPEST_' + name.upper()]})
+    put('image-feature-enabled', image_format_enforcement=False, import_image=bool(imports), os_glance_reserved=True,
+        image_conversion='glance-direct' in imports, manage_locations='locations' in trial,
+        http_store_enabled=any(store['id'] == 'web' for store in stores),
+        store_weight_enabled=len({store.get('weight', 0) for store in stores if not store.get('read-only')}) > 1)
+
+
+def network(cloud, types, put):
+    """What the network service offers."""
+    public = next(iter(cloud.network.networks(is_router_external=True)))
+    put('network', public_network_id=public.id, floating_network_name=public.name, project_network_cidr='10.100.0.0/16',
+        project_network_mask_bits=28, build_timeout=BUILD_TIMEOUT, build_interval=1)
+    put('network-feature-enabled', api_extensions=','.join(sorted(item.alias for item in cloud.network.extensions())))
 
 
 def guest_image():

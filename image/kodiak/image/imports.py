@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import blobs, catalog, convert, formats, quotas, remote, tasks, unpack, uploads, web
+from . import blobs, catalog, convert, formats, quotas, remote, signatures, tasks, unpack, uploads, web
 from .drivers import base
 from .models import blobs as table
 from .models import images
@@ -34,11 +34,11 @@ def delete(connection, image_id, delay):
     blobs.doom(connection, table.c.image_id == image_id, delay)
 
 
-def start(connection, context, image, stores, request, inject, kind='api_image_import'):
+def start(connection, context, image, stores, request, inject, kind='api_image_import', certificate=None):
     """Claim an image and start its import; returns the task's row.
 
     :param stores: ids of the stores that are to have the data. :param request: the body of the import request.
-    :param inject: properties that the image gets by being imported.
+    :param inject: properties that the image gets by being imported. :param certificate: of an image that is signed, in PEM.
     :raises Conflict: the image is in another state, or is being imported.
     """
     method = request['method']['name']
@@ -55,7 +55,8 @@ def start(connection, context, image, stores, request, inject, kind='api_image_i
     saga.start(connection, IMPORT, image['id'], {
         'task': task['id'], 'method': method, 'uri': request['method'].get('uri'), 'request': request['method'],
         'stores': stores, 'all': request.get('all_stores_must_succeed', True), 'owner': image['owner'], 'kind': kind,
-        'disk_format': now['disk_format'], 'container_format': now['container_format'], 'inject': inject}, context, DEADLINE)
+        'disk_format': now['disk_format'], 'container_format': now['container_format'], 'inject': inject,
+        'certificate': certificate, 'signed': now['properties'] if certificate else None}, context, DEADLINE)
     return task
 
 
@@ -164,7 +165,7 @@ def _inspect(work, disk_format, container_format='bare'):
 
 def _target(work):
     """The disk format that the image is to have in the end; None: the one that it has."""
-    if work.data['method'] == 'copy-image':
+    if work.data['method'] == 'copy-image' or work.data['certificate']:
         return None
     asked = work.data['request'].get('convert_to')
     wanted = asked or work.app.conf.imports.convert_to
@@ -183,7 +184,7 @@ def _unpack(work):
     """Take the disk out of an archive."""
     data = work.data
     container, facts = data['container_format'], data['facts']
-    if data['method'] == 'copy-image':
+    if data['method'] == 'copy-image' or data['certificate']:
         return None
     if container == 'ova' and data['disk_format'] in ('vmdk', 'ova') and _target(work):
         kind = 'ova'
@@ -209,8 +210,18 @@ def _ununpack(work):
 
 def _judge(work):
     """Refuse what an image cannot hold."""
-    if work.data['facts'].get('refused'):
-        raise errors.BadRequest(work.data['facts']['refused'])
+    data = work.data
+    if data['facts'].get('refused'):
+        raise errors.BadRequest(data['facts']['refused'])
+    if data['certificate']:
+        checker = signatures.Verifier(data['signed'], data['certificate'])
+        source = work.app.extra['stores'][data['source']].open(data['blob'])
+        try:
+            while piece := source.read(1 << 20):
+                checker.feed(piece)
+        finally:
+            source.close()
+        checker.verify()
 
 
 def _convert(work):

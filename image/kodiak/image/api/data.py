@@ -3,7 +3,7 @@ import re
 
 from kodiak.common import api, errors
 
-from .. import formats, uploads
+from .. import formats, signatures, uploads
 from ..drivers import base
 from . import rules
 from .images import load
@@ -59,6 +59,9 @@ def upload_image(req, image_id):
         raise errors.Conflict(f"Image status transition from {image['status']} to saving is not allowed")
     check_formats_set(image)
     inspector = formats.Inspector(image['disk_format'], image['container_format'], conf.formats.enforce)
+    checker = signatures.verifier(req.app, req.ctx, image['properties'])
+    if checker is not None:
+        inspector = signatures.Checked(inspector, checker)
     try:
         uploads.Upload(req.app, image, store).run(body(req), inspector, expected)
     finally:

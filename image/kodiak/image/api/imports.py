@@ -7,7 +7,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import catalog, convert, formats, imports, uploads, web
+from .. import catalog, convert, formats, imports, signatures, uploads, web
 from ..models import tasks
 from . import attributes, rules
 from .data import BYTES, announced, body, check_formats_set, release
@@ -102,7 +102,13 @@ def import_image(req, image_id):
                               f"this one is {image['status']}.")
     targets = _targets(req, image)
     uploads.allowance(req.app, image)
-    req.db.transact(imports.start, req.ctx, image, targets, req.body, _injected(req, method['name']))
+    certificate = None
+    if method['name'] != 'copy-image' and signatures.signed(image['properties']):
+        if method.get('convert_to') not in (None, image['disk_format']):
+            raise errors.BadRequest('A signed image cannot be converted: its signature is for the data as it is.')
+        certificate = signatures.certificate(req.app, req.ctx, image['properties'])
+        signatures.Verifier(image['properties'], certificate)
+    req.db.transact(imports.start, req.ctx, image, targets, req.body, _injected(req, method['name']), certificate=certificate)
 
 
 def _injected(req, method):
