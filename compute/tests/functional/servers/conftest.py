@@ -82,6 +82,7 @@ def application_of(made, runtime):
     """The application of an API, made once and handed from cloud to cloud."""
     if made.prefix not in _applications:
         _applications[made.prefix] = made.application(runtime, validate_responses=True)
+    made.runtime = runtime
     found = _applications[made.prefix]
     for dispatcher in found.view_functions.values():
         dispatcher.api.runtime = runtime
