@@ -99,9 +99,19 @@ def eventually():
 
 
 @pytest.fixture
-def call(rings):
+def make_call(rings):
+    """Makes clients of the whole pipeline; an argument gives filters options, or adds them next to the proxy."""
+    def make(options=()):
+        wanted = {'localauth': USERS, **dict(options)}
+        names = NAMES + [name for name in wanted if name not in NAMES]
+        return Client(pipeline.assemble(app.Proxy(rings), [(name, wanted.get(name, {})) for name in names]))
+    return make
+
+
+@pytest.fixture
+def call(make_call):
     """A client of the whole pipeline."""
-    return Client(pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES]))
+    return make_call()
 
 
 @pytest.fixture

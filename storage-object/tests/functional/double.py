@@ -279,6 +279,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._say(409, {'X-Backend-Timestamp': old['stamp']})
         if old and self.meta.get('If-None-Match') == '*' and 'body' in old:
             return self._say(412)
+        if after := int(self.meta.pop('X-Backend-Footer-Size', 0)):
+            self.meta.update(json.loads(body[-after:]))
+            body = body[:-after]
         etag = hashlib.md5(body).hexdigest()
         if self.meta.get('Etag') and self.meta['Etag'] != etag:
             return self._say(422)

@@ -7,6 +7,8 @@ import re
 import time
 from email.utils import formatdate
 
+import orjson
+
 from kodiak.common import gunicorn_server
 
 from ..proxy import http as wire
@@ -134,13 +136,14 @@ class Objects:
         md5 = hashlib.md5(usedforsecurity=False)
         with Writer(self.devices, place.device_path, place.folder) as writer:
             writer.expect(length or 0)
-            if not self._take(request, writer, md5, length):
+            footers = self._take(request, writer, md5, length)
+            if footers is None:
                 return answer(499)
             etag, wanted = md5.hexdigest(), request.headers.get('Etag')
             if wanted and wanted.strip('"').lower() != etag:
                 return answer(422)
             metadata = {'name': place.full, 'Etag': etag}
-            for name, value in request.headers.items():
+            for name, value in (*request.headers.items(), *footers.items()):
                 if name in KEEP or name.startswith(KEPT):
                     metadata[name] = value
                 elif name.startswith(OVERRIDE):
@@ -154,25 +157,31 @@ class Objects:
 
     @staticmethod
     def _take(request, writer, md5, length):
-        """Read the body; False if it ends early."""
+        """Read the body; the metadata that follows it (X-Backend-Footer-Size bytes of it), or None if it ends early."""
         read = gunicorn_server.direct_reader(request.environ) or request.input.read
-        left = length
+        left, after = length, int(request.headers.get('X-Backend-Footer-Size') or 0)
+        tail = b''
         try:
             while left is None or left:
                 data = read(CHUNK if left is None else min(CHUNK, left))
                 if not data:
-                    return left is None
-                md5.update(data)
-                writer.write(data)
+                    break
                 if left is not None:
                     left -= len(data)
+                if after:
+                    data = tail + data
+                    data, tail = data[:-after], data[-after:]
+                md5.update(data)
+                writer.write(data)
+            if left or len(tail) < after:
+                return None
+            return orjson.loads(tail) if after else {}
         except (EOFError, ValueError, ConnectionError, TimeoutError):
-            return False
+            return None
         except OSError as error:
             if type(error).__module__ != 'builtins':       # the server's own, of a body that is cut off
-                return False
+                return None
             raise
-        return True
 
     def _is_expired(self, place):
         try:

@@ -232,12 +232,15 @@ class Objects:
             common['Etag'] = common['Etag'].strip('"').lower()
         if match is not None:
             common['If-None-Match'] = '*'
+        footers = request.environ.pop('kodiak.footers', None) if length != 0 else None
+        if footers:
+            common['X-Backend-Footer-Size'] = str(uploads.FOOTER)
         each = self._update_headers(account, container, name, index, backend.ring_replicas(ring), stamp, headers.get('X-Delete-At'))
         for wanted in each:
             wanted.update((k, v) for k, v in common.items() if k not in ('X-Timestamp', 'X-Backend-Storage-Policy-Index'))
         upload = uploads.Upload(self.client, ring, ring.get_part(account, container, name), f'/{account}/{container}/{name}', each,
-                                length)
-        source = uploads.pieces(request, constraints.LIMITS.max_file_size)
+                                length if length is None or not footers else length + uploads.FOOTER)
+        source = uploads.pieces(request, constraints.LIMITS.max_file_size, footers)
         try:
             answers = upload.run(source)
         except uploads.Refused:

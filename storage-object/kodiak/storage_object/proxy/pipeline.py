@@ -14,6 +14,7 @@ from ..middleware import (
     copying,
     cors,
     dlo,
+    encryption,
     formpost,
     listing_formats,
     quotas,
@@ -42,7 +43,7 @@ FILTERS = {
     'account_acl': auth.AccountAcl, 'copy': copying.Copy, 'container_quotas': quotas.ContainerQuotas,
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
     'symlink': symlink.Symlink, 'listing_formats': listing_formats.ListingFormats, 'versioning': versioning.Versioning,
-    's3_guard': s3_guard.S3Guard,
+    's3_guard': s3_guard.S3Guard, 'encryption': encryption.Encryption,
 }
 SHOWN = {
     'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],

@@ -2,14 +2,29 @@
 import hashlib
 import select
 
+import orjson
+
 from . import backend
 from .http import Fault
 
 CHUNK = 262144
+# What is known of a body only at its end (etags of what was encrypted or cut up) follows it, in so many bytes of JSON and blanks.
+FOOTER = 4096
 
 
-def pieces(request, limit):
-    """The body of a request in pieces; 499 where the client goes away before its end, 413 past ``limit`` bytes."""
+def pack(footers):
+    """What follows a body."""
+    data = orjson.dumps(footers)
+    if len(data) > FOOTER:
+        raise Fault(400, 'Metadata is too large')
+    return data.ljust(FOOTER)
+
+
+def pieces(request, limit, footers=None):
+    """The body of a request in pieces; 499 where the client goes away before its end, 413 past ``limit`` bytes.
+
+    :param footers: a function of a dict, called after the body; what it gives follows the body.
+    """
     length, stream = request.content_length, request.input
     try:
         if length is None:
@@ -19,6 +34,8 @@ def pieces(request, limit):
                 if size > limit:
                     raise Fault(413)
                 yield data
+            if footers:
+                yield pack(footers())
             return
         left = length
         while left:
@@ -26,7 +43,7 @@ def pieces(request, limit):
             if not data:
                 raise Fault(499)
             left -= len(data)
-            yield data
+            yield data if left or not footers else data + pack(footers())
     except (OSError, EOFError, ValueError) as error:
         raise Fault(499) from error
 
