@@ -3,6 +3,7 @@
 A page costs the same wherever it starts: the marker's row is compared with, nothing is skipped over.
 """
 import datetime
+import functools
 import urllib.parse
 
 import sqlalchemy as sa
@@ -106,14 +107,14 @@ class Listing:
         reverse = bool(query.get('page_reverse'))
         if reverse:
             order = [(column, not descending) for column, descending in order]
-        for condition in self.conditions(query):
-            select = select.where(condition)
+        conditions = self.conditions(query)
         marker = query.get('marker')
         if marker:
-            select = select.where(self._behind(connection, marker, order, visible))
-        for column, descending in order:
-            expression = _comparable(column)
-            select = select.order_by(expression.desc() if descending else expression.asc())
+            conditions.append(self._behind(connection, marker, order, visible))
+        # All at once: each call copies the statement.
+        if conditions:
+            select = select.where(*conditions)
+        select = select.order_by(*[_sorted(column, descending) for column, descending in order])
         if limit is not None:
             select = select.limit(limit + 1)
         rows = connection.execute(select).all()
@@ -166,6 +167,12 @@ def _typed(name, column, value):
     if kind is int:
         return schema.integer(value, name)
     return value
+
+
+@functools.cache
+def _sorted(column, descending):
+    expression = _comparable(column)
+    return expression.desc() if descending else expression.asc()
 
 
 def _comparable(column):

@@ -34,10 +34,11 @@ def list_images(req):
         raise errors.BadRequest(f"Invalid status: '{member_status}'")
     filters.check_sorting(query)
     hidden = filters.boolean('os_hidden', query.get('os_hidden', 'false'))
-    statement = select().where(images.c.os_hidden == hidden, *filters.property_conditions(query))
+    conditions = [images.c.os_hidden == hidden, *filters.property_conditions(query)]
     condition = catalog.listed(req.ctx, visibility, member_status)
     if condition is not None:
-        statement = statement.where(condition)
+        conditions.append(condition)
+    statement = select().where(*conditions)
     with req.db.read() as connection:
         rows, more = filters.LIST.page(connection, statement, query, visible=catalog.visible(req.ctx))
     view = View(req).row
