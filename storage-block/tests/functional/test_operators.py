@@ -178,7 +178,8 @@ def test_retyped(two):
     member.post(path, {'os-retype': {'new_type': 'there', 'migration_policy': 'on-demand'}}).expect(202)
     settled(two)
     shown = admin.get('/volumes/' + made).json['volume']
-    assert shown['volume_type'] == 'there' and shown['os-vol-host-attr:host'] == 'two@c#c' and shown['migration_status'] is None
+    assert shown['volume_type'] == 'there' and shown['os-vol-host-attr:host'] == 'two@c#c'
+    assert shown['migration_status'] == 'success'
 
 
 def test_retyped_to_one_that_is_encrypted(cloud, admin, member, volume):

@@ -132,7 +132,7 @@ class Listing:
             select = select.where(visible)
         found = connection.execute(select).first()
         if found is None:
-            raise errors.BadRequest(f"Marker '{marker}' could not be found.")
+            raise errors.BadRequest(f"Marker '{marker}' could not be found.", kind='MarkerNotFound')
         alternatives, equal = [], []
         for expression, (_, descending), value in zip(columns, order, found, strict=True):
             beyond = expression < value if descending else expression > value

@@ -47,7 +47,9 @@ class Tasks:
         handler = getattr(self, '_' + work['kind'], None)
         if handler is None:
             raise Fault('invalid', f'This host cannot do {work["kind"]!r}: its release is older.', final=True)
-        return handler(self._backend(work['backend']), work, **work['args']) or {}
+        # Backups are deleted by whoever reaches where they are kept.
+        backend = self._backend(work['backend']) if work['backend'] else None
+        return handler(backend, work, **work['args']) or {}
 
     def _backend(self, name):
         found = self.backends.get(name)

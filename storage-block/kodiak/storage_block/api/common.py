@@ -99,9 +99,15 @@ def page(req, lister, connection, select, name, render, visible=None, count=None
     offset = query.get('offset')
     if offset:
         select = select.offset(offset)
-    rows, more = lister.page(connection, select, query, visible)
+    try:
+        rows, _ = lister.page(connection, select, query, visible)
+    except errors.BadRequest as error:
+        if error.kind != 'MarkerNotFound':
+            raise
+        raise errors.NotFound(error.message, kind=error.kind) from None
     body = {name: [render(row) for row in rows]}
-    if more and rows:
+    # A page that is full has a next one, though that may be empty: so clients of this API expect it.
+    if rows and len(rows) == lister.limit(query):
         body[name + '_links'] = [{'rel': 'next', 'href': url(
             req, req.http.path.strip('/') + '?' + listing.next_query(req, rows[-1].id, offset=None))}]
     if query.get('with_count') and req.at_least(3, 45):

@@ -83,7 +83,8 @@ def show(req, snapshot_id):
 
 FIELDS = {'name': common.NAME, 'display_name': common.NAME, 'description': common.NAME, 'display_description': common.NAME}
 CREATE = schema.wrap('snapshot', schema.obj({
-    **FIELDS, 'volume_id': schema.UUID, 'force': schema.nullable(common.BOOLEAN), 'metadata': common.NULL_METADATA}, ['volume_id']))
+    **FIELDS, 'volume_id': schema.nullable(schema.UUID), 'force': schema.nullable(common.BOOLEAN),
+    'metadata': common.NULL_METADATA}, ['volume_id']))
 
 
 @routes.post('/snapshots', rule='volume:create_snapshot', default=common.MEMBER, body=CREATE, status=202, response=SNAPSHOT,
@@ -179,7 +180,7 @@ def reset_status(req, snapshot_id):
 
 
 @routes.post('/snapshots/{snapshot_id}/action', action='os-update_snapshot_status',
-             rule='volume_extension:snapshot_actions:update_snapshot_status', default='role:service or role:admin', load=load,
+             rule='volume_extension:snapshot_actions:update_snapshot_status', default=common.PROJECT_MEMBER, load=load,
              body=schema.wrap('os-update_snapshot_status', schema.obj({
                  'status': {'enum': ['creating', 'deleting', 'error', 'error_deleting', 'available']},
                  'progress': {'type': ['string', 'null'], 'pattern': '^[0-9]{1,3}%$'}}, ['status'])), status=202,

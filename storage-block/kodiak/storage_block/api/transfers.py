@@ -106,10 +106,7 @@ def _declare(path, since=None):
                  body=ACCEPT, status=202, response=TRANSFER, summary='Take over a volume that is offered')
     def accept(req, transfer_id):
         row = req.db.transact(_accept, req, transfer_id, req.body['accept']['auth_key'])
-        found = _brief(req, row)
-        if req.at_least(3, 57):
-            found = _full(req, row)
-        return {'transfer': found}
+        return {'transfer': _brief(req, row)}
 
     @routes.delete(path + '/{transfer_id}', rule='volume:delete_transfer', default=common.PROJECT_MEMBER, since=since, load=load,
                    status=202, summary='Take back the offer of a volume')

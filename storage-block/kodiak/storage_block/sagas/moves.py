@@ -119,7 +119,7 @@ def _switch(job):
     data = job.data
 
     def write(connection, row):
-        changes = {'target': None, 'migration_status': None if data.get('type_id') else 'success'}
+        changes = {'target': None, 'migration_status': 'success' if data['target'] else None}
         if data['target']:
             zone = scheduler.pools(connection, job.app.conf)[data['target']].zone
             changes.update(backend=data['target'], availability_zone=zone)
