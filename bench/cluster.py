@@ -21,9 +21,11 @@ PROCESSES = {
     'image': ['kodiak-image-api'],
     'network': ['kodiak-network-api', 'kodiak-network-conductor'],
     'compute': ['kodiak-compute-api', 'kodiak-compute-conductor', 'kodiak-compute-agent'],
+    'storage-object': ['kodiak-object-server', 'kodiak-object-proxy'],
 }
-PORTS = {'identity': 17000, 'image': 17292, 'network': 17696, 'compute': 17774}
-CATALOG = {'identity': ('identity', '/v3'), 'image': ('image', ''), 'network': ('network', ''), 'compute': ('compute', '/v2.1')}
+PORTS = {'identity': 17000, 'image': 17292, 'network': 17696, 'compute': 17774, 'storage-object': 17080}
+CATALOG = {'identity': ('identity', '/v3'), 'image': ('image', ''), 'network': ('network', ''), 'compute': ('compute', '/v2.1'),
+           'storage-object': ('object-store', '/v1/AUTH_%(project_id)s')}
 
 CONF = """\
 [DEFAULT]
@@ -52,7 +54,13 @@ driver = fake
 fake_hosts = {hosts}
 [metadata]
 shared_secret = {password}
+[storage]
+devices = {folder}/devices
+ring_path = {folder}/rings
+server_port = 17200
+server_workers = {workers}
 """
+OBJECT_DEVICES = ('d1', 'd2', 'd3', 'd4')
 
 
 class Cluster:
@@ -102,6 +110,8 @@ class Cluster:
     def target(self):
         """The :class:`measure.Target` of this cluster."""
         urls = {name: f'http://127.0.0.1:{PORTS[name]}{CATALOG[name][1]}' for name in self.services}
+        if 'storage-object' in urls:
+            urls['object'] = urls.pop('storage-object').partition('%')[0]
         if 'compute' in urls:
             urls['placement'] = f'http://127.0.0.1:{PORTS["compute"]}/placement'
         return measure.Target('kodiak', urls, self.leaders, 'admin', self.password, 'admin')
@@ -113,7 +123,21 @@ class Cluster:
         path = pathlib.Path(self.folder, name + '.conf')
         path.write_text(CONF.format(folder=self.folder, name=name, port=PORTS[name], workers=self.workers, small=self.small,
                                     identity=self.identity, hosts=self.hosts, password=self.password, transport=self.transport))
-        self._admin(name, 'db', 'sync')
+        if name == 'storage-object':
+            self._make_rings()
+        else:
+            self._admin(name, 'db', 'sync')
+
+    def _make_rings(self):
+        """Four devices, three replicas, as the peer has them."""
+        os.makedirs(self.folder + '/rings')
+        for device in OBJECT_DEVICES:
+            os.makedirs(f'{self.folder}/devices/{device}')
+        for kind in ('account', 'container', 'object'):
+            for words in (['create', '10', '3', '0'], *(['add', f'r1z{zone}-127.0.0.1:17200/{device}', '100']
+                                                       for zone, device in enumerate(OBJECT_DEVICES)), ['rebalance']):
+                subprocess.run([self.bin / 'kodiak-object-ring', f'{self.folder}/rings/{kind}.builder', *words], check=True,
+                               stdout=subprocess.DEVNULL)
 
     def _admin(self, name, *arguments):
         subprocess.run([self.bin / f'kodiak-{name}', *arguments], env=self._environment(), cwd=self.folder, check=True,

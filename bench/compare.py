@@ -33,6 +33,12 @@ ROWS = {
     'port show': ('cpu_ms', 12, 1 / 10),
     'network show': ('cpu_ms', 20, 1 / 10),
     'ports, 1,000': ('cpu_ms', 590, 1 / 20),
+    'object put, 4 KiB': ('cpu_ms', 20, 1 / 3),
+    'object get, 4 KiB': ('cpu_ms', 3.4, 1 / 2),
+    'object put, 64 MB': ('mb_s', 180, 2.0),
+    'object get, 64 MB': ('mb_s', 270, 3.0),
+    'objects, 10,000, JSON': ('cpu_ms', 167, 1 / 5),
+    'objects, 10,000, plain': ('cpu_ms', 147, 1 / 5),
 }
 #: figures beside the CPU: what: [(figure, the peer's, part or times)]
 MORE = {

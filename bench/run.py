@@ -20,9 +20,10 @@ import cluster
 import compare
 import measure
 
-ORDER = ('identity', 'image', 'network', 'compute', 'placement')
+ORDER = ('identity', 'image', 'network', 'compute', 'placement', 'objects')
 NEEDS = {'identity': ('identity',), 'image': ('identity', 'image'), 'network': ('identity', 'network'),
-         'compute': ('identity', 'image', 'network', 'compute'), 'placement': ('identity', 'image', 'network', 'compute')}
+         'compute': ('identity', 'image', 'network', 'compute'), 'placement': ('identity', 'image', 'network', 'compute'),
+         'objects': ('identity', 'storage-object')}
 
 
 def main():

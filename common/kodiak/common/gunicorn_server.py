@@ -110,10 +110,12 @@ class Server(gunicorn.app.base.BaseApplication):
     :param runtime: the process's Runtime.
     :param load_app: ``load_app(runtime)`` returns the WSGI application.
     :param attach: ``attach(runtime)`` returns what a worker process runs besides requests, however often the app is loaded.
+    :param settings: gunicorn's, where a service needs others than all.
     """
 
-    def __init__(self, runtime, load_app, attach):
+    def __init__(self, runtime, load_app, attach, settings=None):
         self.runtime, self.load_app, self.attach = runtime, load_app, attach
+        self.settings = settings or {}
         self.worker = None
         self.attached = []
         super().__init__()
@@ -128,7 +130,7 @@ class Server(gunicorn.app.base.BaseApplication):
             'logger_class': _Logger, 'proc_name': self.runtime.binary, 'worker_connections': 1000,
             'worker_tmp_dir': SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None,
             'when_ready': self._when_ready, 'post_fork': self._post_fork, 'post_worker_init': self._post_worker_init,
-            'worker_exit': self._worker_exit, 'child_exit': self._child_exit,
+            'worker_exit': self._worker_exit, 'child_exit': self._child_exit, **self.settings,
         }.items():
             self.cfg.set(name, value)
 

@@ -67,7 +67,8 @@ def _spare_memory():
             libc.mallopt(parameter, value)
 
 
-def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, conductor=None, database=True, adjust=None):
+def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, conductor=None, database=True, adjust=None,
+            settings=None):
     """Serve an API until SIGTERM; does not return.
 
     :param name: the service (``image``).
@@ -79,6 +80,7 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, con
     :param database: False for a process without one; it beats nowhere.
     :param adjust: ``adjust(conf)`` is called before anything is read from the configuration: a service with several servers
         sets ``[api]`` there to what the configuration says for this one.
+    :param settings: gunicorn's, where a service needs others than all (longer headers).
     """
     app = _prepare(name, binary or f'kodiak-{name}-api', opts, defaults, argv, database)
     if adjust is not None:
@@ -89,7 +91,7 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, con
     os.environ['PROMETHEUS_MULTIPROC_DIR'] = folder
     from kodiak.common import gunicorn_server
     with_conductor = conductor if app.conf.api.conductor else None
-    gunicorn_server.Server(app, load, lambda app: attached_to_api(app, with_conductor)).run()
+    gunicorn_server.Server(app, load, lambda app: attached_to_api(app, with_conductor), settings).run()
 
 
 def attached_to_api(app, conductor=None):

@@ -60,7 +60,8 @@ if __name__ == '__main__':
     kind = sys.argv.pop(1)
     if kind == 'bare':
         service.run_api('try', load, binary='kodiak-try-bare', database=False,
-                        adjust=lambda conf: conf.set_override('workers', 1, group='api'))
+                        adjust=lambda conf: conf.set_override('workers', 1, group='api'),
+                        settings={'limit_request_field_size': 65000})
     elif kind == 'api':
         service.run_api('try', load, conductor=('program', 'try-conductor'))
     else:
@@ -254,6 +255,10 @@ def test_a_worker_without_its_broker_says_so(world):
 def test_an_api_without_a_database_serves_under_the_settings_of_its_own(world):
     process = world.run('bare')
     assert until(lambda: world.get('/')) == (200, 'debug=False')
+    connection = http.client.HTTPConnection('127.0.0.1', world.port, timeout=20)
+    connection.request('GET', '/', headers={'X-Long': 'x' * 60000})
+    assert connection.getresponse().status == 200
+    connection.close()
     assert world.beats() == []
     assert 'kodiak_http_request_seconds_count' in world.get('/metrics')[1]
     process.send_signal(signal.SIGTERM)

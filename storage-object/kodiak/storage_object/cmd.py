@@ -10,6 +10,8 @@ from . import conf as options
 from .daemons import care
 
 NAME = 'storage-object'
+# Names and metadata may be long, and metadata names may hold what elsewhere is taken for another spelling of "-".
+LONG = {'limit_request_line': 0, 'limit_request_field_size': 65536, 'limit_request_fields': 250, 'header_map': 'dangerous'}
 
 
 def load_conf(args=(), files=None):
@@ -43,13 +45,13 @@ def load_proxy(runtime):
 def proxy():
     """``kodiak-object-proxy``."""
     service.run_api(NAME, load_proxy, opts=options.OPTS, defaults=options.DEFAULTS, binary='kodiak-object-proxy', database=False,
-                    adjust=as_proxy)
+                    adjust=as_proxy, settings=LONG)
 
 
 def server():
     """``kodiak-object-server``."""
     service.run_api(NAME, wsgi.load, opts=options.OPTS, defaults=options.DEFAULTS, binary='kodiak-object-server', database=False,
-                    adjust=as_server)
+                    adjust=as_server, settings=LONG)
 
 
 def admin():
