@@ -91,7 +91,10 @@ def test_keystonemiddleware_takes_our_tokens(auth_url, person):
     def application(environ, start_response):
         start_response('200 OK', [('Content-Type', 'application/json')])
         return [json.dumps({name: value for name, value in environ.items() if name.startswith('HTTP_X_')}).encode()]
-    guarded = auth_token.filter_factory({}, auth_type='password', auth_url=auth_url, username=service.name, password=PASSWORD, user_domain_id='default', project_id=service.project_id, www_authenticate_uri=auth_url, token_cache_time='-1', memcached_servers='', include_service_catalog='true')(application)
+    guarded = auth_token.filter_factory(
+        {}, auth_type='password', auth_url=auth_url, username=service.name, password=PASSWORD, user_domain_id='default',
+        project_id=service.project_id, www_authenticate_uri=auth_url, token_cache_time='-1', memcached_servers='',
+        include_service_catalog='true')(application)
     mine = session(password(auth_url, ann))
     token = mine.get_token()
     status, seen = call(guarded, token)

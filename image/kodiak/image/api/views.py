@@ -45,7 +45,8 @@ class View:
             'visibility': visibility, 'size': size, 'virtual_size': virtual_size, 'status': status, 'checksum': checksum,
             'protected': protected, 'min_ram': min_ram, 'min_disk': min_disk, 'owner': owner, 'os_hidden': os_hidden,
             'os_hash_algo': os_hash_algo, 'os_hash_value': os_hash_value, 'id': image_id,
-            'created_at': created_at.isoformat()[:19] + 'Z', 'updated_at': updated_at.isoformat()[:19] + 'Z', 'tags': tags, 'self': path,
+            'created_at': created_at.isoformat()[:19] + 'Z', 'updated_at': updated_at.isoformat()[:19] + 'Z', 'tags': tags,
+            'self': path,
             'file': path + '/file', 'schema': '/v2/schemas/image'}
         if locations:
             stores = {location['store'] for location in locations}
