@@ -49,7 +49,7 @@ def settings(cloud):
         admin_project_name=auth['project_name'], admin_domain_name='Default', create_isolated_networks=True)
     put('identity', uri_v3=auth['auth_url'], auth_version='v3', region=cloud.config.region_name, v3_endpoint_type='public',
         default_domain_id='default')
-    for service, settings_of in (('compute', compute), ('image', image), ('network', network)):
+    for service, settings_of in (('compute', compute), ('image', image), ('network', network), ('block-storage', volume)):
         if service in types:
             settings_of(cloud, types, put)
     put('validation', run_validation=True, auth_method='keypair', connect_method='floating', image_ssh_user='cirros',
@@ -100,6 +100,17 @@ def image(cloud, types, put):
         image_conversion='glance-direct' in imports, manage_locations='locations' in trial,
         http_store_enabled=any(store['id'] == 'web' for store in stores),
         store_weight_enabled=len({store.get('weight', 0) for store in stores if not store.get('read-only')}) > 1)
+
+
+def volume(cloud, types, put):
+    """What the block storage service offers."""
+    kinds = {kind.name for kind in cloud.block_storage.types()}
+    put('volume', catalog_type='block-storage', build_timeout=BUILD_TIMEOUT, build_interval=1, volume_size=1,
+        min_microversion='3.0', max_microversion='.'.join(map(str, cloud.block_storage.get_endpoint_data().max_microversion)),
+        **({'volume_type_multiattach': 'multiattach'} if 'multiattach' in kinds else {}))
+    put('volume-feature-enabled', snapshot=True, clone=True, extend_attached_volume=True, extend_attached_encrypted_volume=True)
+    if 'multiattach' not in kinds:
+        put('compute-feature-enabled', volume_multiattach=False)
 
 
 def network(cloud, types, put):

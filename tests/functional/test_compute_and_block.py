@@ -142,7 +142,12 @@ def test_a_server_that_boots_from_a_volume_moves_rests_and_ends(cloud, boot):
     row = cloud.act(server, 'shelve')
     assert row['vm_state'] == 'shelved_offloaded', row['fault']
     assert cloud.exports() == set() and cloud.status(data) == 'reserved'
+    late = cloud.volume()
+    cloud.member.post(f'/servers/{server}/os-volume_attachments', {'volumeAttachment': {'volumeId': late}}).expect(200)
+    cloud.settle()
+    assert cloud.exports() == set() and cloud.status(late) == 'in-use'
     assert cloud.act(server, 'unshelve')['vm_state'] == 'active' and cloud.status(data) == 'in-use'
+    assert {volume for volume, _ in cloud.exports()} == {root, data, late}
     row = cloud.act(server, 'rebuild', {'imageRef': boot.image})
     assert row['vm_state'] == 'active' and cloud.status(root) == 'in-use', row['fault']
     cloud.member.delete('/servers/' + server).expect(204)

@@ -242,11 +242,11 @@ def withdraw(work):
 
 
 def plug(work):
-    """Wait for the agent to plug it, then say that it is in use."""
+    """Wait for the agent to plug it, then say that it is in use. It is too by a server that is on no host now."""
     row, entry = _entry(work)
     if row['host']:
         common.await_guest(work, row['uuid'], row['host'], f'{row["host"]} to plug volume {work.data["volume"]}')
-        block(work).complete(entry['attachments'][row['host']]['id'])
+    block(work).complete(entry['attachments'][row['host'] or '']['id'])
     common.later(work, lambda connection, row: record.finish(connection, row['uuid']))
 
 

@@ -165,7 +165,7 @@ def test_a_shelved_server_gets_and_loses_volumes(cloud, boot, member, as_):
     for found in (volume, other):
         member.post(path, {'volumeAttachment': {'volumeId': found}}).expect(200)
         cloud.settle()
-    assert cloud.block.volumes[volume]['status'] == 'reserved' and cloud.block.exports() == set()
+    assert cloud.block.volumes[volume]['status'] == 'in-use' and cloud.block.exports() == set()
     member.delete(f'{path}/{other}').expect(202)
     cloud.settle()
     assert cloud.block.volumes[other]['status'] == 'available'

@@ -140,8 +140,9 @@ def update(req, attachment_id):
 def complete(req, attachment_id):
     def write(connection):
         volume, row = attach.lock_both(connection, attachment_id)
-        if row['attach_status'] not in ('attaching', 'attached'):
-            raise errors.BadRequest(f"Invalid attachment: it must be attaching, but it is {row['attach_status']}.")
+        # A server that is on no host now has it too: it comes to a host later.
+        if row['attach_status'] not in ('reserved', 'attaching', 'attached'):
+            raise errors.BadRequest(f"Invalid attachment: it must be reserved or attaching, but it is {row['attach_status']}.")
         attach.complete(connection, volume, row)
     req.db.transact(write)
 
