@@ -3,7 +3,9 @@
 ``tgtd`` is told over its own socket and not by ``tgtadm``, which would show passwords in the list of processes. It
 answers only its own user: the agent's.
 """
+import os
 import re
+import select
 import socket
 import struct
 import threading
@@ -16,6 +18,7 @@ from kodiak.storage_block.exports import base
 # direction of an account, pack, force; then parameters as text. The answer is: error, length of all; then text.
 REQUEST = struct.Struct('=II64sIiQQIIIIII')
 ANSWER = struct.Struct('=II')
+PEER = struct.Struct('=iII')                        # pid, user, group
 NEW, DELETE, SHOW, BIND, UPDATE = 0, 1, 2, 3, 5
 SYSTEM, TARGET, UNIT, ACCOUNT = 0, 1, 2, 7
 ALL = -1
@@ -44,6 +47,7 @@ class Tgtd:
 
     def __init__(self, path):
         self.path = path
+        self._peer = None
 
     def connect(self):
         """A new connection. :raises drivers.Fault: nobody listens."""
@@ -62,6 +66,7 @@ class Tgtd:
         request = REQUEST.pack(mode, op, b'iscsi', REQUEST.size + len(text), tid, 0, lun, 0, 0, 0, 0, 0, int(force))
         try:
             with self.connect() as connection:
+                self._peer = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0]
                 connection.sendall(request + text)
                 error, length = ANSWER.unpack(_receive(connection, ANSWER.size))
                 answer = _receive(connection, length - ANSWER.size)
@@ -70,6 +75,11 @@ class Tgtd:
         if error:
             raise Refused(error, params.split(',password=', maxsplit=1)[0] or f'target {tid}')
         return answer.rstrip(b'\0').decode(errors='replace')
+
+    def pid(self):
+        """The process that answers now. :raises drivers.Fault: nobody does."""
+        self.ask(SYSTEM, SHOW)
+        return self._peer
 
     def targets(self):
         """What there is: ``{name: {'tid', 'path', 'read_only', 'accounts': set, 'open': bool, 'ready': bool}}``."""
@@ -129,7 +139,7 @@ class TgtExporter(base.Exporter):
         self.tgtd, self.portal, self.prefix = Tgtd(path), portal, prefix
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._watched = None
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = None
 
     def start(self, lost):
@@ -138,30 +148,29 @@ class TgtExporter(base.Exporter):
 
     def stop(self):
         self._stopping.set()
-        watched = self._watched
-        if watched is not None:
-            try:
-                watched.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join(5)
 
     def _watch(self, lost):
-        """A connection that nothing is said on ends when tgtd does."""
+        """Tell of each tgtd that is found, and see it end.
+
+        Its process is watched, not a connection: tgtd never gives up one that ends before a request, and then spins.
+        """
         while not self._stopping.is_set():
             try:
-                with self.tgtd.connect() as connection:
-                    connection.settimeout(None)
-                    self._watched = connection
-                    lost()
-                    if not self._stopping.is_set():
-                        connection.recv(1)
+                process = os.pidfd_open(self.tgtd.pid())
             except (drivers.Fault, OSError):
-                pass
+                self._stopping.wait(0.3)
+                continue
+            try:
+                lost()
+                poll = select.poll()
+                poll.register(process, select.POLLIN)
+                poll.register(self._wake, select.POLLIN)
+                poll.poll()
             finally:
-                self._watched = None
-            self._stopping.wait(0.3)
+                os.close(process)
 
     def target(self, export):
         """The name of an export's target."""
