@@ -7,6 +7,10 @@ Runs as root on a host that ``devstack/stack.sh`` set up (it kills processes and
 process it creates and deletes servers, kills the process with SIGKILL in the middle, and lets the supervisor start it again.
 Afterwards every server must be ACTIVE, gone, or in ERROR with a reason; and once all are deleted, no domain, tap, namespace,
 port or allocation of them may be left, with no step by hand. The exit status says whether that was so.
+
+Where there is block storage, volumes are attached to two servers that stay, detached and snapshotted all the while, and what
+exports them (tgtd, qemu-storage-daemon) is killed too. After each round every volume must be available or in use, and whoever is
+asked must say the same: block storage, compute, and the hypervisor.
 """
 import argparse
 import concurrent.futures
@@ -22,8 +26,8 @@ import openstack
 from keystoneauth1 import exceptions
 
 SETTLE = 300        # seconds in which everything must be stable again
-PREFIX = 'fault-'
-PROCESS = re.compile(r'kodiak-(identity|image|network|compute|storage-block)(-[a-z]+)*$')
+PREFIX, KEPT = 'fault-', 'kept-by-faults-'
+PROCESS = re.compile(r'(kodiak-(identity|image|network|compute|storage-block)(-[a-z]+)*|tgtd|qemu-storage-daemon)$')
 
 
 def say(text):
@@ -141,19 +145,116 @@ class Cloud:
         return ports, held
 
 
-def round_of(cloud, name, pids, count, pool):
-    """One process's turn: servers come, half of them go, and the process dies in the middle."""
+class Volumes:
+    """Volumes that come to two servers and leave them."""
+
+    STABLE = ('available', 'in-use')
+
+    def __init__(self, cloud, count=4):
+        self.cloud, self.connection = cloud, cloud.connection
+        self.servers = [cloud.create(f'{KEPT}{number}') for number in range(2)]
+        for server in self.servers:
+            self.connection.compute.wait_for_server(server, wait=SETTLE)
+        self.volumes = [self.connection.block_storage.create_volume(name=f'{KEPT}{number}', size=1).id for number in range(count)]
+        self.snapshots = 0
+        self.settle()
+
+    def look(self):
+        """``{volume: (status, server or None)}`` as block storage says."""
+        found = [patiently(lambda volume=volume: self.connection.block_storage.get_volume(volume)) for volume in self.volumes]
+        return {volume.id: (volume.status, volume.attachments[0]['server_id'] if volume.attachments else None) for volume in found}
+
+    def stir(self, _number=0):
+        """Attach what is free, detach what is attached, and take snapshots; a refusal in between is not an error."""
+        compute, block = self.connection.compute, self.connection.block_storage
+        for number, (volume, (status, server)) in enumerate(self.look().items()):
+            try:
+                if status == 'available':
+                    compute.post(f'/servers/{self.servers[number % 2].id}/os-volume_attachments', json={
+                        'volumeAttachment': {'volumeId': volume}})
+                elif status == 'in-use' and server:
+                    compute.delete(f'/servers/{server}/os-volume_attachments/{volume}')
+                if number == 0:
+                    self.snapshots += 1
+                    block.create_snapshot(volume_id=volume, name=f'{KEPT}{self.snapshots}', is_forced=True)
+            except (openstack.exceptions.SDKException, exceptions.ClientException, OSError):
+                continue
+
+    def settle(self):
+        """Wait until every volume and snapshot is stable; sentences about those that are not, or are not agreed upon."""
+        until = time.monotonic() + SETTLE
+        while True:
+            found = self.wrong()
+            if not found or time.monotonic() > until:
+                return found
+            time.sleep(2)
+
+    def wrong(self):
+        """What is not as it should be, as sentences."""
+        said = self.look()
+        faults = [f'volume {volume} is {status}' for volume, (status, _) in said.items() if status not in self.STABLE]
+        faults += [f'snapshot {snapshot.id} is {snapshot.status}' for snapshot in self.all_snapshots()
+                   if snapshot.status not in ('available', 'error')]
+        for server in self.servers:
+            block = {volume for volume, (_, holder) in said.items() if holder == server.id}
+            compute = {entry['volumeId'] for entry in patiently(
+                lambda server=server: self.connection.compute.get(f'/servers/{server.id}/os-volume_attachments')).json()[
+                    'volumeAttachments']}
+            definition = '\n'.join(run('virsh', '-c', 'qemu:///system', 'dumpxml', server.id))
+            there = set(re.findall('ua-volume-([0-9a-f-]{36})', definition))
+            if not block == compute == there:
+                faults.append(f'server {server.id} has {sorted(block)} for block storage, {sorted(compute)} for compute and '
+                              f'{sorted(there)} in fact')
+        return faults
+
+    def all_snapshots(self):
+        """The snapshots of these volumes."""
+        return [snapshot for snapshot in patiently(lambda: list(self.connection.block_storage.snapshots()))
+                if snapshot.volume_id in self.volumes]
+
+    def end(self):
+        """Delete all of it; sentences about what does not go, and attachments that are left."""
+        for server in self.servers:
+            self.cloud.delete(server)
+        until = time.monotonic() + SETTLE
+        while time.monotonic() < until:
+            for snapshot in self.all_snapshots():
+                patiently(lambda snapshot=snapshot: self.connection.block_storage.delete_snapshot(snapshot, ignore_missing=True))
+            left = [volume for volume in patiently(lambda: list(self.connection.block_storage.volumes()))
+                    if volume.id in self.volumes]
+            for volume in left:
+                if volume.status in ('available', 'error'):
+                    try:
+                        self.connection.block_storage.delete_volume(volume, ignore_missing=True)
+                    except openstack.exceptions.SDKException:
+                        continue        # its snapshots are still going
+            if not left:
+                break
+            time.sleep(2)
+        ids = {server.id for server in self.servers}
+        held = patiently(lambda: self.connection.block_storage.get(
+            '/attachments', params={'all_tenants': '1'}, headers={'OpenStack-API-Version': 'volume 3.71'})).json()['attachments']
+        return [f'volume {volume.id} does not go: {volume.status}' for volume in left] + [
+            f'attachment {entry["id"]} is left' for entry in held if entry['instance'] in ids]
+
+
+def round_of(cloud, name, pids, count, pool, volumes=None):
+    """One process's turn: servers come, half of them go, volumes change hands, and the process dies in the middle."""
     tag = name.removeprefix('kodiak-')
+    stirring = [pool.submit(volumes.stir)] if volumes else []
     coming = [pool.submit(cloud.create, f'{PREFIX}{tag}-{number}') for number in range(count)]
     time.sleep(0.5)
     kill(name, pids)
     servers = [future.result() for future in coming]
     going = [pool.submit(cloud.delete, server) for server in servers[::2] if server]
+    for future in stirring:
+        future.result()
+    stirring = [pool.submit(volumes.stir)] if volumes else []
     time.sleep(0.3)
     again = processes('^' + re.escape(name) + '$').get(name)
     if again:
         kill(name, again)
-    for future in going:
+    for future in [*going, *stirring]:
         future.result()
     # A request whose answer was lost may have made a server that nobody here knows by its id.
     return {server.id for server in [*servers, *cloud.servers()] if server}
@@ -163,6 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--cloud', default='kodiak-admin')
     parser.add_argument('--servers', type=int, default=20, help='servers in all; they are shared among the processes')
+    parser.add_argument('--no-volumes', dest='volumes', action='store_false', help='leave block storage alone')
     parser.add_argument('--only', help='kill only processes whose name matches')
     options = parser.parse_args()
     cloud, before = Cloud(options.cloud), Host()
@@ -170,11 +272,13 @@ def main():
     say(f'{len(victims)} kinds of processes: {", ".join(sorted(victims))}')
     each = max(2, -(-options.servers // max(len(victims), 1)))
     ids, faults = set(), []
+    volumes = Volumes(cloud) if options.volumes and cloud.connection.has_service('block-storage') else None
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for name in sorted(victims):
-            ids |= round_of(cloud, name, processes('^' + re.escape(name) + '$').get(name, []), each, pool)
+            ids |= round_of(cloud, name, processes('^' + re.escape(name) + '$').get(name, []), each, pool, volumes)
             unstable = cloud.settle()
             faults += [f'after {name}: {server.name} {server.id} is {server.status}/{server.task_state}' for server in unstable]
+            faults += [f'after {name}: {fault}' for fault in (volumes.settle() if volumes else ())]
             wrong = [server for server in cloud.servers() if server.status == 'ERROR']
             faults += [f'after {name}: {server.name} is in ERROR and does not say why' for server in wrong
                        if not (server.fault or {}).get('message')]
@@ -183,6 +287,7 @@ def main():
                 cloud.delete(server)
             faults += [f'after {name}: {server.name} {server.id} does not go: {server.status}/{server.task_state}'
                        for server in cloud.gone()]
+    faults += volumes.end() if volumes else []
     faults += leftovers(cloud, ids, before)
     for fault in faults:
         say('FAULT ' + fault)

@@ -4,7 +4,7 @@ import uuid
 import orjson
 import pytest
 
-from kodiak.common import testing
+from kodiak.common import db, testing
 
 
 @pytest.fixture
@@ -378,3 +378,23 @@ def test_volumes_and_snapshots_as_they_once_were_shown(cloud, as_, boot):
     old.delete('/os-volumes/' + made['id']).expect(404)
     old.post('/os-volumes', {'volume': {'size': 0}}).expect(400)
     as_(testing.MEMBER, '2.36').get('/os-volumes').expect(404)
+
+
+def test_counts_of_statements_and_requests(cloud, boot, member, post, image):
+    server, volume = boot(), cloud.block.add()
+    path = f'/servers/{server["id"]}/os-volume_attachments'
+    cloud.block.calls.clear()
+    with db.count_queries() as queries:
+        member.post(path, {'volumeAttachment': {'volumeId': volume}}).expect(200)
+    assert [method for method, _ in cloud.block.calls] == ['GET', 'POST'] and len(queries) <= 18, queries
+    cloud.settle()
+    cloud.block.calls.clear()
+    for found in (path, f'{path}/{volume}'):
+        with db.count_queries() as queries:
+            member.get(found).expect(200)
+        assert len(queries) <= 2, queries
+    assert cloud.block.calls == []
+    cloud.image.calls.clear()
+    post(imageRef='', settle=False, block_device_mapping_v2=[device('image', image, volume_size=1)])
+    assert len(cloud.block.calls) + len(cloud.image.calls) == 2
+    cloud.settle()
