@@ -25,11 +25,12 @@ def reserve(connection, volume, context, instance_uuid=None, mode=None, status='
     """A new attachment of a locked volume. :raises BadRequest: the volume cannot have one (more) now."""
     there = store.attachments_of(connection, volume['id'])
     shared = volume['multiattach'] and volume['status'] == states.IN_USE
-    again = volume['status'] in (states.RESERVED, states.ATTACHING) and volume['multiattach']
+    # One that is kept by os-reserve has no attachment yet.
+    again = volume['status'] in (states.RESERVED, states.ATTACHING) and (volume['multiattach'] or not there)
     # A server that comes to another host has the volume at both for a while.
     moving = bool(instance_uuid and there) and all(row['instance_uuid'] == instance_uuid for row in there) and volume['status'] in (
         states.IN_USE, states.RESERVED, states.ATTACHING)
-    if volume['status'] not in (states.AVAILABLE,) and not shared and not again and not moving:
+    if volume['status'] != states.AVAILABLE and not shared and not again and not moving:
         raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} status must be available or in-use with multiattach, "
                                 f"but it is {volume['status']}.", kind='InvalidVolume')
     if volume['migration_status'] not in (None, 'none', 'success', 'error'):

@@ -145,7 +145,8 @@ def heal(connection, table, row_id):
         return
     transient = states.OF[table.name][row['status']]
     LOG.warning('%s %s was %s for more than %d seconds', store.KINDS[table.name], row_id, row['status'], transient.deadline)
-    if transient.late is not states.AS_ATTACHED:
+    kept = row['status'] == states.ATTACHING and not store.attachments_of(connection, row_id)
+    if transient.late is not states.AS_ATTACHED and not kept:
         store.save(connection, table, row, status=transient.late)
         return
     if row['status'] == states.DETACHING:

@@ -103,7 +103,8 @@ def test_as_before_attachments(cloud, member, admin, service, volume):
     made, server = volume(), str(uuid.uuid4())
     path = f'/volumes/{made["id"]}/action'
     member.post(path, {'os-reserve': {}}).expect(202)
-    assert status(member, made['id']) == 'reserved'
+    member.post(path, {'os-reserve': {}}).expect(400)
+    assert status(member, made['id']) == 'attaching'
     member.post(path, {'os-unreserve': {}}).expect(202)
     assert status(member, made['id']) == 'available'
     member.post(path, {'os-attach': {'instance_uuid': server, 'mountpoint': '/dev/vdc'}}).expect(202)

@@ -13,7 +13,7 @@ def back_up(cloud, member, volume, **more):
 
 
 def test_made_restored_and_deleted(cloud, member, volume):
-    made = volume(size=2)
+    made = volume(size=2, metadata={'a': 'b'})
     first = back_up(cloud, member, made, description='all', container='there')
     assert first['status'] == 'available' and first['size'] == 2 and first['object_count'] == 3 and first['container'] == 'there'
     assert not first['is_incremental'] and not first['has_dependent_backups']
@@ -26,7 +26,8 @@ def test_made_restored_and_deleted(cloud, member, volume):
     assert member.get('/backups/' + second['id']).json['backup']['status'] == 'restoring'
     cloud.settle()
     assert member.get('/backups/' + second['id']).json['backup']['status'] == 'available'
-    assert member.get('/volumes/' + told['volume_id']).json['volume']['status'] == 'available'
+    restored = member.get('/volumes/' + told['volume_id']).json['volume']
+    assert restored['status'] == 'available' and restored['metadata'] == {'a': 'b'}
     kind, args = cloud.agent.done[-1]
     assert kind == 'restore_backup' and [record['prefix'] for record in args['records']] == [first['id'], second['id']]
     member.post(f'/backups/{first["id"]}/restore', {'restore': {'volume_id': made['id']}}).expect(202)

@@ -41,17 +41,16 @@ def need_status(row, *statuses):
 
 @declare('os-reserve', 'volume_extension:volume_actions:reserve', 'Keep a volume for a server')
 def reserve(req, volume_id):
-    change(req, lambda connection, row: attach.reserve(connection, row, req.ctx))
+    def write(connection, row):
+        need_status(row, states.AVAILABLE, *([states.IN_USE] if row['multiattach'] else []))
+        store.save(connection, volumes, row, status=states.ATTACHING)
+    change(req, write)
 
 
 @declare('os-unreserve', 'volume_extension:volume_actions:unreserve', 'Keep a volume no longer')
 def unreserve(req, volume_id):
     def write(connection, row):
-        for one in store.attachments_of(connection, row['id']):
-            if one['attach_status'] == 'reserved':
-                attach.remove(connection, row, one)
-                return
-        if row['status'] in (states.ATTACHING, states.RESERVED):
+        if row['status'] == states.ATTACHING:
             store.settle(connection, row)
     change(req, write)
 

@@ -25,6 +25,8 @@ LISTING = Listing(b.id, {name: b[name] for name in ('id', 'name', 'created_at', 
 LIST = schema.obj({'backups': schema.array(common.OBJECT), 'backups_links': common.LINKS, 'count': schema.INTEGER}, ['backups'])
 BACKUP = schema.wrap('backup', common.OBJECT)
 load = common.loader(backups, 'backup_id')
+#: What a volume made of a backup has of the one that was backed up.
+KEPT = ('bootable', 'metadata', 'image_metadata', 'volume_type_id', 'availability_zone')
 _child = backups.alias('child')
 DEPENDENT = sa.exists().where(_child.c.parent_id == b.id).label('dependent')
 SELECT = sa.select(backups, DEPENDENT)
@@ -124,7 +126,8 @@ def create(req):
             'name': sent.get('name'), 'description': sent.get('description'), 'size': size, 'status': states.CREATING,
             'fail_reason': None, 'host': work.host_of(volume['backend']),
             'availability_zone': sent.get('availability_zone') or volume['availability_zone'], 'container': sent.get('container'),
-            'object_count': 0, 'record': None, 'encryption': None, 'data_timestamp': snapshot['created_at'] if snapshot else now,
+            'object_count': 0, 'record': None, 'volume': {name: volume[name] for name in KEPT}, 'encryption': None,
+            'data_timestamp': snapshot['created_at'] if snapshot else now,
             'metadata': sent.get('metadata') or {}})
         if volume['encryption']:
             key_id = keys.copy(connection, volume['encryption']['key_id'], row['id'])
@@ -218,19 +221,19 @@ def restore(req, backup_id):
 
 def _to_new(connection, req, row, name):
     conf = req.app.conf
-    source = store.get(connection, volumes, row['volume_id'])
-    kind = types.get(connection, source and source['volume_type_id']) or types.default(connection, conf, row['project_id'])
+    source = row['volume'] or {}
+    kind = types.get(connection, source.get('volume_type_id')) or types.default(connection, conf, row['project_id'])
     if bool(types.encryption_of(connection, kind['id'])) != bool(row['encryption']):
         raise errors.BadRequest(f"Invalid input: Make a volume of a type that is {'' if row['encryption'] else 'not '}encrypted, "
                                 'and restore to it.')
     quotas.claim(connection, conf, row['project_id'], {'volumes': 1, 'gigabytes': row['size']}, kind['name'])
-    zone = source['availability_zone'] if source else conf.storage_block.default_availability_zone
+    zone = source.get('availability_zone') or conf.storage_block.default_availability_zone
     volume = store.insert_volume(connection, {
         'project_id': row['project_id'], 'user_id': req.ctx.user_id, 'name': name,
         'description': f'auto-created_from_restore_of_backup_{row["id"]}', 'size': row['size'], 'status': states.CREATING,
-        'availability_zone': zone, 'volume_type_id': kind['id'], 'bootable': bool(source and source['bootable']),
+        'availability_zone': zone, 'volume_type_id': kind['id'], 'bootable': bool(source.get('bootable')),
         'multiattach': types.multiattach(kind), 'encrypted': bool(row['encryption']), 'source_backup_id': row['id'],
-        'image_metadata': source['image_metadata'] if source else {}})
+        'metadata': source.get('metadata') or {}, 'image_metadata': source.get('image_metadata') or {}})
     if row['encryption']:
         key_id = keys.copy(connection, row['encryption']['key_id'], volume['id'])
         connection.execute(volumes.update().where(volumes.c.id == volume['id']).values(
@@ -252,7 +255,7 @@ def export_record(req, backup_id):
         raise errors.BadRequest(f"Invalid backup: Backup status must be available, but it is {row['status']}.",
                                 kind='InvalidBackup')
     kept = {name: row[name] for name in ('id', 'volume_id', 'snapshot_id', 'parent_id', 'name', 'description', 'size', 'container',
-                                         'object_count', 'record', 'availability_zone', 'metadata')}
+                                         'object_count', 'record', 'availability_zone', 'metadata', 'volume')}
     return {'backup-record': {'backup_service': row['record']['service'],
                               'backup_url': base64.b64encode(orjson.dumps(kept)).decode()}}
 
@@ -273,7 +276,8 @@ def import_record(req):
                   'parent_id': common.check_uuid(kept.get('parent_id'), 'parent_id'),
                   'snapshot_id': common.check_uuid(kept.get('snapshot_id'), 'snapshot_id'),
                   **{name: kept.get(name) and str(kept[name])[:255] for name in ('name', 'description', 'availability_zone')},
-                  'container': str(record['container'])[:255]}
+                  'container': str(record['container'])[:255], 'volume': {name: kept['volume'][name] for name in KEPT
+                                                                         if name in (kept.get('volume') or {})}}
     except (binascii.Error, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         raise errors.BadRequest('Invalid input for field/attribute backup_url: it is no record of a backup.') from None
 

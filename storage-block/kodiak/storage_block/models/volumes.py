@@ -108,6 +108,7 @@ backups = sa.Table(
     sa.Column('container', sa.String(255)),
     sa.Column('object_count', sa.Integer, nullable=False),
     sa.Column('record', db.JSON),                                        # rpc: record
+    sa.Column('volume', db.JSON),                        # what a new volume restored from it has of the old
     sa.Column('encryption', db.JSON),
     sa.Column('data_timestamp', db.Moment, nullable=False),
     sa.Column('metadata', db.JSON, nullable=False),
