@@ -65,6 +65,8 @@ class NotFound(Error):
     code = 404
     title = 'Not Found'
     default = 'The resource could not be found.'
+    #: True: everybody may know that it isn't there, even where an API says 403 instead (``Api.forbid_unknown``)
+    told = False
 
 
 class MethodNotAllowed(Error):

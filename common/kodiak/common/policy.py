@@ -123,11 +123,20 @@ def credentials_of(context):
             'tenant': context.project_id, 'user': context.user_id,
             'domain_id': context.domain_id, 'user_domain_id': context.user_domain_id,
             'project_domain_id': context.project_domain_id, 'roles': [role.lower() for role in context.roles],
-            'system_scope': context.system_scope, 'service_roles': list(context.service_roles or ()),
+            'system_scope': context.system_scope, 'scope': _scope(context), 'service_roles': list(context.service_roles or ()),
             'is_admin': context.is_admin,
         }
         context._kodiak_credentials = found
     return found
+
+
+def _scope(context):
+    """What a token is for: ``system``, ``domain``, ``project``, or ``none`` where it has no scope."""
+    if context.system_scope:
+        return 'system'
+    if context.domain_id:
+        return 'domain'
+    return 'project' if context.project_id else 'none'
 
 
 def _always(target, creds):

@@ -26,7 +26,7 @@ _LOCAL = schema.obj({
         'name': schema.STRING, 'domain': _DOMAIN,
         'roles': schema.array(schema.obj({'name': schema.STRING, 'domain': _DOMAIN}, ['name']))}, ['name', 'roles']))})
 RULES = {'type': 'array', 'minItems': 1, 'items': schema.obj({
-    'local': {'type': 'array', 'minItems': 1, 'items': _LOCAL}, 'remote': {'type': 'array', 'minItems': 1, 'items': _REMOTE}},
+    'local': {'type': 'array', 'items': _LOCAL}, 'remote': {'type': 'array', 'minItems': 1, 'items': _REMOTE}},
     ['local', 'remote'])}
 _check = schema.Validator(schema.wrap('rules', RULES))
 

@@ -30,14 +30,15 @@ def test_credentials(cloud, ann):
     bob.get(path).expect(403)
     bob.patch(path, {'credential': {'blob': 'x'}}).expect(403)
     bob.delete(path).expect(403)
-    bob.get('/v3/credentials/nothing').expect(404)
+    bob.get('/v3/credentials/nothing').expect(403)
     assert bob.get('/v3/credentials').json['credentials'] == []
     bob.post('/v3/credentials', {'credential': {'type': 'cert', 'blob': 'x', 'user_id': ann.id}}).expect(403)
     ann.patch(path, {'credential': {'user_id': 'other'}}).expect(403)
     assert len(cloud.admin().get(f'/v3/credentials?user_id={ann.id}').json['credentials']) == 1
     assert ann.patch(path, {'credential': {'blob': 'new'}}).expect(200).json['credential']['blob'] == 'new'
     ann.delete(path).expect(204)
-    ann.get(path).expect(404)
+    ann.get(path).expect(403)
+    cloud.admin().get(path).expect(404)
 
 
 def test_ec2_credentials(cloud, ann):

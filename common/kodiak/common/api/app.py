@@ -41,11 +41,13 @@ class Api:
     :param microversions: a :class:`~kodiak.common.api.Microversions`, or None.
     :param prefix: the path that the paste composite mounts it under (``/v2.1``), for links.
     :param title: what the OpenAPI document calls it.
+    :param forbid_unknown: True: what isn't there is 404 to those who could see it and 403 to all others, who so don't learn
+        whether it is. A ``load`` that knows whose it would be says so in ``req.target`` before it raises.
     :param strict_media: True: a body needs ``Content-Type: application/json``, and ``Accept`` must admit JSON.
     """
 
     def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=(),
-                 strict_media=False):
+                 strict_media=False, forbid_unknown=False):
         self.name = name
         self.faults = faults
         self.microversions = microversions
@@ -53,6 +55,7 @@ class Api:
         self.title = title or name
         self.endpoints = [endpoint for module in routes for endpoint in module.endpoints]
         self.strict_media = strict_media
+        self.forbid_unknown = forbid_unknown
         self.rules = [*base_rules, *rules]
         self.runtime = None
 
@@ -165,7 +168,7 @@ class Dispatcher:
         if not endpoint.public and ctx.user_id is None:
             raise errors.Unauthorized()
         if endpoint.load is not None:
-            req.target = endpoint.load(req, **parameters)
+            req.target = self._load(req, endpoint, parameters)
         if endpoint.rule is not None and not endpoint.late:
             self.api.runtime.policy.enforce(endpoint.rule, ctx, req.target)
         if endpoint.media and http.mimetype not in endpoint.media:
@@ -178,6 +181,14 @@ class Dispatcher:
                 req.body = endpoint.check_body(req.body)
         result = endpoint.handler(req, **parameters)
         return self._response(req, endpoint, result, version)
+
+    def _load(self, req, endpoint, parameters):
+        try:
+            return endpoint.load(req, **parameters)
+        except errors.NotFound as error:
+            if self.api.forbid_unknown and endpoint.rule is not None and not endpoint.late and not error.told:
+                self.api.runtime.policy.enforce(endpoint.rule, req.ctx, req.target or {})
+            raise
 
     def _endpoint(self, req, version):
         if self.single is not None and version is None:

@@ -28,8 +28,11 @@ FIELDS = {
 HOW = kit.listing_of(app_credentials.c.id, kit.text_filters(name=app_credentials.c.name), {'name': app_credentials.c.name})
 RULES = kit.listing_of(access_rules.c.id, {'service': access_rules.c.service, 'path': access_rules.c.path,
                                            'method': access_rules.c.method})
-OWNER_READS = rules.owner_reads('target.user.id')
-OWNER_WRITES = rules.owner_writes('target.user.id')
+OWNER_READS = rules.no_domain(rules.owner_reads('target.user.id'))
+OWNER_WRITES = rules.no_domain(rules.owner_writes('target.user.id'))
+# As in Keystone, an administrator of a project has no part in these.
+RULES_READ = rules.no_domain('rule:system_reader or user_id:%(target.user.id)s')
+RULES_WRITE = rules.no_domain('(role:admin and system_scope:all) or user_id:%(target.user.id)s')
 
 
 def load_user(req, user_id):
@@ -45,7 +48,7 @@ def load(req, user_id, credential_id):
                                                                   app_credentials.c.user_id == user_id)).first()
     found = load_user(req, user_id)
     if row is None:
-        kit.missing(req, f'Could not find Application Credential: {credential_id}.', target__user__id=user_id, user_id=user_id)
+        kit.missing(req, f'Could not find Application Credential: {credential_id}.', **found)
     req.row = row
     return found
 
@@ -80,7 +83,8 @@ def list_credentials(req, user_id):
         return kit.envelope(req, 'application_credentials', _shown(req, connection, rows))
 
 
-@routes.post(PATH, rule='identity:create_application_credential', default='user_id:%(target.user.id)s', load=load_user, status=201,
+@routes.post(PATH, rule='identity:create_application_credential', load=load_user, status=201,
+             default=rules.in_project('user_id:%(target.user.id)s'),
              body=kit.body('application_credential', FIELDS, ['name'], extra=False),
              response=kit.one_of('application_credential', {}, ['secret']), summary='Create an application credential')
 def create(req, user_id):
@@ -199,12 +203,12 @@ def load_rule(req, user_id, rule_id):
                                                                access_rules.c.user_id == user_id)).first()
     found = load_user(req, user_id)
     if row is None:
-        kit.missing(req, f'Could not find Access Rule: {rule_id}.', target__user__id=user_id, user_id=user_id)
+        kit.missing(req, f'Could not find Access Rule: {rule_id}.', **found)
     req.row = row
     return found
 
 
-@routes.get(RULES_PATH, rule='identity:list_access_rules', default=OWNER_READS, load=load_user, query=kit.parameters(RULES),
+@routes.get(RULES_PATH, rule='identity:list_access_rules', default=RULES_READ, load=load_user, query=kit.parameters(RULES),
             response=kit.many_of('access_rules'), summary='List access rules of a user')
 def list_rules(req, user_id):
     """List the access rules of a user."""
@@ -214,14 +218,14 @@ def list_rules(req, user_id):
                         lambda row: rule_view(req, row))
 
 
-@routes.get(RULES_PATH + '/{rule_id}', rule='identity:get_access_rule', default=OWNER_READS, load=load_rule,
+@routes.get(RULES_PATH + '/{rule_id}', rule='identity:get_access_rule', default=RULES_READ, load=load_rule,
             response=kit.one_of('access_rule', {}), summary='Show an access rule')
 def show_rule(req, user_id, rule_id):
     """Show an access rule."""
     return {'access_rule': rule_view(req, req.row)}
 
 
-@routes.delete(RULES_PATH + '/{rule_id}', rule='identity:delete_access_rule', default=OWNER_WRITES, load=load_rule,
+@routes.delete(RULES_PATH + '/{rule_id}', rule='identity:delete_access_rule', default=RULES_WRITE, load=load_rule,
                summary='Delete an access rule')
 def delete_rule(req, user_id, rule_id):
     """Delete an access rule that no application credential uses."""

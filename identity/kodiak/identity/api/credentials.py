@@ -22,7 +22,8 @@ HOW = kit.listing_of(credentials.c.id, {'user_id': credentials.c.user_id, 'type'
 EC2_PATH = '/users/{user_id}/credentials/OS-EC2'
 READ = rules.owner_reads('target.credential.user_id')
 WRITE = rules.owner_writes('target.credential.user_id')
-EC2_WRITE = f'{rules.ADMIN} or (role:member and user_id:%(target.credential.user_id)s)'
+EC2_WRITE = rules.no_domain(f'{rules.ADMIN} or (role:member and user_id:%(target.credential.user_id)s)')
+EC2_READ = rules.no_domain(READ)
 
 
 def ec2_id(access):
@@ -41,8 +42,7 @@ def load(req, credential_id):
     with req.db.read() as connection:
         row = connection.execute(sa.select(credentials).where(credentials.c.id == credential_id)).first()
     if row is None:
-        # It might have been the caller's own.
-        kit.missing(req, f'Could not find credential: {credential_id}.', target__credential__user_id=req.ctx.user_id)
+        raise errors.NotFound(f'Could not find credential: {credential_id}.')
     delegation.own_project(req, row.project_id)
     req.row = row
     return {'target.credential.user_id': row.user_id}
@@ -180,11 +180,13 @@ def load_owner(req, user_id, credential_id=None):
     found = {'target.credential.user_id': user_id, 'user_id': user_id}
     if credential_id is not None:
         with req.db.read() as connection:
-            req.row = connection.execute(sa.select(credentials).where(
-                credentials.c.access_hash == ec2_id(credential_id), credentials.c.user_id == user_id)).first()
+            req.row = connection.execute(sa.select(credentials).where(credentials.c.access_hash == ec2_id(credential_id))).first()
         if req.row is None:
-            kit.missing(req, f'Could not find credential: {credential_id}.', target__credential__user_id=user_id)
+            req.target = found
+            raise errors.NotFound(f'Could not find credential: {credential_id}.')
         delegation.own_project(req, req.row.project_id)
+        # Whose it is counts, whatever user the path names.
+        found = {'target.credential.user_id': req.row.user_id, 'user_id': req.row.user_id}
     return found
 
 
@@ -196,7 +198,7 @@ def ec2_view(req, core, row):
             'links': {'self': f"{req.base_url}/v3/users/{row.user_id}/credentials/OS-EC2/{content.get('access')}"}}
 
 
-@routes.get(EC2_PATH, rule='identity:ec2_list_credentials', default=READ, load=load_owner, response=kit.many_of('credentials'),
+@routes.get(EC2_PATH, rule='identity:ec2_list_credentials', default=EC2_READ, load=load_owner, response=kit.many_of('credentials'),
             summary='List EC2 credentials of a user')
 def list_ec2(req, user_id):
     """List the EC2 credentials of a user."""
@@ -230,7 +232,7 @@ def create_ec2(req, user_id):
     return {'credential': ec2_view(req, core, _insert(core, row))}
 
 
-@routes.get(EC2_PATH + '/{credential_id}', rule='identity:ec2_get_credential', default=READ, load=load_owner,
+@routes.get(EC2_PATH + '/{credential_id}', rule='identity:ec2_get_credential', default=EC2_READ, load=load_owner,
             response=schema.wrap('credential', schema.ANY), summary='Show an EC2 credential')
 def show_ec2(req, user_id, credential_id):
     """Show an EC2 credential."""

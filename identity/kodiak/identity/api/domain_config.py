@@ -7,7 +7,7 @@ from kodiak.common.api import schema
 from .. import core as cores
 from .. import domain_options as options
 from ..models import projects
-from . import rules
+from . import kit, rules
 
 routes = api.Routes('domain configuration', '/v3')
 
@@ -20,7 +20,9 @@ def load(req, domain_id, group=None, option=None):
     with req.db.read() as connection:
         if connection.execute(sa.select(projects.c.id).where(projects.c.id == domain_id,
                                                              projects.c.is_domain.is_(True))).first() is None:
-            raise errors.NotFound(f'Could not find domain: {domain_id}.')
+            if group == 'security_compliance':
+                raise errors.NotFound(f'Could not find domain: {domain_id}.')
+            kit.missing(req, f'Could not find domain: {domain_id}.')
     if req.endpoint.method != 'GET' or group != 'security_compliance':
         options.check(group, option)
     return {}

@@ -18,7 +18,7 @@ FIELDS = {'name': kit.SHORT_NAME, 'description': kit.TEXT, 'enabled': kit.FLAG, 
 SHOWN = {'id': schema.STRING, 'name': schema.STRING, 'description': schema.TEXT, 'enabled': kit.FLAG, 'options': schema.ANY}
 HOW = kit.listing_of(projects.c.id, {**kit.text_filters(name=projects.c.name), 'enabled': kit.flag_filter(projects.c.enabled)},
                      {'name': projects.c.name})
-MINE = (rules.READ + ' or domain_id:%(target.domain.id)s or project_domain_id:%(target.domain.id)s')
+MINE = (rules.ANY_READ + ' or domain_id:%(target.domain.id)s or project_domain_id:%(target.domain.id)s')
 
 
 def view(req, row):

@@ -16,8 +16,13 @@ _MANAGER = ('role:manager and rule:domain_managed_role and domain_id:%(target.ac
 _READER = 'role:reader and domain_id:%(target.actor.domain_id)s and domain_id:%(target.place.domain_id)s'
 _MANAGER_OWN = ('role:manager and rule:domain_managed_role and domain_id:%(target.actor.domain_id)s '
                 'and domain_id:%(target.place.domain_id)s and domain_id:%(target.role.domain_id)s')
-READ = f'{rules.READ} or ({_READER})'
-WRITE = f'{rules.ADMIN} or ({_MANAGER}) or ({_MANAGER_OWN})'
+READ = f'{rules.ANY_READ} or ({_READER})'
+WRITE = f'{rules.ANY_ADMIN} or ({_MANAGER}) or ({_MANAGER_OWN})'
+
+
+#: Who reads a domain may ask about the roles that can be given there.
+CHECK = (f'{rules.ANY_READ} or ({_READER} and None:%(target.role.domain_id)s) '
+         f'or ({_READER} and domain_id:%(target.role.domain_id)s)')
 
 
 def _actor(connection, kind, actor_id):
@@ -124,10 +129,10 @@ def _list(req, actor_kind, actor_id, target_kind, target_id, inherited):
 
 def _declare(actor_kind, target_kind, inherited):
     if target_kind == 'system':
-        base, read, write = '/system', rules.READ, rules.ADMIN
+        base, read, check_default, write = '/system', rules.READ, rules.READ, rules.ADMIN
         suffix = f'system_grant_for_{actor_kind}'
     else:
-        base, read, write, suffix = f'/{target_kind}s/{{target_id}}', READ, WRITE, 'grant'
+        base, read, check_default, write, suffix = f'/{target_kind}s/{{target_id}}', READ, CHECK, WRITE, 'grant'
     if inherited:
         base = '/OS-INHERIT' + base
     collection = f'{base}/{actor_kind}s/{{actor_id}}/roles' + ('/inherited_to_projects' if inherited else '')
@@ -149,7 +154,8 @@ def _declare(actor_kind, target_kind, inherited):
     def put(req, **parameters):
         give(req, of(**parameters))
 
-    @routes.get(item, rule=f'identity:check_{suffix}', default=read, load=load, status=204, summary=f'Check one of the {what}')
+    @routes.get(item, rule=f'identity:check_{suffix}', default=check_default, load=load, status=204,
+                summary=f'Check one of the {what}')
     def check(req, **parameters):
         _check(req, of(**parameters))
 

@@ -53,8 +53,9 @@ def load_pair(req, group_id, user_id):
     return {**found, 'target.user.id': user.id, 'target.user.domain_id': user.domain_id}
 
 
-PAIR_READ = (rules.READ + ' or (role:reader and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)')
-PAIR_WRITE = (rules.ADMIN + ' or (role:manager and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)')
+_BOTH = 'domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s'
+PAIR_READ = f'{rules.ANY_READ} or (role:reader and {_BOTH})'
+PAIR_WRITE = f'{rules.ANY_ADMIN} or (role:manager and {_BOTH})'
 
 
 @routes.get('/groups', rule='identity:list_groups', default=rules.LIST, late=True, query=kit.parameters(HOW),
@@ -161,6 +162,8 @@ def remove(core, connection, group_ids):
 def list_members(req, group_id):
     """List the users in a group."""
     select = sa.select(users).join_from(users, members).where(members.c.group_id == group_id)
+    if req.ctx.domain_id:
+        select = select.where(users.c.domain_id == req.ctx.domain_id)
     with req.db.read() as connection:
         return kit.page(req, user_api.HOW, connection, select, 'users', user_api.viewer(req))
 
@@ -220,6 +223,8 @@ def remove_member(req, group_id, user_id):
 def user_groups(req, user_id):
     """List the groups that a user is in."""
     select = sa.select(groups, members.c.expires_at.label('until')).join_from(groups, members).where(members.c.user_id == user_id)
+    if req.ctx.domain_id:
+        select = select.where(groups.c.domain_id == req.ctx.domain_id)
     prefix = req.base_url + '/v3/groups/'
 
     def shown(row):

@@ -162,5 +162,13 @@ IMMUTABLE = {'type': 'object', 'properties': {'immutable': {'type': ['boolean', 
 
 def missing(req, message, **owner):
     """Answer for what isn't there: 404 to those who could see it, if it belonged to ``owner``, and 403 to the others."""
-    req.authorize({name.replace('__', '.'): value for name, value in owner.items()})
+    req.target = owner
+    req.authorize(owner)
     raise errors.NotFound(message)
+
+
+def told(message):
+    """The 404 of what has an id that only those know who may: everybody is told."""
+    found = errors.NotFound(message)
+    found.told = True
+    return found

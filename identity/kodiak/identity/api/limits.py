@@ -209,7 +209,7 @@ def create(req):
     return kit.envelope(req, 'limits', [view(req, row) for row in rows])
 
 
-SEES = (rules.READ + ' or domain_id:%(target.limit.domain.id)s or domain_id:%(target.limit.project.domain_id)s '
+SEES = (rules.ANY_READ + ' or domain_id:%(target.limit.domain.id)s or domain_id:%(target.limit.project.domain_id)s '
         'or project_id:%(target.limit.project_id)s')
 
 

@@ -36,8 +36,8 @@ def load(req, role_id):
     return {'target.role.id': row.id, 'target.role.name': row.name, 'target.role.domain_id': kit.domain_or_none(row.domain_id)}
 
 
-LIST = rules.READ + ' or (role:manager and domain_id:%(target.domain_id)s)'
-SHOW = rules.READ + ' or (role:manager and rule:domain_managed_role)'
+LIST = rules.ANY_READ + ' or (role:manager and scope:domain)'
+SHOW = rules.ANY_READ + ' or (role:manager and rule:domain_managed_role)'
 
 
 def load_domain(req):

@@ -47,11 +47,11 @@ def load(req):
     core = cores.of(req)
     text = req.http.headers.get('X-Subject-Token')
     if not text:
-        raise errors.NotFound('Could not find token: the header X-Subject-Token names none.')
+        raise kit.told('Could not find token: the header X-Subject-Token names none.')
     expired = req.http.args.get('allow_expired', '').lower() in ('1', 'true', 'yes', 'on', 't', 'y')
     claims = core.state.claims(text, core.conf.token.allow_expired_window if expired else 0)
     if claims is None:
-        raise errors.NotFound('Could not find token.')
+        raise kit.told('Could not find token.')
     req.subject = (text, claims)
     return {'target.token.user_id': claims.user_id}
 
@@ -70,7 +70,7 @@ def show(req):
 
 
 @routes.delete('/auth/tokens', rule='identity:revoke_token', load=load,
-               default=f'{rules.ADMIN} or user_id:%(target.token.user_id)s', summary='Revoke a token')
+               default=f'{rules.ANY_ADMIN} or user_id:%(target.token.user_id)s', summary='Revoke a token')
 def revoke(req):
     """Revoke one token."""
     core = cores.of(req)

@@ -21,7 +21,7 @@ FIELDS = {
     'allow_redelegation': {'type': ['boolean', 'null']}, 'redelegation_count': {'type': ['integer', 'null'], 'minimum': 0},
     'redelegated_trust_id': {'type': ['string', 'null']},
     'roles': schema.array(schema.obj({'id': kit.ID, 'name': kit.NAME}, extra=True))}
-PARTIES = (f'{rules.READ} or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s')
+PARTIES = rules.no_domain(f'{rules.READ} or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s')
 HOW = kit.listing_of(trusts.c.id, {'trustor_user_id': trusts.c.trustor_id, 'trustee_user_id': trusts.c.trustee_id})
 
 
@@ -53,7 +53,10 @@ def _roles(connection):
 def load(req, trust_id):
     """The trust as a policy target."""
     with req.db.read() as connection:
-        req.row = domain.find(connection, trust_id)
+        try:
+            req.row = domain.find(connection, trust_id)
+        except errors.NotFound as error:
+            raise kit.told(error.message) from None
     return {'target.trust.trustor_user_id': req.row['trustor_id'], 'target.trust.trustee_user_id': req.row['trustee_id']}
 
 
@@ -71,7 +74,8 @@ def list_trusts(req):
         return kit.page(req, HOW, connection, select, 'trusts', lambda row: view(req, row._mapping))
 
 
-@routes.post('/trusts', rule='identity:create_trust', default='user_id:%(target.trust.trustor_user_id)s', late=True, status=201,
+@routes.post('/trusts', rule='identity:create_trust', late=True, status=201,
+             default=rules.in_project('user_id:%(target.trust.trustor_user_id)s'),
              body=kit.body('trust', FIELDS, ['trustor_user_id', 'trustee_user_id', 'impersonation']),
              response=kit.one_of('trust', {}), summary='Create a trust')
 def create(req):
@@ -170,7 +174,7 @@ def show(req, trust_id):
 
 
 @routes.delete('/trusts/{trust_id}', rule='identity:delete_trust', load=load, summary='Delete a trust',
-               default=f'{rules.ADMIN} or user_id:%(target.trust.trustor_user_id)s')
+               default=rules.no_domain(f'{rules.ADMIN} or user_id:%(target.trust.trustor_user_id)s'))
 def delete(req, trust_id):
     """End a trust and those delegated from it."""
     core = cores.of(req)

@@ -116,7 +116,7 @@ def load_subject(req, token_id):
     """The token of the path as a policy target; ``req.subject`` is its claims."""
     req.subject = cores.of(req).state.claims(token_id)
     if req.subject is None:
-        raise errors.NotFound('Could not find token.')
+        raise kit.told('Could not find token.')
     _of_default(req.subject)
     wanted = req.http.args.get('belongsTo')
     if wanted and wanted != req.subject.project_id:
@@ -137,7 +137,7 @@ def validate(req, token_id):
 
 
 @routes.delete('/tokens/{token_id}', rule='identity:revoke_token', load=load_subject, summary='Revoke a token',
-               default=f'{rules.ADMIN} or user_id:%(target.token.user_id)s')
+               default=f'{rules.ANY_ADMIN} or user_id:%(target.token.user_id)s')
 def revoke(req, token_id):
     """Revoke a token."""
     core = cores.of(req)
