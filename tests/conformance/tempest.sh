@@ -8,6 +8,7 @@
 # TEMPEST_WORK        where its virtual environment and workspace go (default: .tempest in the top folder)
 # TEMPEST_JOBS        tests at the same time (default 2)
 # TEMPEST_VERSION     a version other than the newest
+# TEMPEST_PLUGINS     plugins to install beside it (keystone-tempest-plugin ...)
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${TEMPEST_WORK:-$top/.tempest}
@@ -18,7 +19,7 @@ selection=()
 while getopts 'l:h' option; do
     case $option in
         l) selection=(--include-list "$(realpath "$OPTARG")") ;;
-        *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 shift $((OPTIND - 1))
@@ -31,6 +32,9 @@ if [ ! -x "$work/venv/bin/tempest" ] || [ -n "${TEMPEST_VERSION:-}" ]; then
     "$work/venv/bin/pip" install -q --disable-pip-version-check "tempest${TEMPEST_VERSION:+==$TEMPEST_VERSION}" openstacksdk \
         > "$work/install.log" 2>&1 || { tail -n 5 "$work/install.log"; exit 1; }
 fi
+# shellcheck disable=SC2086
+[ -z "${TEMPEST_PLUGINS:-}" ] || "$work/venv/bin/pip" install -q --disable-pip-version-check $TEMPEST_PLUGINS lxml > "$work/install.log" 2>&1 ||
+    { tail -n 5 "$work/install.log"; exit 1; }
 "$work/venv/bin/tempest" --version
 # Its list of workspaces is kept here too, so that none made elsewhere under this name is in the way.
 [ -d "$work/cloud" ] || "$work/venv/bin/tempest" init --workspace-path "$work/workspaces.yaml" "$work/cloud" > "$work/init.log" 2>&1 ||

@@ -20,8 +20,9 @@ FEATURES = {
     },
     'identity-feature-enabled': {
         'trust': True, 'application_credentials': True, 'access_rules': True, 'project_tags': True,
-        'security_compliance': False, 'external_idp': False,
+        'security_compliance': False, 'domain_specific_drivers': True, 'federation': True, 'external_idp': False,
     },
+    'enforce_scope': {'keystone': True},
     'network-feature-enabled': {
         'ipv6': True, 'ipv6_subnet_attributes': True, 'floating_ips': True, 'port_admin_state_change': True,
         'port_security': True, 'qos_min_bw_and_pps': False,

@@ -106,3 +106,50 @@ def test_a_user_sees_itself_and_its_project(cloud, people):
     member.get('/v3/projects').expect(403)
     member.get('/v3/domains/default').expect(200)
     member.get('/v3/role_assignments').expect(403)
+
+
+def test_the_administrator_of_a_domain_is_not_the_clouds(cloud):
+    domain_id = cloud.admin().post('/v3/domains', {'domain': {'name': 'd'}}).json['domain']['id']
+    boss = domain_client(cloud, 'admin', 'boss', domain_id)
+    boss.post('/v3/users', {'user': {'name': 'u'}}).expect(201)
+    for path, body in (('/v3/services', {'service': {'type': 't'}}), ('/v3/domains', {'domain': {'name': 'x'}}),
+                       ('/v3/roles', {'role': {'name': 'x'}}), ('/v3/roles', {'role': {'name': 'x', 'domain_id': domain_id}}),
+                       ('/v3/regions', {'region': {'id': 'x'}}), ('/v3/policies', {'policy': {'type': 't', 'blob': 'x'}})):
+        boss.post(path, body).expect(403)
+    for path in ('/v3/services', '/v3/endpoints', '/v3/roles?domain_id=' + domain_id, '/v3/OS-FEDERATION/identity_providers',
+                 f'/v3/domains/{domain_id}/config'):
+        boss.get(path).expect(403)
+    boss.patch('/v3/domains/' + domain_id, {'domain': {'description': 'x'}}).expect(403)
+    user_id = cloud.user('foreign')['id']
+    boss.put(f'/v3/system/users/{user_id}/roles/{cloud.role_id("reader")}').expect(403)
+
+
+def test_lists_of_a_domain_end_at_its_border(cloud):
+    domain_id = cloud.admin().post('/v3/domains', {'domain': {'name': 'd'}}).json['domain']['id']
+    reader, admin = domain_client(cloud, 'reader', 'ann', domain_id), cloud.admin()
+    ours = admin.post('/v3/groups', {'group': {'name': 'ours', 'domain_id': domain_id}}).json['group']['id']
+    theirs = admin.post('/v3/groups', {'group': {'name': 'theirs'}}).json['group']['id']
+    user, foreign = cloud.user('u', domain_id=domain_id)['id'], cloud.user('foreign')['id']
+    for group in (ours, theirs):
+        for each in (user, foreign):
+            admin.put(f'/v3/groups/{group}/users/{each}').expect(204)
+    assert [each['name'] for each in reader.get(f'/v3/users/{user}/groups').expect(200).json['groups']] == ['ours']
+    assert [each['name'] for each in reader.get(f'/v3/groups/{ours}/users').expect(200).json['users']] == ['u']
+    elsewhere, here = cloud.project('p')['id'], cloud.project('q', domain_id=domain_id)['id']
+    reader.get(f'/v3/role_assignments?scope.project.id={elsewhere}&include_subtree').expect(403)
+    reader.get(f'/v3/role_assignments?scope.project.id={here}&include_subtree').expect(200)
+
+
+def test_what_is_not_there_is_told_to_those_who_could_see_it(cloud, people):
+    member, admin = people['member'], people['admin']
+    for path in ('/v3/services/x', '/v3/groups/x', '/v3/domains/x', '/v3/credentials/x', '/v3/domains/x/config'):
+        member.get(path).expect(403)
+        admin.get(path).expect(404)
+    for path in ('/v3/roles/x', '/v3/OS-TRUST/trusts/x'):
+        member.get(path).expect(404)
+    mine = f'/v3/users/{people["ids"]["member"]}/application_credentials'
+    member.get(mine + '/x').expect(404)
+    member.get(f'/v3/users/{people["ids"]["reader"]}/application_credentials/x').expect(403)
+    made = people['reader'].post(f'/v3/users/{people["ids"]["reader"]}/application_credentials', {
+        'application_credential': {'name': 'r'}}).expect(201).json['application_credential']['id']
+    member.get(f'{mine}/{made}').expect(403)

@@ -44,10 +44,10 @@ def load_user(req, user_id):
 def load(req, user_id, credential_id):
     """The application credential as ``req.row``."""
     with req.db.read() as connection:
-        row = connection.execute(sa.select(app_credentials).where(app_credentials.c.id == credential_id,
-                                                                  app_credentials.c.user_id == user_id)).first()
-    found = load_user(req, user_id)
-    if row is None:
+        row = connection.execute(sa.select(app_credentials).where(app_credentials.c.id == credential_id)).first()
+    # Whose it is counts, whatever user the path names.
+    found = load_user(req, row.user_id if row is not None else user_id)
+    if row is None or row.user_id != user_id:
         kit.missing(req, f'Could not find Application Credential: {credential_id}.', **found)
     req.row = row
     return found

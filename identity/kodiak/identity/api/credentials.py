@@ -182,8 +182,7 @@ def load_owner(req, user_id, credential_id=None):
         with req.db.read() as connection:
             req.row = connection.execute(sa.select(credentials).where(credentials.c.access_hash == ec2_id(credential_id))).first()
         if req.row is None:
-            req.target = found
-            raise errors.NotFound(f'Could not find credential: {credential_id}.')
+            raise kit.told(f'Could not find credential: {credential_id}.')
         delegation.own_project(req, req.row.project_id)
         # Whose it is counts, whatever user the path names.
         found = {'target.credential.user_id': req.row.user_id, 'user_id': req.row.user_id}

@@ -80,7 +80,7 @@ def show(req, domain_id):
     return {'domain': view(req, req.row)}
 
 
-@routes.patch('/domains/{domain_id}', rule='identity:update_domain', default=rules.ADMIN, load=load,
+@routes.patch('/domains/{domain_id}', rule='identity:update_domain', default=rules.ADMIN, load=kit.telling(load),
               body=kit.body('domain', FIELDS), response=kit.one_of('domain', SHOWN), summary='Update a domain')
 def update(req, domain_id):
     """Change a domain; ``enabled: false`` revokes all tokens of its users and projects."""

@@ -135,7 +135,8 @@ def update(req, group_id):
     return {'group': view(req.base_url + '/v3/groups/', row)}
 
 
-@routes.delete('/groups/{group_id}', rule='identity:delete_group', default=rules.GROUP_WRITE, load=load, summary='Delete a group')
+@routes.delete('/groups/{group_id}', rule='identity:delete_group', default=rules.GROUP_WRITE, load=kit.telling(load),
+               summary='Delete a group')
 def delete(req, group_id):
     """Delete a group; tokens of its members are revoked, for they may hold its roles."""
     core = cores.of(req)

@@ -167,6 +167,16 @@ def missing(req, message, **owner):
     raise errors.NotFound(message)
 
 
+def telling(load):
+    """``load``, but everybody is told what isn't there; for the few endpoints where Keystone does."""
+    def loaded(req, **parameters):
+        try:
+            return load(req, **parameters)
+        except errors.NotFound as error:
+            raise told(error.message) from None
+    return loaded
+
+
 def told(message):
     """The 404 of what has an id that only those know who may: everybody is told."""
     found = errors.NotFound(message)

@@ -7,6 +7,7 @@ from .. import core as cores
 from . import kit, rules
 
 routes = api.Routes('role assignments', '/v3')
+RULES = [('identity:list_role_assignments_for_tree', rules.LIST, 'List role assignments of a project and all below it')]
 
 
 def _flag(req, name):
@@ -36,7 +37,12 @@ def list_assignments(req):
     """List role assignments; a token of a domain sees those in that domain."""
     core, query = cores.of(req), _query(req)
     domain_id = req.ctx.domain_id
-    req.authorize({'target.domain_id': domain_id, 'target.project.id': query.project})
+    if query.subtree:
+        with req.db.read() as connection:
+            where = roles.place(core, connection, query.project)
+        req.authorize({'target.domain_id': where and where.domain['id'], 'target.project.id': query.project}, RULES[0][0])
+    else:
+        req.authorize({'target.domain_id': domain_id})
     with req.db.read() as connection:
         found = assignments.find(core, connection, query)
         if domain_id:

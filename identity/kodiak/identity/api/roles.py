@@ -31,7 +31,7 @@ def load(req, role_id):
     with req.db.read() as connection:
         row = connection.execute(sa.select(roles).where(roles.c.id == role_id)).first()
     if row is None:
-        raise errors.NotFound(f'Could not find role: {role_id}.')
+        raise kit.told(f'Could not find role: {role_id}.')
     req.row = row
     return {'target.role.id': row.id, 'target.role.name': row.name, 'target.role.domain_id': kit.domain_or_none(row.domain_id)}
 
@@ -40,15 +40,24 @@ LIST = rules.ANY_READ + ' or (role:manager and scope:domain)'
 SHOW = rules.ANY_READ + ' or (role:manager and rule:domain_managed_role)'
 
 
-def load_domain(req):
-    """The domain of the token as a policy target."""
-    return {'target.domain_id': req.ctx.domain_id}
+#: Roles of one domain have rules of their own.
+RULES = [('identity:create_domain_role', rules.ADMIN, 'Create a role of one domain'),
+         ('identity:get_domain_role', rules.READ, 'Show a role of one domain'),
+         ('identity:list_domain_roles', rules.READ, 'List the roles of one domain'),
+         ('identity:update_domain_role', rules.ADMIN, 'Update a role of one domain'),
+         ('identity:delete_domain_role', rules.ADMIN, 'Delete a role of one domain')]
 
 
-@routes.get('/roles', rule='identity:list_roles', default=LIST, load=load_domain, query=kit.parameters(HOW),
+def _authorize(req, verb, domain_id):
+    plural = 's' if verb == 'list' else ''
+    req.authorize(req.target, f'identity:{verb}_domain_role{plural}' if domain_id else f'identity:{verb}_role{plural}')
+
+
+@routes.get('/roles', rule='identity:list_roles', default=LIST, late=True, query=kit.parameters(HOW),
             response=kit.many_of('roles', SHOWN), summary='List roles')
 def list_roles(req):
     """List roles: those of all domains, or with ``domain_id`` those of one."""
+    _authorize(req, 'list', 'domain_id' in req.query)
     select, prefix = sa.select(roles), req.base_url + '/v3/roles/'
     if 'domain_id' not in req.query:
         select = select.where(roles.c.domain_id == NO_DOMAIN)
@@ -56,11 +65,12 @@ def list_roles(req):
         return kit.page(req, HOW, connection, select, 'roles', lambda row: view(prefix, row))
 
 
-@routes.post('/roles', rule='identity:create_role', default=rules.ADMIN, body=kit.body('role', FIELDS, ['name']), status=201,
-             response=kit.one_of('role', SHOWN), summary='Create a role')
+@routes.post('/roles', rule='identity:create_role', default=rules.ADMIN, late=True, status=201,
+             body=kit.body('role', FIELDS, ['name']), response=kit.one_of('role', SHOWN), summary='Create a role')
 def create(req):
     """Create a role, of all domains or of one."""
     core, asked = cores.of(req), req.body['role']
+    _authorize(req, 'create', asked.get('domain_id'))
     row = {'id': db.new_hex(), 'name': asked['name'], 'domain_id': asked.get('domain_id') or NO_DOMAIN,
            'description': asked.get('description'), 'extra': kit.extra_of(asked, KNOWN),
            'options': kit.with_options({'options': {}}, asked)}
@@ -84,19 +94,20 @@ def _stored(core, store, name):
         raise
 
 
-@routes.get('/roles/{role_id}', rule='identity:get_role', load=load,
-            default=SHOW,
-            response=kit.one_of('role', SHOWN), summary='Show a role')
+@routes.get('/roles/{role_id}', rule='identity:get_role', load=load, late=True, default=SHOW, response=kit.one_of('role', SHOWN),
+            summary='Show a role')
 def show(req, role_id):
     """Show a role."""
+    _authorize(req, 'get', req.row.domain_id)
     return {'role': view(req.base_url + '/v3/roles/', req.row)}
 
 
-@routes.patch('/roles/{role_id}', rule='identity:update_role', default=rules.ADMIN, load=load, body=kit.body('role', FIELDS),
-              response=kit.one_of('role', SHOWN), summary='Update a role')
+@routes.patch('/roles/{role_id}', rule='identity:update_role', default=rules.ADMIN, load=load, late=True,
+              body=kit.body('role', FIELDS), response=kit.one_of('role', SHOWN), summary='Update a role')
 def update(req, role_id):
     """Change a role."""
     asked, row = req.body['role'], req.row._mapping
+    _authorize(req, 'update', row['domain_id'])
     kit.same_id(role_id, asked.get('id'))
     kit.immutable_patch(row, asked, 'role')
     if 'domain_id' in asked and asked['domain_id'] != kit.domain_or_none(row['domain_id']):
@@ -113,10 +124,11 @@ def update(req, role_id):
     return {'role': view(req.base_url + '/v3/roles/', _stored(cores.of(req), store, values.get('name')))}
 
 
-@routes.delete('/roles/{role_id}', rule='identity:delete_role', default=rules.ADMIN, load=load, summary='Delete a role')
+@routes.delete('/roles/{role_id}', rule='identity:delete_role', default=rules.ADMIN, load=load, late=True, summary='Delete a role')
 def delete(req, role_id):
     """Delete a role with its assignments; tokens that hold it, or what it implied, are revoked."""
     core = cores.of(req)
+    _authorize(req, 'delete', req.row.domain_id)
     kit.immutable(req.row._mapping, 'role')
 
     def remove(connection):

@@ -188,7 +188,15 @@ def own_password(req, user_id):
     return {}
 
 
-@routes.get('/OS-KSADM/roles', rule='identity:list_roles', default=role_api.LIST, load=role_api.load_domain, summary='List roles')
+def load_role(req, role_id):
+    """A role of all domains as a policy target: version 2.0 knows no others."""
+    found = role_api.load(req, role_id)
+    if req.row.domain_id:
+        raise errors.NotFound(f'Could not find role: {role_id}.')
+    return found
+
+
+@routes.get('/OS-KSADM/roles', rule='identity:list_roles', default=role_api.LIST, summary='List roles')
 def list_roles(req):
     """List roles."""
     with req.db.read() as connection:
@@ -205,13 +213,13 @@ def create_role(req):
     return {'role': {'id': made['id'], 'name': made['name']}}
 
 
-@routes.get('/OS-KSADM/roles/{role_id}', rule='identity:get_role', default=role_api.SHOW, load=role_api.load, summary='Show a role')
+@routes.get('/OS-KSADM/roles/{role_id}', rule='identity:get_role', default=role_api.SHOW, load=load_role, summary='Show a role')
 def show_role(req, role_id):
     """Show a role."""
     return {'role': {'id': req.row.id, 'name': req.row.name}}
 
 
-@routes.delete('/OS-KSADM/roles/{role_id}', rule='identity:delete_role', default=rules.ADMIN, load=role_api.load,
+@routes.delete('/OS-KSADM/roles/{role_id}', rule='identity:delete_role', default=rules.ADMIN, load=load_role,
                summary='Delete a role')
 def delete_role(req, role_id):
     """Delete a role."""
