@@ -3,7 +3,7 @@ import pathlib
 
 from kodiak.common import cli, config, db, policy, saga, service, wake, wsgi
 
-from . import blobs, imports, locations, metadefs, quotas, stores
+from . import blobs, imports, locations, metadefs, protections, quotas, stores
 from . import cache as caches
 from . import conf as options
 
@@ -25,6 +25,7 @@ def prepare(runtime):
     runtime.extra['stores'].prepare()
     keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
     runtime.extra['limits'] = quotas.Limits(runtime.conf, runtime.clients)
+    _protect(runtime)
     cache = runtime.extra['cache'] = caches.Cache(runtime.db, runtime.conf.host, runtime.conf.cache)
     wake.listen(runtime.db, blobs.WAKE, keeper.nudge)
     runtime.background += [keeper, saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]
@@ -33,10 +34,14 @@ def prepare(runtime):
     return runtime
 
 
+def _protect(runtime):
+    runtime.extra['protections'] = protections.Protections(runtime.conf.find_file(protections.FILE))
+
+
 def load(runtime):
     """The WSGI application of the API process."""
     prepare(runtime)
-    runtime.on_reload.append(runtime.policy.reload)
+    runtime.on_reload += [runtime.policy.reload, lambda: _protect(runtime)]
     return wsgi.load(runtime)
 
 

@@ -92,6 +92,7 @@ def new_image(req, body):
             values[name] = value
         else:
             check_property(name, value)
+            req.app.extra['protections'].check(req.ctx, 'create', name)
             properties[name] = value
     target = {'project_id': req.ctx.project_id, 'owner': values['owner'], 'visibility': values['visibility'], 'member_id': None}
     req.authorize(target, 'add_image')

@@ -105,12 +105,17 @@ SORTS = {name: images.c[name] for name in ('name', 'status', 'container_format',
 LIST = api.Listing(images.c.id, SORTS, [('created_at', 'desc')], FILTERS, max_limit=1000, default_limit=25)
 
 
-def property_conditions(query):
-    """The conditions of filters on custom properties: every parameter that is nothing else."""
+def property_conditions(query, readable):
+    """The conditions of filters on custom properties: every parameter that is nothing else.
+
+    :param readable: ``readable(name)``: whether the caller may know of a property; no image has one that it may not.
+    """
     found = []
     for name, values in query.items():
         if name in FILTERS or name in RESERVED:
             continue
+        if not readable(name):
+            return [sa.false()]
         value = values[-1] if isinstance(values, list) else values
         found.append(sa.exists().where(image_properties.c.image_id == images.c.id, image_properties.c.name == name,
                                        image_properties.c.value == value))

@@ -34,7 +34,11 @@ def list_images(req):
         raise errors.BadRequest(f"Invalid status: '{member_status}'")
     filters.check_sorting(query)
     hidden = filters.boolean('os_hidden', query.get('os_hidden', 'false'))
-    conditions = [images.c.os_hidden == hidden, *filters.property_conditions(query)]
+    protections = req.app.extra['protections']
+
+    def readable(name):
+        return protections.allows(req.ctx, 'read', name)
+    conditions = [images.c.os_hidden == hidden, *filters.property_conditions(query, readable)]
     condition = catalog.listed(req.ctx, visibility, member_status)
     if condition is not None:
         conditions.append(condition)

@@ -122,6 +122,11 @@ class Changes:
 
     def _property(self, operation, name, value):
         there = name in self.properties
+        protections = self.req.app.extra['protections']
+        if there:
+            protections.check(self.req.ctx, 'delete' if operation == 'remove' else 'update', name)
+        elif operation == 'add':
+            protections.check(self.req.ctx, 'create', name)
         if operation == 'add' and there and self.media == MEDIA_20:
             raise errors.Conflict(f'Property {name} already present.')
         if operation != 'add' and not there:

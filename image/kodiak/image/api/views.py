@@ -33,6 +33,7 @@ class View:
         self.req = req
         self.locations = req.app.conf.stores.show_locations
         self.rank = req.app.extra['stores'].rank
+        self.protections = req.app.extra['protections']
 
     def row(self, row):
         """The view of a row of :func:`select`."""
@@ -41,7 +42,8 @@ class View:
          updated_at) = row
         path = '/v2/images/' + image_id
         shown = {
-            **properties, 'name': name, 'disk_format': disk_format, 'container_format': container_format,
+            **self.protections.readable(self.req.ctx, properties),
+            'name': name, 'disk_format': disk_format, 'container_format': container_format,
             'visibility': visibility, 'size': size, 'virtual_size': virtual_size, 'status': status, 'checksum': checksum,
             'protected': protected, 'min_ram': min_ram, 'min_disk': min_disk, 'owner': owner, 'os_hidden': os_hidden,
             'os_hash_algo': os_hash_algo, 'os_hash_value': os_hash_value, 'id': image_id,
