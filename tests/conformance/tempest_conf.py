@@ -109,7 +109,13 @@ def volume(cloud, types, put):
     put('volume', catalog_type='block-storage', build_timeout=BUILD_TIMEOUT, build_interval=1, volume_size=1,
         min_microversion='3.0', max_microversion='.'.join(map(str, cloud.block_storage.get_endpoint_data().max_microversion)),
         **({'volume_type_multiattach': 'multiattach'} if 'multiattach' in kinds else {}))
-    put('volume-feature-enabled', snapshot=True, clone=True, extend_attached_volume=True, extend_attached_encrypted_volume=True)
+    pools = cloud.block_storage.get('/scheduler-stats/get_pools?detail=true').json()['pools']
+    backends = sorted({pool['capabilities']['volume_backend_name'] for pool in pools})
+    put('volume', backend_names=','.join(backends), storage_protocol=pools[0]['capabilities']['storage_protocol'],
+        vendor_name=pools[0]['capabilities']['vendor_name'], disk_format='raw,qcow2', manage_snapshot_ref='source-name,snapshot-%s',
+        backup_driver='swift' if 'object-store' in types else 'file')
+    put('volume-feature-enabled', snapshot=True, clone=True, backup=True, manage_snapshot=True, manage_volume=True,
+        multi_backend=len(backends) > 1, extend_attached_volume=True, extend_attached_encrypted_volume=True)
     if 'multiattach' not in kinds:
         put('compute-feature-enabled', volume_multiattach=False)
 
