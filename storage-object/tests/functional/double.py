@@ -280,7 +280,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if old and self.meta.get('If-None-Match') == '*' and 'body' in old:
             return self._say(412)
         if after := int(self.meta.pop('X-Backend-Footer-Size', 0)):
-            self.meta.update(json.loads(body[-after:]))
+            # The Etag is counted here all the same; what the client said it is stays to be compared.
+            self.meta.update((name, value) for name, value in json.loads(body[-after:]).items() if name != 'Etag')
             body = body[:-after]
         etag = hashlib.md5(body).hexdigest()
         if self.meta.get('Etag') and self.meta['Etag'] != etag:

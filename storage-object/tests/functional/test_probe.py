@@ -160,7 +160,7 @@ def test_a_device_is_lost_and_comes_back_empty(cluster, call, account, eventuall
         assert call('PUT', f'/v1/{account}/c/o{number}', b'%d' % number).status == 201
     names = [f'o{number}' for number in range(8)]
     eventually(lambda: cluster.listings(account) == [['c']] * 3)
-    shutil.rmtree(cluster.device(0))
+    os.rename(cluster.device(0), cluster.folder + '/lost')
     assert call('GET', f'/v1/{account}/c/o1').body == b'1'
     assert call('PUT', f'/v1/{account}/c/o1', b'new').status == 201
     os.makedirs(cluster.device(0))

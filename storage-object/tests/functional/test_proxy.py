@@ -40,6 +40,25 @@ def test_without_a_quorum_nothing_is_acknowledged(call, box, servers):
     assert call('PUT', box + '/o', b'x').status == 503
 
 
+def test_without_servers_nothing_is_said_to_be_missing(call, box, servers):
+    servers.failing.update(servers.devices)
+    for method, path in (('GET', box), ('PUT', '/v1/AUTH_test/new'), ('GET', box + '/o'), ('PUT', box + '/o')):
+        assert call(method, path).status == 503, (method, path)
+
+
+@pytest.mark.parametrize('size', [1 << 20, (3 << 20) + 7])
+def test_a_large_body_is_hashed_once_and_checked(call, box, size):
+    body = bytes(range(251)) * (size // 251 + 1)
+    body = body[:size]
+    etag = hashlib.md5(body).hexdigest()
+    assert call('PUT', box + '/o', body, {'Etag': '0' * 32}).status == 422
+    assert call('GET', box + '/o').status == 404
+    answer = call('PUT', box + '/o', body, {'Etag': etag})
+    assert (answer.status, answer.headers['Etag']) == (201, etag)
+    assert call('GET', box + '/o').body == body
+    assert json.loads(call('GET', box + '?format=json').body)[0]['bytes'] == size
+
+
 def test_wrong_etag_is_refused(call, box):
     assert call('PUT', box + '/o', b'x', {'Etag': '0' * 32}).status == 422
     assert call('GET', box + '/o').status == 404

@@ -1,10 +1,12 @@
 """The object server: bodies and metadata, and who is told of them."""
 import hashlib
+import itertools
 import logging
 import math
 import os
 import re
 import time
+import zlib
 from email.utils import formatdate
 
 import orjson
@@ -133,13 +135,19 @@ class Objects:
         if length is None and not request.chunked:
             return answer(411)
         self.devices.need(place.device_path, length or 0)
-        md5 = hashlib.md5(usedforsecurity=False)
+        tally = _Crc32() if request.headers.get('X-Backend-Footer-Digest') == 'crc32' else hashlib.md5(usedforsecurity=False)
         with Writer(self.devices, place.device_path, place.folder) as writer:
             writer.expect(length or 0)
-            footers = self._take(request, writer, md5, length)
+            footers = self._take(request, writer, tally, length)
             if footers is None:
                 return answer(499)
-            etag, wanted = md5.hexdigest(), request.headers.get('Etag')
+            if isinstance(tally, _Crc32):
+                if footers.pop('X-Backend-Body-Crc32', None) != tally.hexdigest():
+                    return answer(422)
+                etag = footers.pop('Etag')
+            else:
+                etag = tally.hexdigest()
+            wanted = request.headers.get('Etag')
             if wanted and wanted.strip('"').lower() != etag:
                 return answer(422)
             metadata = {'name': place.full, 'Etag': etag}
@@ -156,24 +164,31 @@ class Objects:
         return answer(201, {'Etag': f'"{etag}"'})
 
     @staticmethod
-    def _take(request, writer, md5, length):
+    def _take(request, writer, tally, length):
         """Read the body; the metadata that follows it (X-Backend-Footer-Size bytes of it), or None if it ends early."""
-        read = gunicorn_server.direct_reader(request.environ) or request.input.read
-        left, after = length, int(request.headers.get('X-Backend-Footer-Size') or 0)
-        tail = b''
+        buffer = itertools.repeat(bytearray(min(length or 0, CHUNK)))
+        read = gunicorn_server.direct_reader(request.environ, buffer) or request.input.read
+        after, tail = int(request.headers.get('X-Backend-Footer-Size') or 0), b''
         try:
-            while left is None or left:
-                data = read(CHUNK if left is None else min(CHUNK, left))
-                if not data:
-                    break
-                if left is not None:
+            if length is None:
+                while data := read(CHUNK):
+                    if after:
+                        data = tail + data
+                        data, tail = data[:-after], data[-after:]
+                    tally.update(data)
+                    writer.write(data)
+            else:
+                left = length - after
+                while left > 0:
+                    data = read(min(CHUNK, left))
+                    if not data:
+                        return None
                     left -= len(data)
-                if after:
-                    data = tail + data
-                    data, tail = data[:-after], data[-after:]
-                md5.update(data)
-                writer.write(data)
-            if left or len(tail) < after:
+                    tally.update(data)
+                    writer.write(data)
+                while len(tail) < after and (data := read(after - len(tail))):
+                    tail += bytes(data)
+            if len(tail) < after:
                 return None
             return orjson.loads(tail) if after else {}
         except (EOFError, ValueError, ConnectionError, TimeoutError):
@@ -272,6 +287,19 @@ class Objects:
             self.server.updater.tell_containers(place.device_path, hosts.split(','), devices.split(','),
                                                 get('X-Delete-At-Partition', '0'), '.expiring_objects', container,
                                                 (0, name, stamp, stamp, 0, '', 'text/plain', 0))
+
+
+class _Crc32:
+    """As of hashlib. A body whose MD5 the proxy sends after it is checked by this."""
+
+    def __init__(self):
+        self._crc = 0
+
+    def update(self, data):
+        self._crc = zlib.crc32(data, self._crc)
+
+    def hexdigest(self):
+        return f'{self._crc:08x}'
 
 
 class Place:

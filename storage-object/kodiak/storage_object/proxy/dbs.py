@@ -93,6 +93,12 @@ class Databases:
             raise Fault(503)
         return gone
 
+    def need_account(self, request, account):
+        """404 if there is no such account; 503 if nobody can tell."""
+        info = self.infos.get(request, account)
+        if not info.ok:
+            raise Fault(503 if info['status'] == 503 else 404)
+
     @staticmethod
     def limits(request, maximum):
         """Check what a listing is asked with; its query for the servers."""
@@ -197,8 +203,7 @@ class Containers(Databases):
 
     def GET(self, request, account, container, name=None):
         """Listing of a container's objects."""
-        if not self.infos.get(request, account).ok:
-            return error(404)
+        self.need_account(request, account)
         ring = self.rings.container
         shape = listing.chosen(request)
         query = self.limits(request, LIMITS.container_listing_limit)
@@ -219,6 +224,7 @@ class Containers(Databases):
         """Make a container, or set its metadata."""
         self._check(request, account, container)
         if not self.proxy.accounts.ensure(request, account):
+            self.need_account(request, account)
             return error(404)
         policy = None
         if (asked := request.headers.get('X-Storage-Policy')):
@@ -232,14 +238,12 @@ class Containers(Databases):
     def POST(self, request, account, container, name=None):
         """Set metadata."""
         self._check(request, account, container)
-        if not self.infos.get(request, account).ok:
-            return error(404)
+        self.need_account(request, account)
         return self.write(request, 'POST', account, container)
 
     def DELETE(self, request, account, container, name=None):
         """Delete an empty container."""
-        if not self.infos.get(request, account).ok:
-            return error(404)
+        self.need_account(request, account)
         answer = self.write(request, 'DELETE', account, container)
         return error(404) if answer.status == 202 else answer
 

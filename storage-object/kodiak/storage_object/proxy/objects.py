@@ -233,18 +233,25 @@ class Objects:
         if match is not None:
             common['If-None-Match'] = '*'
         footers = request.environ.pop('kodiak.footers', None) if length != 0 else None
-        if footers:
+        tally = uploads.Tally() if length is not None and length >= uploads.Tally.LEAST else None
+        if footers or tally:
             common['X-Backend-Footer-Size'] = str(uploads.FOOTER)
+        if tally:
+            common['X-Backend-Footer-Digest'] = 'crc32'
         each = self._update_headers(account, container, name, index, backend.ring_replicas(ring), stamp, headers.get('X-Delete-At'))
         for wanted in each:
             wanted.update((k, v) for k, v in common.items() if k not in ('X-Timestamp', 'X-Backend-Storage-Policy-Index'))
         upload = uploads.Upload(self.client, ring, ring.get_part(account, container, name), f'/{account}/{container}/{name}', each,
-                                length if length is None or not footers else length + uploads.FOOTER)
-        source = uploads.pieces(request, constraints.LIMITS.max_file_size, footers)
+                                length if length is None or not (footers or tally) else length + uploads.FOOTER)
+        source = uploads.pieces(request, constraints.LIMITS.max_file_size, footers, tally)
         try:
             answers = upload.run(source)
         except uploads.Refused:
             answers = upload.answers
+        finally:
+            source.close()
+            if tally:
+                tally.end()
         return self._written(answers, len(each), stamp)
 
     def _written(self, answers, replicas, stamp):
