@@ -8,6 +8,7 @@ import os
 import pathlib
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,17 @@ PROCESSES = {
     'image': ['kodiak-image-api'],
     'network': ['kodiak-network-api', 'kodiak-network-conductor'],
     'compute': ['kodiak-compute-api', 'kodiak-compute-conductor', 'kodiak-compute-agent'],
+    'storage-block': ['kodiak-storage-block-api', 'kodiak-storage-block-conductor', 'kodiak-storage-block-agent'],
     'storage-object': ['kodiak-object-server', 'kodiak-object-proxy'],
 }
-PORTS = {'identity': 17000, 'image': 17292, 'network': 17696, 'compute': 17774, 'storage-object': 17080}
-CATALOG = {'identity': ('identity', '/v3'), 'image': ('image', ''), 'network': ('network', ''), 'compute': ('compute', '/v2.1'),
-           'storage-object': ('object-store', '/v1/AUTH_%(project_id)s')}
+#: counted from the first port, 17000 by default
+PORTS = {'identity': 0, 'image': 292, 'network': 696, 'compute': 774, 'storage-block': 776, 'storage-object': 80}
+#: type in the catalog, path of the URL that is measured, what follows it in the catalog
+CATALOG = {'identity': ('identity', '/v3', ''), 'image': ('image', '', ''), 'network': ('network', '', ''),
+           'compute': ('compute', '/v2.1', ''), 'storage-block': ('block-storage', '/v3', '/$(project_id)s'),
+           'storage-object': ('object-store', '/v1', '/AUTH_$(project_id)s')}
+OBJECT_SERVER, ISCSI = 200, 260
+DEVICES = ('d1', 'd2', 'd3', 'd4')
 
 CONF = """\
 [DEFAULT]
@@ -54,13 +61,27 @@ driver = fake
 fake_hosts = {hosts}
 [metadata]
 shared_secret = {password}
+"""
+MORE = {
+    'storage-block': """\
+[agent]
+backends = file
+iscsi_port = {iscsi}
+[file]
+driver = file
+path = {folder}/volumes
+max_over_subscription_ratio = 1000
+""",
+    # What looks after devices at night is left out, as in the peer.
+    'storage-object': """\
 [storage]
 devices = {folder}/devices
 ring_path = {folder}/rings
-server_port = 17200
+server_port = {object_server}
 server_workers = {workers}
-"""
-OBJECT_DEVICES = ('d1', 'd2', 'd3', 'd4')
+daemons =
+""",
+}
 
 
 class Cluster:
@@ -68,10 +89,10 @@ class Cluster:
 
     :param services: names of :data:`PROCESSES`. :param transport: the broker's URL. :param hosts: fake hosts.
     :param workers: processes an API. :param small: conductors run in the API processes.
-    :param bin_folder: where the console scripts are.
+    :param bin_folder: where the console scripts are. :param first_port: see :data:`PORTS`.
     """
 
-    def __init__(self, services, transport, hosts=100, bin_folder=None, workers=2, small=False):
+    def __init__(self, services, transport, hosts=100, bin_folder=None, workers=2, small=False, first_port=17000):
         self.services = services
         self.transport = transport
         self.hosts = hosts
@@ -80,7 +101,9 @@ class Cluster:
         self.bin = pathlib.Path(bin_folder or pathlib.Path(sys.executable).parent)
         self.password = secrets.token_hex(16)
         self.leaders = {}
-        self.identity = f'http://127.0.0.1:{PORTS["identity"]}/v3'
+        self.ports = {name: first_port + number for name, number in PORTS.items()}
+        self.object_server, self.iscsi = first_port + OBJECT_SERVER, first_port + ISCSI
+        self.identity = f'http://127.0.0.1:{self.ports["identity"]}/v3'
         self.started = {}
 
     def __enter__(self):
@@ -90,6 +113,7 @@ class Cluster:
         os.makedirs(self.folder + '/state')
         self._stack.callback(self._stop)
         try:
+            self._check_ports()
             for name in self.services:
                 self._configure(name)
             self._admin('identity', 'keys', 'setup')
@@ -104,16 +128,20 @@ class Cluster:
             self._stack.close()
             raise
 
+    def _check_ports(self):
+        for port in (*(self.ports[name] for name in self.services), self.object_server):
+            with socket.socket() as probe:
+                if not probe.connect_ex(('127.0.0.1', port)):
+                    raise SystemExit(f'Something listens on port {port} already: choose another with --first-port.')
+
     def __exit__(self, *_):
         self._stack.close()
 
     def target(self):
         """The :class:`measure.Target` of this cluster."""
-        urls = {name: f'http://127.0.0.1:{PORTS[name]}{CATALOG[name][1]}' for name in self.services}
-        if 'storage-object' in urls:
-            urls['object'] = urls.pop('storage-object').partition('%')[0]
+        urls = {name: f'http://127.0.0.1:{self.ports[name]}{CATALOG[name][1]}' for name in self.services}
         if 'compute' in urls:
-            urls['placement'] = f'http://127.0.0.1:{PORTS["compute"]}/placement'
+            urls['placement'] = f'http://127.0.0.1:{self.ports["compute"]}/placement'
         return measure.Target('kodiak', urls, self.leaders, 'admin', self.password, 'admin')
 
     def _environment(self):
@@ -121,22 +149,25 @@ class Cluster:
 
     def _configure(self, name):
         path = pathlib.Path(self.folder, name + '.conf')
-        path.write_text(CONF.format(folder=self.folder, name=name, port=PORTS[name], workers=self.workers, small=self.small,
-                                    identity=self.identity, hosts=self.hosts, password=self.password, transport=self.transport))
+        text = CONF + MORE.get(name, '')
+        path.write_text(text.format(folder=self.folder, name=name, port=self.ports[name], workers=self.workers, small=self.small,
+                                    identity=self.identity, hosts=self.hosts, password=self.password, transport=self.transport,
+                                    iscsi=self.iscsi, object_server=self.object_server))
         if name == 'storage-object':
             self._make_rings()
         else:
             self._admin(name, 'db', 'sync')
 
     def _make_rings(self):
-        """Four devices, three replicas, as the peer has them."""
         os.makedirs(self.folder + '/rings')
-        for device in OBJECT_DEVICES:
+        for device in DEVICES:
             os.makedirs(f'{self.folder}/devices/{device}')
         for kind in ('account', 'container', 'object'):
-            for words in (['create', '10', '3', '0'], *(['add', f'r1z{zone}-127.0.0.1:17200/{device}', '100']
-                                                       for zone, device in enumerate(OBJECT_DEVICES)), ['rebalance']):
-                subprocess.run([self.bin / 'kodiak-object-ring', f'{self.folder}/rings/{kind}.builder', *words], check=True,
+            for command in (['create', '10', '3', '0'],
+                            *(['add', f'r1z{zone}-127.0.0.1:{self.object_server}/{device}', '100']
+                              for zone, device in enumerate(DEVICES, 1)),
+                            ['rebalance']):
+                subprocess.run([self.bin / 'kodiak-object-ring', f'{self.folder}/rings/{kind}.builder', *command], check=True,
                                stdout=subprocess.DEVNULL)
 
     def _admin(self, name, *arguments):
@@ -155,31 +186,41 @@ class Cluster:
                 target.call('PUT', 'identity', f'/projects/{project}/users/{user}/roles/{roles[role]}')
             if name == 'identity':
                 continue
-            kind, path = CATALOG[name]
+            kind, path, rest = CATALOG[name]
             service = target.call('POST', 'identity', '/services', {'service': {'type': kind, 'name': name}})['service']['id']
             for interface in ('public', 'internal', 'admin'):
                 target.call('POST', 'identity', '/endpoints', {'endpoint': {
                     'service_id': service, 'interface': interface, 'region': 'RegionOne',
-                    'url': f'http://127.0.0.1:{PORTS[name]}{path}'}})
+                    'url': f'http://127.0.0.1:{self.ports[name]}{path}{rest}'}})
 
     def _start(self, name):
         began = time.monotonic()
+        if name == 'storage-block':
+            # What exports volumes; nothing is attached here, but the agent looks at it.
+            self._spawn(name, ['tgtd', '-f', '-C', '0', '--iscsi', f'portal=127.0.0.1:{self.iscsi}'],
+                        TGT_IPC_SOCKET=self.folder + '/run/storage-block-tgtd')
         for process in PROCESSES[name]:
-            if self.small and process.endswith('-conductor'):
-                continue
-            log = open(f'{self.folder}/{process}.log', 'w')
-            running = subprocess.Popen([self.bin / process], env=self._environment(), cwd=self.folder, stdout=log, stderr=log,
+            if not self.small or not process.endswith('-conductor'):
+                self._spawn(name, [self.bin / process])
+        for port in (self.object_server, self.ports[name]) if name == 'storage-object' else (self.ports[name],):
+            self._wait(name, port, began)
+        self.started[name] = time.monotonic() - began
+
+    def _spawn(self, name, command, **more):
+        with open(f'{self.folder}/{os.path.basename(command[0])}.log', 'w') as log:
+            running = subprocess.Popen(command, env={**self._environment(), **more}, cwd=self.folder, stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, start_new_session=True)
-            self.leaders.setdefault(name, []).append(running.pid)
+        self.leaders.setdefault(name, []).append(running.pid)
+
+    def _wait(self, name, port, began):
         while True:
             try:
-                urllib.request.urlopen(f'http://127.0.0.1:{PORTS[name]}/healthcheck', timeout=5).read()
-                break
+                urllib.request.urlopen(f'http://127.0.0.1:{port}/healthcheck', timeout=5).read()
+                return
             except OSError as error:
                 if time.monotonic() - began > 60:
                     raise RuntimeError(f'{name} does not answer: {error}; see {self.folder}') from error
                 time.sleep(0.02)
-        self.started[name] = time.monotonic() - began
 
     def _stop(self):
         for leaders in self.leaders.values():

@@ -33,17 +33,26 @@ ROWS = {
     'port show': ('cpu_ms', 12, 1 / 10),
     'network show': ('cpu_ms', 20, 1 / 10),
     'ports, 1,000': ('cpu_ms', 590, 1 / 20),
-    'object put, 4 KiB': ('cpu_ms', 20, 1 / 3),
-    'object get, 4 KiB': ('cpu_ms', 3.4, 1 / 2),
-    'object put, 64 MB': ('mb_s', 180, 2.0),
-    'object get, 64 MB': ('mb_s', 270, 3.0),
-    'objects, 10,000, JSON': ('cpu_ms', 167, 1 / 5),
-    'objects, 10,000, plain': ('cpu_ms', 147, 1 / 5),
+    'volume create': ('cpu_ms', 199, 1 / 5),
+    '50 volumes at once': ('cpu_ms', 199, 1 / 5),
+    'volume show': ('cpu_ms', 9.4, 1 / 5),
+    'volumes detail, 1,000': ('cpu_ms', 383, 1 / 20),
+    'object PUT, 4 KiB': ('cpu_ms', 20, 1 / 3),
+    'object PUT, 4 KiB, 8 clients': ('cpu_ms', 20, 1 / 3),
+    'object GET, 4 KiB': ('cpu_ms', 3.4, 1 / 2),
+    'object GET, 4 KiB, 8 clients': ('cpu_ms', 3.4, 1 / 2),
+    'object PUT, 64 MB': ('mb_s', 180, 2.0),
+    'object GET, 64 MB': ('mb_s', 270, 3.0),
+    'listing of 10,000, JSON': ('cpu_ms', 167, 1 / 5),
+    'listing of 10,000, plain': ('cpu_ms', 147, 1 / 5),
 }
 #: figures beside the CPU: what: [(figure, the peer's, part or times)]
 MORE = {
     'one boot': [('post_ms', 84, 1 / 2), ('active_ms', 732, 1 / 4)],
     '50 boots at once': [('a_minute', 149, 10.0)],
+    'volume create': [('post_ms', 83, 1 / 5), ('available_ms', 192, 1 / 5)],
+    'object PUT, 4 KiB, 8 clients': [('rate', 92, 3.0)],
+    'object GET, 4 KiB, 8 clients': [('rate', 526, 2.0)],
 }
 
 

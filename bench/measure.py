@@ -14,6 +14,7 @@ import time
 import urllib.parse
 
 TICK = os.sysconf('SC_CLK_TCK')
+VERSIONS = {'compute': 'compute 2.90', 'placement': 'placement 1.39', 'storage-block': 'volume 3.60'}
 
 
 def _stat(pid):
@@ -112,7 +113,8 @@ class Target:
     """An implementation to be measured.
 
     :param name: ``kodiak`` or ``peer``. :param urls: service to base URL (identity with ``/v3``, image, network and placement
-        without a version, compute with ``/v2.1``). :param sessions: service to session leaders' pids.
+        without a version, compute with ``/v2.1``, storage-block with ``/v3``, storage-object with ``/v1``).
+    :param sessions: service to session leaders' pids.
     :param login: the body of a token request.
     """
 
@@ -140,7 +142,7 @@ class Target:
     def raw(self, method, service, path, body=None, headers=None):
         """One request: ``(status, headers, body)``; :class:`Fault` from 400 on."""
         url = urllib.parse.urlsplit(self.urls[service] + path)
-        sent = {'OpenStack-API-Version': 'compute 2.90' if service == 'compute' else 'placement 1.39', **(headers or {})}
+        sent = {**({'OpenStack-API-Version': VERSIONS[service]} if service in VERSIONS else {}), **(headers or {})}
         if self.token:
             sent['X-Auth-Token'] = self.token
         if body is not None and not isinstance(body, bytes):

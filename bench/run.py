@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure Kodiak, and the peer beside it.
 
-    bench/run.py [--transport-url rabbit://USER:PASSWORD@HOST:PORT/VHOST] [--peer PEER.json] [identity image placement ...]
+    bench/run.py [--transport-url rabbit://USER:PASSWORD@HOST:PORT/VHOST] [--peer PEER.json] [identity image volumes ...]
 
 Figures go to ``results.jsonl`` (``--out``), the comparison to standard output; the exit status is 1 if a figure misses its mark.
 PEER.json describes running OpenStack services: ``{"urls": {service: base URL}, "sessions": {service: [pid, ...]},
@@ -20,10 +20,10 @@ import cluster
 import compare
 import measure
 
-ORDER = ('identity', 'image', 'network', 'compute', 'placement', 'objects')
+ORDER = ('identity', 'image', 'network', 'compute', 'placement', 'volumes', 'objects')
 NEEDS = {'identity': ('identity',), 'image': ('identity', 'image'), 'network': ('identity', 'network'),
          'compute': ('identity', 'image', 'network', 'compute'), 'placement': ('identity', 'image', 'network', 'compute'),
-         'objects': ('identity', 'storage-object')}
+         'volumes': ('identity', 'storage-block'), 'objects': ('identity', 'storage-object')}
 
 
 def main():
@@ -31,6 +31,7 @@ def main():
     parser.add_argument('services', nargs='*', default=ORDER, help='what to measure: ' + ' '.join(ORDER))
     parser.add_argument('--transport-url', help='a message broker; by default that of this machine, with a virtual host of its own')
     parser.add_argument('--bin', help='folder of the console scripts')
+    parser.add_argument('--first-port', type=int, default=17000, help='the services listen on this port and up to 800 more')
     parser.add_argument('--hosts', type=int, default=100, help='fake hosts')
     parser.add_argument('--peer', help='JSON file that describes the running peer')
     parser.add_argument('--out', default='results.jsonl')
@@ -44,10 +45,10 @@ def main():
         for name in (name for name in ORDER if name in options.services):
             print(name, flush=True)
             module = importlib.import_module(name)
-            if peer is not None:
+            if peer is not None and (name in peer.urls or NEEDS[name][-1] in peer.urls):
                 peer.log_in()
                 module.bench(peer, recorder)
-            with cluster.Cluster(NEEDS[name], transport, options.hosts, options.bin) as running:
+            with cluster.Cluster(NEEDS[name], transport, options.hosts, options.bin, first_port=options.first_port) as running:
                 module.bench(running.target(), recorder)
     lines, missed = compare.table(recorder.rows)
     print('\n'.join(['', *lines]))
