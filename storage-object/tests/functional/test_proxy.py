@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import json
 import time
+import urllib.parse
 
 import pytest
 
@@ -57,6 +58,18 @@ def test_a_large_body_is_hashed_once_and_checked(call, box, size):
     assert (answer.status, answer.headers['Etag']) == (201, etag)
     assert call('GET', box + '/o').body == body
     assert json.loads(call('GET', box + '?format=json').body)[0]['bytes'] == size
+
+
+def test_a_listing_has_the_same_names_in_every_form(call, box):
+    for name in ('b/1', 'b/2', 'ä', 'symlink_target=', 'a,version_id='):
+        call('PUT', f'{box}/{urllib.parse.quote(name)}', b'x')
+    for query in ('', '&delimiter=/', '&prefix=b', '&limit=2', '&reverse=true'):
+        rows = json.loads(call('GET', f'{box}?format=json{query}').body)
+        names = [row.get('name', row.get('subdir')) for row in rows]
+        assert names
+        assert call('GET', f'{box}?format=plain{query}').body.decode().splitlines() == names
+        xml = call('GET', f'{box}?format=xml{query}').body.decode()
+        assert all(f'<name>{name}</name>' in xml for name in names)
 
 
 def test_wrong_etag_is_refused(call, box):

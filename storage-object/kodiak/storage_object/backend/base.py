@@ -10,6 +10,7 @@ from .broker import ZERO, Brokers, Corrupt
 from .devices import Out, stamp_of
 
 JSON = 'application/json; charset=utf-8'
+EPOCH = datetime.datetime(1970, 1, 1)
 
 
 def answer(status, headers=None, body=b''):
@@ -17,18 +18,14 @@ def answer(status, headers=None, body=b''):
     return Response(status, body, {n: v for n, v in (headers or {}).items() if v is not None})
 
 
-@functools.lru_cache(4096)
-def _day(number):
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(number)).isoformat()
+@functools.lru_cache(65536)
+def _second(text):
+    return (EPOCH + datetime.timedelta(seconds=int(text))).isoformat()
 
 
 def iso(stamp):
     """``2024-01-31T12:00:00.123450`` of a timestamp."""
-    seconds, fraction = int(stamp[:10]), stamp[11:16]
-    day, rest = divmod(seconds, 86400)
-    text = _day(day)
-    minutes, second = divmod(rest, 60)
-    return f'{text}T{minutes // 60:02}:{minutes % 60:02}:{second:02}.{fraction}0'
+    return f'{_second(stamp[:10])}.{stamp[11:16]}0'
 
 
 def kept(request, kind, more, stamp):

@@ -20,6 +20,8 @@ class ListingFormats(Filter):
             return self.next(request)
         # Whoever makes a page of a listing (static web) asks for its rows, and answers HTML.
         request.set_query({**request.query, 'format': 'json'})
+        if shape == listing.SHAPES['plain'] and split[2] is not None:
+            request.headers['X-Backend-Names'] = 'yes'
         answer = self.next(request)
         if not answer.ok or not answer.headers.get('Content-Type', '').startswith('application/json'):
             return answer
