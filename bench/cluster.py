@@ -197,8 +197,10 @@ class Cluster:
         began = time.monotonic()
         if name == 'storage-block':
             # What exports volumes; nothing is attached here, but the agent looks at it.
-            self._spawn(name, ['tgtd', '-f', '-C', '0', '--iscsi', f'portal=127.0.0.1:{self.iscsi}'],
-                        TGT_IPC_SOCKET=self.folder + '/run/storage-block-tgtd')
+            exporter = self._spawn(name, ['tgtd', '-f', '-C', '0', '--iscsi', f'portal=127.0.0.1:{self.iscsi}'],
+                                   TGT_IPC_SOCKET=self.folder + '/run/storage-block-tgtd')
+            # It takes no notice of SIGTERM.
+            self._stack.callback(os.kill, exporter, signal.SIGKILL)
         for process in PROCESSES[name]:
             if not self.small or not process.endswith('-conductor'):
                 self._spawn(name, [self.bin / process])
@@ -211,6 +213,7 @@ class Cluster:
             running = subprocess.Popen(command, env={**self._environment(), **more}, cwd=self.folder, stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, start_new_session=True)
         self.leaders.setdefault(name, []).append(running.pid)
+        return running.pid
 
     def _wait(self, name, port, began):
         while True:
@@ -223,11 +226,18 @@ class Cluster:
                 time.sleep(0.02)
 
     def _stop(self):
-        for leaders in self.leaders.values():
-            for pid in leaders:
+        pids = [pid for leaders in self.leaders.values() for pid in leaders]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGTERM)
-        for leaders in self.leaders.values():
-            for pid in leaders:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+                    os.killpg(pid, number)
+            pids = self._left(pids, 15)
+
+    @staticmethod
+    def _left(pids, seconds):
+        """Those that have not ended after so many seconds."""
+        limit = time.monotonic() + seconds
+        while pids and time.monotonic() < limit:
+            pids = [pid for pid in pids if not os.waitpid(pid, os.WNOHANG)[0]]
+            time.sleep(0.02)
+        return pids
