@@ -5,6 +5,7 @@ access lists first (:mod:`.access`); where these say nothing, the Swift API's ow
 """
 import re
 
+from ..middleware.encryption import Encryption
 from ..proxy.http import Fault, Filter, Response, parse_date
 from . import cors
 from .access import Access
@@ -42,7 +43,17 @@ class S3(Filter):
         self.region = self.conf.get('location', 'us-east-1')
         self.domains = ['.' + word.strip().strip('.') for word in self.conf.get('storage_domain', '').split(',') if word.strip()]
         self.registry, self.configs, self.access = Registry(self), Configs(self), Access(self)
+        # Whether what is put is encrypted further in.
+        self.encrypted = bool(self._inside(Encryption, 'secrets'))
         self.multipart, self.buckets, self.objects, self.post = Multipart(self), Buckets(self), Objects(self), Post(self)
+
+    def _inside(self, kind, name):
+        inner = self.application
+        while isinstance(inner, Filter):
+            if isinstance(inner, kind):
+                return getattr(inner, name)
+            inner = inner.application
+        return None
 
     def handle(self, request):
         """Answer, or pass on."""

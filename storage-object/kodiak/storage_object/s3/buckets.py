@@ -9,6 +9,7 @@ from ..proxy.http import Response, quote
 from . import acl
 from .configs import LOCK
 from .errors import S3Error
+from .lock import VERSION
 from .multipart import etag_of
 from .xml import document, listed, parse_xml, tag
 
@@ -258,6 +259,9 @@ class Buckets:
         query = call.query
         limit = self._limit(query)
         key, version = query.get('key-marker', ''), query.get('version-id-marker', '')
+        if version and version != 'null' and not VERSION.match(version):
+            raise S3Error('InvalidArgument', 'Invalid version id specified', ArgumentName='version-id-marker',
+                          ArgumentValue=version)
         if version and not key:
             raise S3Error('InvalidArgument', 'A version-id marker cannot be specified without a key marker.',
                           ArgumentName='version-id-marker', ArgumentValue=version)

@@ -32,7 +32,7 @@ CODES = {
     'InvalidTag': (400, 'The tag provided was not a valid tag.'),
     'KeyTooLongError': (400, 'Your key is too long.'), 'MalformedXML': (400, ('The XML you provided was not well-formed or did '
                                                                             'not validate against our published schema.')),
-    'MalformedACLError': (400, 'The XML you provided was not well-formed or did not validate against our published schema'),
+    'MalformedACLError': (400, 'The XML you provided was not well-formed or did not validate against our published schema.'),
     'MalformedPOSTRequest': (400, 'The body of your POST request is not well-formed multipart/form-data.'),
     'MalformedPolicy': (400, 'This policy contains invalid Json'),
     'MethodNotAllowed': (405, 'The specified method is not allowed against this resource.'),

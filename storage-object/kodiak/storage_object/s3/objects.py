@@ -17,6 +17,7 @@ PASSED = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'Content-La
 CONDITIONS = ('If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since')
 # What a POST of the Swift API would take away, and a change of one of them must bring along.
 KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
+ENCRYPTION = 'X-Amz-Server-Side-Encryption'
 ENCRYPTED = ('X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id', 'X-Amz-Server-Side-Encryption-Customer-Algorithm',
              'X-Amz-Server-Side-Encryption-Customer-Key', 'X-Amz-Server-Side-Encryption-Context')
 
@@ -91,8 +92,9 @@ class Objects:
         for name in ENCRYPTED:
             if get(name):
                 raise S3Error('NotImplemented')
-        if get('X-Amz-Server-Side-Encryption') not in (None, 'AES256'):
-            raise S3Error('NotImplemented')
+        asked = get('X-Amz-Server-Side-Encryption')
+        if asked is not None and (asked != 'AES256' or not self.api.encrypted):
+            raise S3Error('NotImplemented', 'Server side encryption is not enabled')
         if get('X-Amz-Storage-Class', 'STANDARD') != 'STANDARD':
             raise S3Error('InvalidStorageClass')
         return headers
@@ -128,6 +130,8 @@ class Objects:
             raise S3Error('BadDigest', ExpectedDigest=call.request.headers.get('Content-Md5', ''))
         self.api.good(answer, path)
         made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **call.checksums(), **self._versioned(call, answer)}
+        if self.api.encrypted:
+            made[ENCRYPTION] = 'AES256'
         return Response(200, b'', made, content_type='text/html; charset=UTF-8')
 
     def _versioned(self, call, answer):
@@ -197,8 +201,9 @@ class Objects:
         etag = answer.headers.get('Etag', '').strip('"')
         made = document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
         made.headers.update(self._versioned(call, answer))
-        if query:
-            made.headers['X-Amz-Copy-Source-Version-Id'] = query['version-id']
+        version = found.headers.get('X-Object-Version-Id')
+        if version:
+            made.headers['X-Amz-Copy-Source-Version-Id'] = version
         return made
 
     # reading
@@ -223,6 +228,13 @@ class Objects:
         if answer.status == 404:
             answer.drain()
             self._missing(call, version, answer)
+        if answer.status == 200 and 'part-number' in query:
+            # All of what was not put in parts is its first part.
+            if query['part-number'] != '1':
+                answer.close()
+                raise S3Error('InvalidPartNumber', PartNumberRequested=query['part-number'], ActualPartCount='1')
+            size = answer.headers.get('Content-Length', '0')
+            answer.status, answer.headers['Content-Range'] = 206, f'bytes 0-{int(size) - 1}/{size}'
         if answer.status not in (200, 206, 304):
             if answer.status == 416 and 'part-number' in query:
                 raise S3Error('InvalidPartNumber', PartNumberRequested=query['part-number'],
@@ -268,6 +280,8 @@ class Objects:
                 # (as S3 writes it; its clients keep the case)
                 dict.__setitem__(made.headers, 'x-amz-meta-' + name[14:].lower(), value)
         made.headers.update(self._versioned(call, answer))
+        if self.api.encrypted:
+            made.headers[ENCRYPTION] = 'AES256'
         if 'X-Parts-Count' in answer.headers:
             made.headers['X-Amz-Mp-Parts-Count'] = answer.headers['X-Parts-Count']
         tags = tagging.stored(answer.headers)

@@ -3,16 +3,18 @@ import base64
 import calendar
 import hashlib
 import hmac
+import re
 import time
 import urllib.parse
-import zlib
 from email.utils import parsedate
 
 from ..proxy.http import parse_date
+from .checksums import Checksums, told_by, trailing
 from .errors import S3Error
 from .xml import iso
 
 SKEW = 900
+SIZE, MAX_CHUNK = re.compile(r'^[0-9a-fA-F]{1,8}$'), 64 << 20
 EMPTY = hashlib.sha256(b'').hexdigest()
 SUBRESOURCES = sorted((
     'acl', 'cors', 'delete', 'lifecycle', 'location', 'logging', 'notification', 'partNumber', 'policy', 'requestPayment',
@@ -194,36 +196,6 @@ def _to_amz(date):
     return time.strftime('%Y%m%dT%H%M%SZ', moment) if moment else None
 
 
-CHECKSUMS = {'crc32': None, 'sha1': hashlib.sha1, 'sha256': hashlib.sha256}
-
-
-class Checksums:
-    """The checksums that a body is to have (``x-amz-checksum-*``), kept as it passes."""
-
-    def __init__(self, wanted):
-        self.wanted, self.crc, self.hashes = wanted, 0, {n: CHECKSUMS[n]() for n in wanted if CHECKSUMS.get(n)}
-
-    def add(self, data):
-        """Some of the body."""
-        if 'crc32' in self.wanted:
-            self.crc = zlib.crc32(data, self.crc)
-        for digest in self.hashes.values():
-            digest.update(data)
-
-    def verify(self, told):
-        """Compare with what was told: name to base64."""
-        for name, value in told.items():
-            made = self.crc.to_bytes(4, 'big') if name == 'crc32' else self.hashes[name].digest() if name in self.hashes else None
-            if made is not None and base64.b64encode(made).decode() != value.strip():
-                raise S3Error('BadDigest')
-
-
-def told_by(headers):
-    """Checksums in headers."""
-    return {n[15:].lower(): v for n, v in headers.items() if n.startswith('X-Amz-Checksum-') and n not in (
-        'X-Amz-Checksum-Algorithm', 'X-Amz-Checksum-Mode', 'X-Amz-Checksum-Type')}
-
-
 class Whole:
     """A body of known length; what is wrong with it is known before its last bytes are given on."""
 
@@ -245,7 +217,8 @@ class Whole:
         if not self.left and not self.checked:
             self.checked = True
             if self.sha is not None and self.sha.hexdigest() != self.sha256:
-                raise S3Error('XAmzContentSHA256Mismatch')
+                raise S3Error('XAmzContentSHA256Mismatch', ClientComputedContentSHA256=self.sha256,
+                              S3ComputedContentSHA256=self.sha.hexdigest())
             self.sums.verify(self.told)
         return data
 
@@ -258,8 +231,7 @@ class Chunks:
         self.signed = 'AWS4-HMAC-SHA256' in signature.payload
         self.previous = signature.signature
         self.key = signature.key() if self.signed else None
-        trailer = (signature.request.headers.get('X-Amz-Trailer') or '').lower().split(',')
-        self.names = [name.strip()[15:] for name in trailer if name.strip().startswith('x-amz-checksum-')]
+        self.names = trailing(signature.request.headers)
         self.told = told_by(signature.request.headers)
         self.sums = Checksums({*self.names, *self.told})
         self.data, self.ended = b'', False
@@ -282,11 +254,10 @@ class Chunks:
 
     def _next(self):
         head, _, rest = self._line().decode('latin-1').partition(';')
-        try:
-            size = int(head, 16)
-        except ValueError:
-            raise S3Error('InvalidRequest') from None
-        if size > 16 << 20:
+        if not SIZE.match(head):
+            raise S3Error('IncompleteBody')
+        size = int(head, 16)
+        if size > MAX_CHUNK:
             raise S3Error('InvalidRequest', 'A chunk is too long')
         parts = []
         need = size
