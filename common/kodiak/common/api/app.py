@@ -43,11 +43,12 @@ class Api:
     :param title: what the OpenAPI document calls it.
     :param forbid_unknown: True: what isn't there is 404 to those who could see it and 403 to all others, who so don't learn
         whether it is. A ``load`` that knows whose it would be says so in ``req.target`` before it raises.
+    :param fault_schema: JSON Schema of what ``faults`` makes, for the OpenAPI document.
     :param strict_media: True: a body needs ``Content-Type: application/json``, and ``Accept`` must admit JSON.
     """
 
     def __init__(self, name, routes, faults, microversions=None, prefix='', title=None, rules=(), base_rules=(),
-                 strict_media=False, forbid_unknown=False):
+                 strict_media=False, fault_schema=None, forbid_unknown=False):
         self.name = name
         self.faults = faults
         self.microversions = microversions
@@ -55,6 +56,7 @@ class Api:
         self.title = title or name
         self.endpoints = [endpoint for module in routes for endpoint in module.endpoints]
         self.strict_media = strict_media
+        self.fault_schema = fault_schema
         self.forbid_unknown = forbid_unknown
         self.rules = [*base_rules, *rules]
         self.runtime = None

@@ -11,7 +11,7 @@ def document(api, version='1'):
     paths = {}
     for endpoint in api.endpoints:
         operation = paths.setdefault(api.prefix + endpoint.openapi_path, {}).setdefault(endpoint.method.lower(), None)
-        described = _operation(endpoint)
+        described = _operation(endpoint, api.fault_schema)
         if operation is not None:
             described = _merged(operation, described)
         paths[api.prefix + endpoint.openapi_path][endpoint.method.lower()] = described
@@ -24,14 +24,14 @@ def document(api, version='1'):
     }
 
 
-def _operation(endpoint):
+def _operation(endpoint, fault_schema=None):
     operation = {
         'summary': endpoint.summary, 'tags': [endpoint.tag],
         'parameters': [{'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
                        for name in endpoint.parameters]
         + [{'name': name, 'in': 'query', 'schema': schema} for name, schema in (endpoint.query or {}).items()],
         'responses': {str(endpoint.status): _content('Success', endpoint.response),
-                      'default': {'description': 'A fault in the shape of this service'}},
+                      'default': _content('A fault in the shape of this service', fault_schema)},
     }
     if endpoint.body is not None:
         operation['requestBody'] = {'required': not endpoint.optional_body,

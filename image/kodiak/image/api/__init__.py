@@ -4,10 +4,11 @@ import re
 from kodiak.common import api, wsgi
 
 from . import cache, data, definitions, discovery, images, imports, locations, members, metadefs, rules, schemas, stores
-from .faults import fault
+from .faults import SCHEMA, fault
 
 MODULES = (discovery, schemas, images, data, imports, locations, stores, cache, members, metadefs, definitions)
-API = api.Api('image', [module.routes for module in MODULES], fault, title='Image API', base_rules=rules.FURTHER)
+API = api.Api('image', [module.routes for module in MODULES], fault, title='Image API', base_rules=rules.FURTHER,
+              fault_schema=SCHEMA)
 _MINOR = re.compile(r'^/v2\.\d+(?=/|$)')
 
 

@@ -3,6 +3,10 @@ import html
 
 import orjson
 
+from kodiak.common.api import schema
+
+#: Of a fault in JSON.
+SCHEMA = schema.obj({'message': schema.STRING, 'code': schema.STRING, 'title': schema.STRING}, ['message', 'code', 'title'])
 PAGE = ('<html>\n <head>\n  <title>{status}</title>\n </head>\n <body>\n  <h1>{status}</h1>\n  {message}<br /><br />\n\n\n\n'
         ' </body>\n</html>')
 
