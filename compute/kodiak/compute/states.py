@@ -109,7 +109,8 @@ ACTIONS = {
     'unshelve': _action(SHELVED, OFFLOADED),
     'attach_interface': _action(ACTIVE, PAUSED, STOPPED), 'detach_interface': _action(ACTIVE, PAUSED, STOPPED),
     'attach_volume': _action(ACTIVE, PAUSED, STOPPED, RESIZED, SUSPENDED, SHELVED, OFFLOADED),
-    'detach_volume': _action(ACTIVE, PAUSED, STOPPED, RESIZED, SUSPENDED, SHELVED, OFFLOADED),
+    # What a guest that lies on disk had plugged, it needs when it goes on.
+    'detach_volume': _action(ACTIVE, PAUSED, STOPPED, RESIZED, SHELVED, OFFLOADED),
     'swap_volume': _action(ACTIVE, PAUSED, RESIZED), 'migrate': _action(ACTIVE, STOPPED), 'live-migration': _action(ACTIVE, PAUSED),
     'evacuate': _action(ACTIVE, STOPPED, ERROR),
     'set_admin_password': _action(ACTIVE), 'trigger_crash_dump': _action(ACTIVE, PAUSED, RESCUED, ERROR),

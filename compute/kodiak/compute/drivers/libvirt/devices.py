@@ -114,6 +114,8 @@ def unplug(connection, domain, ports, volumes):
     _ports, here, _names = definition.devices(domain.XMLDesc())
     aliases = [definition.PORT_ALIAS + uuid for uuid in ports]
     aliases += [here[uuid].find('alias').get('name') for uuid in volumes if uuid in here]
+    if aliases and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        raise base.Fault('unplug-refused', 'A guest that is paused lets go of nothing: unpause it first.', final=True)
     for alias in aliases:
         for _ in range(max(1, PATIENCE // ASK_AGAIN)):
             if not _here(domain, alias):
