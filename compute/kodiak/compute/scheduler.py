@@ -67,7 +67,9 @@ class Scheduler:
         self.dropped = collections.Counter()
         self.members, self.policy = collections.Counter(), None
         self.wanted = resources(self.flavor, volume_booted=row['image_ref'] is None)
-        self.required, self.forbidden = traits(self.flavor, row['image'])
+        # A volume that is booted from needs what the image needs that it was made from.
+        self.properties = (row['image'] or {}).get('properties') or spec.get('hardware') or {}
+        self.required, self.forbidden = traits(self.flavor, {'properties': self.properties})
 
     def choose(self):
         """The row of the best host, as a dictionary; ``NoValidHost`` says how many hosts which filter dropped."""
@@ -132,8 +134,7 @@ class Scheduler:
         return checks
 
     def _image_checks(self):
-        properties = (self.row['image'] or {}).get('properties') or {}
-        checks = []
+        properties, checks = self.properties, []
         architecture = properties.get('architecture') or properties.get('hw_architecture')
         if architecture:
             architecture = {'amd64': 'x86_64', 'x64': 'x86_64', 'arm64': 'aarch64'}.get(architecture.lower(), architecture)

@@ -315,6 +315,13 @@ def test_another_host_gets_the_same_volumes(make_cloud, monkeypatch):
 
 
 
+def test_the_image_that_a_volume_was_made_from_decides_where_it_boots(cloud, post, member):
+    root = cloud.block.add(bootable='true', volume_image_metadata={'hw_architecture': 'sparc'})
+    server = post(imageRef='', block_device_mapping_v2=[device('volume', root)]).json['server']
+    assert 'architecture' in member.get('/servers/' + server['id']).json['server']['fault']['message']
+    assert cloud.block.volumes[root]['status'] == 'available'
+
+
 # What is done to servers that boot from volumes
 
 @pytest.fixture
