@@ -24,7 +24,7 @@ def make(clients, context, row, hardware, name, metadata):
                            'root_device_name': row['root_device'], 'bdm_v2': 'True',
                            'block_device_mapping': orjson.dumps(mapping).decode(), **metadata})
         image_id = clients.image.post('/v2/images', {
-            **properties, 'name': name, 'visibility': 'private', 'container_format': 'bare', 'disk_format': 'qcow2', 'min_ram': 0,
+            **properties, 'name': name, 'visibility': 'private', 'container_format': 'bare', 'disk_format': 'raw', 'min_ram': 0,
             'min_disk': 0}, context=context)['id']
         # An image is active once it has its data, of which there is none.
         clients.image.request('PUT', f'/v2/images/{image_id}/file', context, data=b'',

@@ -211,8 +211,7 @@ def update(req, server_id, volume_id):
 @routes.delete(ONE, rule=RULE + 'delete', default=MEMBER, load=common.load_server, status=202,
                summary='Detach a volume from a server')
 def detach(req, server_id, volume_id):
-    def write(connection):
-        row = common.locked(connection, server_id)
+    def check(connection, row):
         common.check(req, row, 'detach_volume', host=False)
         entry = _entry(row, volume_id)
         if volumes.is_root(entry):
@@ -221,6 +220,31 @@ def detach(req, server_id, volume_id):
             raise errors.Conflict(f"Cannot 'detach_volume' instance {server_id} while it is in vm_state {row['vm_state']}")
         if work.is_busy(connection, server_id, volume_id):
             raise errors.BadRequest(f'Invalid volume: Volume {volume_id} is being attached or detached already.')
+
+    def begin(connection):
+        row = common.locked(connection, server_id)
+        check(connection, row)
         record.begin(connection, server_id, 'detach_volume', req.ctx, event='compute_detach_volume', host=row['host'])
         saga.start(connection, work.DETACH, server_id, {'volume': volume_id}, req.ctx)
-    req.db.transact(write)
+    with req.db.read() as connection:
+        check(connection, req.target)
+    block = volumes.Block(req.app.clients, req.ctx)
+    if req.target['host']:
+        # Whoever waits for the volume sees at once that it is being detached. Should this process die now, block storage puts
+        # that right when its time is up.
+        _tell(block, volume_id, 'os-begin_detaching')
+    try:
+        req.db.transact(begin)
+    except errors.Error:
+        if req.target['host']:
+            _tell(block, volume_id, 'os-roll_detaching')
+        raise
+
+
+def _tell(block, volume_id, action):
+    try:
+        block.action(volume_id, action)
+    except errors.NotFound:
+        return      # what is gone can still be detached
+    except (errors.BadRequest, errors.Conflict) as error:
+        raise errors.BadRequest(f'Invalid volume: {error.message}') from None

@@ -9,7 +9,7 @@ from kodiak.compute.drivers.libvirt import domain as definition
 from kodiak.compute.drivers.libvirt.volumes import disk as volume_disk
 
 LOG = logging.getLogger(__name__)
-ASK_AGAIN = 8       # seconds: a guest that was still booting overheard the first request
+ASK_AGAIN = 4       # seconds: a guest that was still booting overheard the first request
 PATIENCE = 60
 COPY_PATIENCE = 20
 
