@@ -222,7 +222,7 @@ def test_backups_whole_and_of_what_changed(world, id):
     assert content(path, 5 * MIB, 7) != b'changed'
     for backup, record in ((second, two), (first, one)):
         for _ in range(2):
-            world.ok('delete_backup', backup, backup_id=backup, record=record)
+            world.ok('delete_backup', backup, backend='', backup_id=backup, record=record)
     assert os.listdir(os.path.join(world.store.location, one['container'])) == []
 
 
