@@ -27,6 +27,20 @@ def empty_database():
     return made.engine.raw_connection().driver_connection
 
 
+_applications = []
+
+
+def application_of(runtime):
+    """The application of the API, made once and handed from cloud to cloud."""
+    if not _applications:
+        _applications.append(block_api.API.application(runtime, validate_responses=True))
+    block_api.API.runtime = runtime
+    for dispatcher in _applications[0].view_functions.values():
+        dispatcher.api.runtime = runtime
+    runtime.policy.add(block_api.API.all_rules())
+    return _applications[0]
+
+
 class Double:
     """A WSGI double of another service: ``calls`` lists what was asked."""
 
@@ -196,8 +210,12 @@ class Cloud:
             agent.register()
         self.agent = next(iter(self.agents.values()))
         wake.listen(self.db, 'hosts', self.hinted)
-        application = block_api.pipeline(block_api.API.application(self.app, validate_responses=True))
-        self.pipeline = wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'storage-block')
+
+    @functools.cached_property
+    def pipeline(self):
+        """The API, for those who need it."""
+        application = block_api.pipeline(application_of(self.app))
+        return wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'storage-block')
 
     def hinted(self):
         """What a commit that changes exports comes to, as by a hint."""

@@ -133,14 +133,12 @@ def _switch(job):
                 attach.withdraw(connection, one)
                 store.delete(connection, attachments, one['id'])
         store.settle(connection, row, **changes)
+        if data['target']:
+            # With the row, for good: from here on there is nothing to go back to.
+            work.post(connection, work.key_of(job, 'clean'), data['source'], 'delete_volume', row['id'], {'volume_id': row['id']},
+                      row['id'])
     row_of(job)
     later(job, write)
-
-
-def _clean(job):
-    if job.data['target']:
-        job.db.transact(work.post, work.key_of(job, 'clean'), job.data['source'], 'delete_volume', job.resource_id,
-                        {'volume_id': job.resource_id}, job.resource_id)
 
 
 def _kept(connection, row, job, error):
@@ -150,8 +148,7 @@ def _kept(connection, row, job, error):
 
 MOVE = saga.Saga('move', [
     saga.Step('choose', _choose, _forget_target), saga.Step('lend', _lend, _give_back), saga.Step('copy', _copy, _remove_copy),
-    saga.Step('key', _new_key, _drop_key), saga.Step('rewrite', _rewrite), saga.Step('switch', _switch),
-    saga.Step('clean', _clean)],
+    saga.Step('key', _new_key, _drop_key), saga.Step('rewrite', _rewrite), saga.Step('switch', _switch)],
     on_failure=failing(lambda job, error: 'retype' if job.data.get('type_id') else 'migrate', _kept),
     deadline=states.VOLUME[states.RETYPING].deadline)
 
