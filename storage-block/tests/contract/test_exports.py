@@ -1,6 +1,8 @@
 """What every exporter must do, with QEMU's own initiators as the guests'."""
+import signal
 import subprocess
 import threading
+import time
 import types
 import uuid
 
@@ -9,10 +11,19 @@ import pytest
 from kodiak.storage_block import qemu_img
 from kodiak.storage_block.drivers import base
 from kodiak.storage_block.drivers.file import FileDriver
+from kodiak.storage_block.exports import nbd as nbd_exports
+from kodiak.storage_block.exports import tgt as tgt_exports
 from kodiak.storage_block.exports.base import Export
 
 MIB = 1 << 20
 SIZE = 32 * MIB
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """What does not answer is given up sooner than in life."""
+    for module in (tgt_exports, nbd_exports):
+        monkeypatch.setattr(module, 'TIMEOUT', 3)
 
 
 @pytest.fixture
@@ -139,6 +150,26 @@ def test_the_same_again_disturbs_nobody(driver, exporter):
     finally:
         stop.set()
         thread.join(30)
+
+
+def test_guests_wait_while_it_stands_still(driver, exporter):
+    made, server = exporter
+    export = make(driver)
+    made.sync([export])
+    printed, path = [], export.node.path
+    with made.still():
+        working = threading.Thread(target=lambda: printed.append(guest(made, export, 'write -P 6 0 1M')))
+        working.start()
+        time.sleep(0.3)
+        with open(path, 'rb') as file:
+            assert not any(file.read(MIB)) and not printed
+    working.join(30)
+    assert printed
+    server.process.send_signal(signal.SIGSTOP)      # an agent that was killed in the middle leaves this behind
+    with pytest.raises(base.Fault):
+        made.sync([export])
+    assert made.sync([export]) == {export.attachment_id: None}
+    guest(made, export, 'read -P 6 0 1M')
 
 
 def test_what_is_read_only_is_not_written(driver, exporter):

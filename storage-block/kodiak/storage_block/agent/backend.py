@@ -1,4 +1,5 @@
 """A back end as the agent holds it: its driver, how its volumes are exported, and what it says of itself."""
+import contextlib
 import logging
 import threading
 
@@ -94,6 +95,12 @@ class Backend:
         if self.exporter is not None:
             with self._lock:
                 self.exporter.reopen(self._of(volume_id))
+
+    def snapshots(self, pairs):
+        """Snapshots of several volumes, ``[(snapshot, volume)]``, at one moment where they take no time to make."""
+        quick = self.exporter is not None and self.driver.stats().clones != 'copy'
+        with self.exporter.still() if quick else contextlib.nullcontext():
+            self.driver.snapshots(pairs)
 
     def _of(self, volume_id):
         return [self._export(each) for each in self._wanted if each['volume_id'] == volume_id]

@@ -226,7 +226,7 @@ class Tasks:
         backend.driver.snapshot(base.snapshot(snapshot_id), base.volume(volume_id))
 
     def _create_snapshots(self, backend, work, snapshots):
-        backend.driver.snapshots([(base.snapshot(each['snapshot_id']), base.volume(each['volume_id'])) for each in snapshots])
+        backend.snapshots([(base.snapshot(each['snapshot_id']), base.volume(each['volume_id'])) for each in snapshots])
 
     def _delete_snapshot(self, backend, work, snapshot_id, volume_id):
         backend.driver.delete_snapshot(base.snapshot(snapshot_id), base.volume(volume_id))

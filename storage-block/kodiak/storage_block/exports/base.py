@@ -4,7 +4,14 @@ There is one export for each attachment, so that taking one away cuts off its ho
 is level-driven: :meth:`Exporter.sync` is told all exports that should be, and makes it so; it keeps nothing
 that it could not find again by looking.
 """
+import contextlib
 import dataclasses
+import os
+import pathlib
+import signal
+import time
+
+PAUSE = 2.0         # seconds that a server may take to stand still
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +64,42 @@ class Exporter:
         """The volume of these exports is another file now: use that."""
         raise NotImplementedError
 
+    def pid(self):
+        """The process that exports. :raises drivers.base.Fault: there is none."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def still(self):
+        """While this lasts, which should be milliseconds, nobody writes to what is exported; guests wait.
+
+        What is written by then is all that was answered to guests, so that several volumes are seen as of one moment.
+        """
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            end = time.monotonic() + PAUSE
+            while _state(pid) not in 'TtZX' and time.monotonic() < end:
+                time.sleep(0.001)
+            yield
+        finally:
+            go_on(pid)
+
     def connection(self, export):
         """What the holder connects by: ``{'driver_volume_type': ..., 'data': {...}}``, secrets included. What is known of
         the attachment itself the conductor adds."""
         raise NotImplementedError
+
+
+def go_on(pid):
+    """Let a process that stands still go on: whoever stopped it may have died in between."""
+    if pid:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid):
+    """The state of a process's first thread, a letter: it is the one that answers."""
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+    except OSError:
+        return 'X'

@@ -5,12 +5,14 @@ every volume open once, however many exports it has.
 """
 import json
 import socket
+import struct
 import threading
 
 from kodiak.storage_block.drivers import base as drivers
 from kodiak.storage_block.exports import base
 
 TIMEOUT = 15
+PEER = struct.Struct('=iII')        # pid, user, group
 
 
 class Qmp:
@@ -19,6 +21,7 @@ class Qmp:
     def __init__(self, path):
         self.path = path
         self.opened = 0         # how often it was connected: each time it may be another daemon
+        self.pid = None
         self._socket = None
         self._stream = None
         self._lock = threading.RLock()
@@ -32,10 +35,12 @@ class Qmp:
             try:
                 made.connect(self.path)
                 self._socket, self._stream = made, made.makefile('rb')
+                self.pid = PEER.unpack(made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))[0]
                 self._read()                                # the greeting
                 self.ask('qmp_capabilities')
                 self.opened += 1
             except (OSError, ValueError) as error:
+                base.go_on(self.pid)
                 made.close()
                 self._socket = None
                 raise drivers.Fault('export', f'The NBD server at {self.path} does not answer: {error}.')
@@ -76,6 +81,7 @@ class Qmp:
                     if 'error' in answer:
                         raise Refused(command, answer['error'].get('desc', ''))
             except (OSError, ValueError) as error:
+                base.go_on(self.pid)
                 self.close()
                 raise drivers.Fault('export', f'The NBD server at {self.path} broke off: {error}.')
 
@@ -208,6 +214,11 @@ class NbdExporter(base.Exporter):
                 self.qmp.ask('block-export-del', id=id, mode='hard')
             self._drop(gone)
             self._add(exports, {}, nodes - gone)
+
+    def pid(self):
+        with self._lock:
+            self.qmp.ask('query-version')
+            return self.qmp.pid
 
     def connection(self, export):
         return {'driver_volume_type': 'nbd', 'data': {

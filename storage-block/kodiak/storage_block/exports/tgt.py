@@ -71,6 +71,7 @@ class Tgtd:
                 error, length = ANSWER.unpack(_receive(connection, ANSWER.size))
                 answer = _receive(connection, length - ANSWER.size)
         except OSError as problem:
+            base.go_on(self._peer)
             raise drivers.Fault('export', f'The iSCSI target at {self.path} broke off: {problem}.')
         if error:
             raise Refused(error, params.split(',password=', maxsplit=1)[0] or f'target {tid}')
@@ -274,6 +275,9 @@ class TgtExporter(base.Exporter):
                 self._stopping.wait(0.01)
 
     reopen = resize
+
+    def pid(self):
+        return self.tgtd.pid()
 
     def connection(self, export):
         return {'driver_volume_type': 'iscsi', 'data': {

@@ -1,5 +1,6 @@
 """An agent with the file driver, an exporter that only remembers, and a conductor and an image service that do as told."""
 import base64
+import contextlib
 import hashlib
 import os
 import threading
@@ -95,7 +96,7 @@ class Remembering(Exporter):
     online_extend = True
 
     def __init__(self):
-        self.there, self.resized = {}, []
+        self.there, self.resized, self.paused = {}, [], 0
 
     def start(self, lost):
         self.lost = lost
@@ -111,6 +112,11 @@ class Remembering(Exporter):
         self.resized += [(export.volume_id, export.size) for export in exports]
 
     reopen = resize
+
+    @contextlib.contextmanager
+    def still(self):
+        self.paused += 1
+        yield
 
     def connection(self, export):
         return {'driver_volume_type': 'iscsi', 'data': {'auth_password': export.password}}

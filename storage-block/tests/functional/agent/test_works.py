@@ -124,13 +124,16 @@ def test_snapshots_clones_and_the_way_back(world, id):
     assert content(cloned, 0, 5) == b'first'
 
 
-def test_a_group_is_kept_at_once(world, id):
+@pytest.mark.parametrize('quick', [True, False])
+def test_a_group_is_kept_at_once(world, id, quick):
+    world.driver.reflink = quick
     other, pairs = str(uuid.uuid4()), []
     for each in (id, other):
         make(world, each)
         pairs.append({'snapshot_id': str(uuid.uuid4()), 'volume_id': each, 'size': 1})
     world.ok('create_snapshots', id, snapshots=pairs)
     assert all(world.driver.size(base.snapshot(pair['snapshot_id'])) == GIB for pair in pairs)
+    assert world.exporter.paused == quick, 'guests are not kept waiting for copies'
 
 
 def test_a_volume_goes_to_another_back_end(world, id):
