@@ -126,6 +126,7 @@ def test_snapshots_clones_and_the_way_back(world, id):
 
 @pytest.mark.parametrize('quick', [True, False])
 def test_a_group_is_kept_at_once(world, id, quick):
+    world.until(lambda: world.conductor.backends)
     world.driver.reflink = quick
     other, pairs = str(uuid.uuid4()), []
     for each in (id, other):
