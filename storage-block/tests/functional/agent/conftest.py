@@ -195,6 +195,7 @@ class World:
             self.agent.backends, self.images, lambda key: tasks.decoded(self.conductor.call('key', None, host='host', key_id=key)),
             self.store, str(folder / 'passing'))
         self.agent.start()
+        self.until(lambda: self.conductor.backends)
 
     def run(self, kind, resource_id, **args):
         return self.outcome(self.conductor.post(kind, resource_id, **args))

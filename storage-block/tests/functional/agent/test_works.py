@@ -38,7 +38,6 @@ def make(world, id, size=1, **source):
 
 
 def test_it_says_what_it_has(world):
-    world.until(lambda: world.conductor.backends)
     found = {each['name']: each for each in world.conductor.backends}
     assert found['file']['protocol'] == 'iSCSI' and found['file']['error'] is None
     assert found['file']['total_gb'] >= found['file']['free_gb'] > 0
@@ -126,7 +125,6 @@ def test_snapshots_clones_and_the_way_back(world, id):
 
 @pytest.mark.parametrize('quick', [True, False])
 def test_a_group_is_kept_at_once(world, id, quick):
-    world.until(lambda: world.conductor.backends)
     world.driver.reflink = quick
     other, pairs = str(uuid.uuid4()), []
     for each in (id, other):
@@ -283,7 +281,6 @@ def test_a_work_that_is_listed_no_more_is_stopped(world, id, monkeypatch):
 
 
 def test_outcomes_wait_for_a_conductor_that_is_away(world, id):
-    world.until(lambda: world.conductor.backends)
     number = world.conductor.post('create_volume', id, volume_id=id, size=1, source=NONE, encryption=None)
     world.agent.bring('state', world.conductor.host_state('host', None))
     world.conductor.away = True
