@@ -1,5 +1,6 @@
 """Images of servers that boot from volumes: they hold no data, and name snapshots of all volumes of the server."""
 import logging
+import time
 
 import orjson
 
@@ -7,6 +8,7 @@ from kodiak.common import errors
 from kodiak.compute import volumes
 
 LOG = logging.getLogger(__name__)
+PATIENCE = 15
 
 
 def make(clients, context, row, hardware, name, metadata):
@@ -46,7 +48,11 @@ def _take_back(clients, block, context, image_id, made):
     try:
         if image_id is not None:
             clients.image.delete(f'/v2/images/{image_id}', context=context)
+        until = time.monotonic() + PATIENCE
         for snapshot_id in made:
+            # One that is still being made cannot be deleted yet.
+            while block.get(f'/snapshots/{snapshot_id}')['snapshot']['status'] == 'creating' and time.monotonic() < until:
+                time.sleep(0.2)
             block.delete(f'/snapshots/{snapshot_id}')
     except errors.Error as error:
         LOG.warning('What an image was to be made of is left: image %s, snapshots %s: %s', image_id, made, error)
