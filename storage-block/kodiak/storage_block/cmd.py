@@ -3,14 +3,15 @@ from kodiak.common import authtoken, cli, config, policy, service, wsgi
 
 from . import conf as options
 from . import rpc
+from .agent import conf as agent_options
 
 NAME = 'storage-block'
 CONDUCTOR = 'kodiak.storage_block.conductor'
 
 
 def load_conf(args=(), files=None):
-    """The configuration of this service from command-line arguments and files."""
-    return config.load(NAME, options.OPTS, args=args, files=files, defaults=options.DEFAULTS)
+    """The configuration of this service from command-line arguments and files; its agent reads the same file."""
+    return config.load(NAME, {**options.OPTS, **agent_options.OPTS}, args=args, files=files, defaults=options.DEFAULTS)
 
 
 def load(runtime):

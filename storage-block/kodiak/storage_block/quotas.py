@@ -51,7 +51,8 @@ def _count(connection, project_id, resources):
 def claim(connection, conf, project_id, wanted, type_name=None, extra_types=()):
     """Make sure that a project may have more, in the transaction that makes it.
 
-    :param wanted: ``{resource: how many more}``. :param type_name: the volume type whose own limits count too.
+    :param wanted: ``{resource: how many more}``; ``per_volume_gigabytes``: the size of one volume.
+    :param type_name: the volume type whose own limits count too.
     :param extra_types: further types that ``wanted`` names resources of.
     :raises QuotaExceeded: 413, in the words of the first limit that is broken.
     """
@@ -67,7 +68,10 @@ def claim(connection, conf, project_id, wanted, type_name=None, extra_types=()):
 
 def _explained(over):
     resource, numbers = next(iter(over.items()))
-    if 'gigabytes' in resource:
+    if resource == 'per_volume_gigabytes':
+        kind = 'VolumeSizeExceedsLimit'
+        text = f"Requested volume size {numbers['requested']}G is larger than maximum allowed limit {numbers['limit']}G."
+    elif 'gigabytes' in resource:
         kind = 'VolumeBackupSizeExceedsAvailableQuota' if resource == 'backup_gigabytes' else 'VolumeSizeExceedsAvailableQuota'
         what = 'backup' if resource == 'backup_gigabytes' else 'volume or snapshot'
         text = (f'Requested {what} exceeds allowed {resource} quota. '
@@ -83,12 +87,3 @@ def _explained(over):
     error.code, error.title = 413, 'Request Entity Too Large'
     return error
 
-
-def check_volume_size(connection, conf, project_id, size):
-    """413 for a volume that is larger than one of the project may be."""
-    limit = limits(connection, conf, project_id)['per_volume_gigabytes']
-    if limit != quota.UNLIMITED and size > limit:
-        error = errors.QuotaExceeded(f'Requested volume size {size}G is larger than maximum allowed limit {limit}G.',
-                                     kind='VolumeSizeExceedsLimit')
-        error.code, error.title = 413, 'Request Entity Too Large'
-        raise error

@@ -194,9 +194,8 @@ def extend(req, volume_id):
         if pool.room() < size - row['size']:
             raise invalid(f'The back end of the volume has room for {int(max(pool.room(), 0))} GiB more.')
         kind = types.get(connection, row['volume_type_id'])
-        quotas.check_volume_size(connection, req.app.conf, row['project_id'], size)
-        if row['consumes_quota']:
-            quotas.claim(connection, req.app.conf, row['project_id'], {'gigabytes': size - row['size']}, kind and kind['name'])
+        wanted = {'per_volume_gigabytes': size, 'gigabytes': size - row['size'] if row['consumes_quota'] else 0}
+        quotas.claim(connection, req.app.conf, row['project_id'], wanted, kind and kind['name'])
         store.save(connection, volumes, row, status=states.EXTENDING, previous_status=row['status'], claimed=size)
         saga.start(connection, sagas.EXTEND, row['id'], {'size': size}, req.ctx)
     change(req, write)

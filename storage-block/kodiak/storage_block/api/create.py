@@ -91,8 +91,8 @@ class _Wanted:
             'hints': self.hints or None, 'metadata': sent.get('metadata') or {},
             'image_metadata': from_what.get('image_metadata') or {}}
         conf = req.app.conf
-        quotas.check_volume_size(connection, conf, row['project_id'], size)
-        quotas.claim(connection, conf, row['project_id'], {'volumes': 1, 'gigabytes': size}, kind['name'])
+        wanted = {'volumes': 1, 'gigabytes': size, 'per_volume_gigabytes': size}
+        quotas.claim(connection, conf, row['project_id'], wanted, kind['name'])
         row = store.insert_volume(connection, row)
         if encryption is not None:
             key = from_what.get('encryption')
