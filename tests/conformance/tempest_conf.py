@@ -113,7 +113,7 @@ def volume(cloud, types, put):
     backends = sorted({pool['capabilities']['volume_backend_name'] for pool in pools})
     put('volume', backend_names=','.join(backends), storage_protocol=pools[0]['capabilities']['storage_protocol'],
         vendor_name=pools[0]['capabilities']['vendor_name'], disk_format='raw,qcow2', manage_snapshot_ref='source-name,snapshot-%s',
-        backup_driver='swift' if 'object-store' in types else 'file')
+        backup_driver='swift' if 'object-store' in types else 'posix')
     put('volume-feature-enabled', snapshot=True, clone=True, backup=True, manage_snapshot=True, manage_volume=True,
         multi_backend=len(backends) > 1, extend_attached_volume=True, extend_attached_encrypted_volume=True)
     if 'multiattach' not in kinds:

@@ -247,6 +247,10 @@ def _to_new(connection, req, row, name):
 
 # Records
 
+#: In front of the name of a backup driver, so that clients know one when they see it.
+SERVICE = 'cinder.backup.drivers.'
+
+
 @routes.get('/backups/{backup_id}/export_record', rule='backup:export-import', default=common.ADMIN, load=load,
             response=schema.wrap('backup-record', common.OBJECT), summary='Show what another cloud needs to know of a backup')
 def export_record(req, backup_id):
@@ -256,7 +260,7 @@ def export_record(req, backup_id):
                                 kind='InvalidBackup')
     kept = {name: row[name] for name in ('id', 'volume_id', 'snapshot_id', 'parent_id', 'name', 'description', 'size', 'container',
                                          'object_count', 'record', 'availability_zone', 'metadata', 'volume')}
-    return {'backup-record': {'backup_service': row['record']['service'],
+    return {'backup-record': {'backup_service': SERVICE + row['record']['service'],
                               'backup_url': base64.b64encode(orjson.dumps(kept)).decode()}}
 
 
@@ -270,7 +274,7 @@ def import_record(req):
     sent = req.body['backup-record']
     try:
         kept = orjson.loads(base64.b64decode(sent['backup_url'], validate=True))
-        record = {**kept['record'], 'service': sent['backup_service']}
+        record = {**kept['record'], 'service': sent['backup_service'].removeprefix(SERVICE)}
         values = {'id': common.check_uuid(kept['id'], 'id'), 'volume_id': common.check_uuid(kept['volume_id'], 'volume_id'),
                   'size': schema.integer(kept['size'], 'size', 1, 2147483647), 'object_count': int(record['object_count']),
                   'parent_id': common.check_uuid(kept.get('parent_id'), 'parent_id'),
