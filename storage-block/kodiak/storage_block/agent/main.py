@@ -44,7 +44,8 @@ class Agent:
         self.backends = {backend.name: backend for backend in backends}
         self.tasks = None
         self.works = Works(self._perform, self._forget, self._report_soon, self._progress, threads)
-        self.reconciler = reconcile.Reconciler('storage-block-agent', self.look, self.bring, interval=INTERVAL)
+        self.reconciler = reconcile.Reconciler('storage-block-agent', self.look, self.bring, interval=INTERVAL, max_backoff=5)
+        self._exported = {}             # back end -> what it was last brought to export; what is not here is looked at anew
         self._reported = {}             # attachment -> what was last said of it
         self._unsaid = {}
         self._stopping = threading.Event()
@@ -85,7 +86,8 @@ class Agent:
 
     def lost(self):
         """What was exported may be gone."""
-        self.reconciler.again(STATE)
+        self._exported = {}
+        self.reconciler.nudge(STATE)
 
     def _beat(self):
         """Tell the conductor what there is, then and now; the first time before anything is asked."""
@@ -121,20 +123,29 @@ class Agent:
         answer = self.client.call('host_state', context.background(), host=self.host, since=since)
         if 'work' not in answer:
             return None
+        if since is None:
+            self._exported = {}
         return reconcile.Wanted(answer['generation'], {STATE: answer}, full=True)
 
     def bring(self, key, state):
-        """Make the exports be those of ``state``, then begin its works."""
+        """Make the exports be those of ``state``, then begin its works. What is there stays until a state was heard."""
+        if state is None:
+            return
         problems = []
         for name, backend in self.backends.items():
             wanted = [export for export in state['exports'] if export['backend'] == name]
+            if self._exported.get(name) == wanted:
+                continue
             try:
                 said = backend.sync(wanted)
             except base.Fault as fault:
                 LOG.warning('The volumes of %s cannot be exported now: %s', name, fault.message)
                 problems.append(fault.message)
                 continue
-            problems += [each['error'] for each in said if each.get('error')]
+            wrong = [each['error'] for each in said if each.get('error')]
+            if not wrong:
+                self._exported[name] = wanted
+            problems += wrong
             self._note(said)
         for export in state['exports']:
             if export['backend'] not in self.backends:
