@@ -63,9 +63,10 @@ def daemon():
     """``kodiak-object-daemon``: the daemons in a process of their own."""
     parser = argparse.ArgumentParser(prog='kodiak-object-daemon', description='Look after the devices of this node.')
     parser.add_argument('--once', action='store_true', help='make one pass of each and end')
-    parser.add_argument('daemons', nargs='*', metavar='DAEMON', help='updater, replicator, auditor, expirer, reaper; all if none')
+    parser.add_argument('daemons', nargs='*', metavar='DAEMON',
+                        help='updater, replicator, auditor, expirer, reaper, syncer; all if none')
     chosen, rest = parser.parse_known_args()
-    names = chosen.daemons or ['updater', 'replicator', 'auditor', 'expirer', 'reaper']
+    names = chosen.daemons or ['updater', 'replicator', 'auditor', 'expirer', 'reaper', 'syncer']
     if chosen.once:
         conf = load_conf(rest)
         log.setup(conf, 'kodiak-object-daemon')

@@ -2,9 +2,12 @@
 import importlib.util
 import io
 import pathlib
+import socketserver
 import sys
+import threading
 import time
 import urllib.parse
+import wsgiref.simple_server
 
 import pytest
 
@@ -119,3 +122,39 @@ def box(call):
     """A container of that client."""
     assert call('PUT', '/v1/AUTH_test/c').status == 201
     return '/v1/AUTH_test/c'
+
+
+class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    disable_nagle_algorithm = True
+    protocol_version = 'HTTP/1.1'      # (it answers Expect: 100-continue then, for which boto3 waits)
+
+    def log_message(self, *args):
+        pass
+
+    def get_environ(self):
+        environ = super().get_environ()
+        if 'Content-Type' not in self.headers:
+            del environ['CONTENT_TYPE']     # (wsgiref makes one up)
+        return environ
+
+
+@pytest.fixture
+def serve():
+    """Serves WSGI applications over HTTP: ``serve(application)`` gives the URL."""
+    running = []
+
+    def start(application):
+        server = wsgiref.simple_server.make_server('127.0.0.1', 0, application, _Server, _Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return f'http://127.0.0.1:{server.server_port}'
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

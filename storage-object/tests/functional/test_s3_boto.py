@@ -2,11 +2,8 @@
 import datetime
 import io
 import json
-import socketserver
-import threading
 import urllib.error
 import urllib.request
-import wsgiref.simple_server
 
 import boto3
 import pytest
@@ -20,34 +17,9 @@ SESSION = boto3.session.Session()
 USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 'user_other_stranger': 'testing .admin'}
 
 
-class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    daemon_threads = True
-
-
-class _Handler(wsgiref.simple_server.WSGIRequestHandler):
-    disable_nagle_algorithm = True
-    protocol_version = 'HTTP/1.1'      # (it answers Expect: 100-continue then, for which boto3 waits)
-
-    def log_message(self, *args):
-        pass
-
-    def get_environ(self):
-        environ = super().get_environ()
-        if 'Content-Type' not in self.headers:
-            del environ['CONTENT_TYPE']     # (wsgiref makes one up)
-        return environ
-
-
 @pytest.fixture
-def endpoint(rings):
-    application = pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES])
-    server = wsgiref.simple_server.make_server('127.0.0.1', 0, application, _Server, _Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+def endpoint(rings, serve):
+    return serve(pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES]))
 
 
 @pytest.fixture

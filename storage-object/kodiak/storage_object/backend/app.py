@@ -139,9 +139,9 @@ def app_factory(global_conf, **local):
 
 def make_daemons(server, conf, names):
     """The daemons of these names; raises ValueError for one that there is not."""
-    from ..daemons import auditor, expirer, reaper, replicator, updater
+    from ..daemons import auditor, expirer, reaper, replicator, syncer, updater
     known = {'updater': updater.Updater, 'replicator': replicator.Replicator, 'auditor': auditor.Auditor,
-             'expirer': expirer.Expirer, 'reaper': reaper.Reaper}
+             'expirer': expirer.Expirer, 'reaper': reaper.Reaper, 'syncer': syncer.Syncer}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f'There is no daemon {unknown[0]!r}; there are {", ".join(known)}')
     return [known[name](server, conf) for name in names]

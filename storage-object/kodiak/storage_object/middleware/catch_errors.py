@@ -21,6 +21,8 @@ class CatchErrors(Filter):
 
     def __call__(self, environ, start_response):
         started = time.time()
+        if 'HTTP_X_CONTAINER_SYNC_AUTH' in environ or 'HTTP_X_CONTAINER_SYNC_KEY' in environ:
+            environ['kodiak.sync_timestamp'] = environ.get('HTTP_X_TIMESTAMP')
         for name in [name for name in environ if name.startswith('HTTP_X_') and INWARD.match(name)]:
             del environ[name]
         trans = environ['kodiak.trans_id'] = environ['HTTP_X_TRANS_ID'] = (

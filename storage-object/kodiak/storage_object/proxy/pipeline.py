@@ -11,6 +11,7 @@ from ..middleware import (
     auth,
     bulk,
     catch_errors,
+    container_sync,
     copying,
     cors,
     dlo,
@@ -44,6 +45,7 @@ FILTERS = {
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
     'symlink': symlink.Symlink, 'listing_formats': listing_formats.ListingFormats, 'versioning': versioning.Versioning,
     's3_guard': s3_guard.S3Guard, 'encryption': encryption.Encryption,
+    'container_sync': container_sync.ContainerSync,
 }
 SHOWN = {
     'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],
@@ -55,7 +57,7 @@ SHOWN = {
     'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
     'slo': slo.LIMITS, 'dlo': {'max_segments': 100000}, 'symlink': {'symloop_max': symlink.MAX_LINKS, 'static_links': True},
     'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {},
-    'object_versioning': {}, 'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
+    'object_versioning': {}, 'container_sync': {'realms': {}}, 'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
 }
 
 

@@ -7,6 +7,7 @@ import orjson
 
 from ..proxy.http import Response, quote
 from . import acl
+from .checksums import told_by
 from .configs import LOCK
 from .errors import S3Error
 from .lock import VERSION
@@ -303,6 +304,9 @@ class Buckets:
     # many at once
 
     def _delete_many(self, call, path):
+        headers = call.request.headers
+        if 'Content-Md5' not in headers and not told_by(headers) and 'X-Amz-Trailer' not in headers:
+            raise S3Error('InvalidRequest', 'Missing required header for this request: Content-MD5 OR x-amz-checksum-*')
         root = parse_xml(call.body(2 << 20), 'Delete')
         quiet = (root.findtext('Quiet') or '').lower() == 'true'
         items = root.findall('Object')

@@ -6,7 +6,7 @@ from ..proxy.http import Response
 CODES = {
     'AccessDenied': (403, 'Access Denied.'), 'AuthorizationHeaderMalformed': (400, 'The authorization header is malformed.'),
     'AuthorizationQueryParametersError': (400, 'The query parameters of the signature are wrong.'),
-    'BadDigest': (400, 'The Content-MD5 or checksum you specified did not match what we received.'),
+    'BadDigest': (400, 'The Content-MD5 you specified did not match what we received.'),
     'AccessForbidden': (403, 'CORSResponse: This CORS request is not allowed.'),
     'BadRequest': (400, 'Bad Request'),
     'BucketAlreadyExists': (409, 'The requested bucket name is not available.'),

@@ -14,6 +14,10 @@ from .errors import S3Error
 from .xml import iso
 
 SKEW = 900
+PAYLOADS = {'UNSIGNED-PAYLOAD', 'STREAMING-UNSIGNED-PAYLOAD-TRAILER', 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD',
+            'STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER'}
+HASH = re.compile(r'^[0-9a-fA-F]{64}$')
+CUT = 'The request body terminated unexpectedly'
 SIZE, MAX_CHUNK = re.compile(r'^[0-9a-fA-F]{1,8}$'), 64 << 20
 EMPTY = hashlib.sha256(b'').hexdigest()
 SUBRESOURCES = sorted((
@@ -84,8 +88,21 @@ class Signature:
                 raise S3Error('AccessDenied', 'Request has expired', Expires=iso(int(expires)))
         else:
             raise S3Error('AccessDenied')
-        self.payload = request.headers.get('X-Amz-Content-Sha256') or 'UNSIGNED-PAYLOAD'
+        self.payload = self._payload(request.headers.get('X-Amz-Content-Sha256'))
         self.secret = None
+
+    def _payload(self, text):
+        if text is None:
+            if self.version == 4 and not self.presigned:
+                raise S3Error('InvalidRequest', 'Missing required header for this request: x-amz-content-sha256')
+            return 'UNSIGNED-PAYLOAD'
+        if self.version == 4 and text not in PAYLOADS and not HASH.match(text):
+            raise S3Error('InvalidArgument', 'x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, '
+                                             'STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, '
+                                             'STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, '
+                                             'STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER or a valid sha256 value.',
+                          ArgumentName='x-amz-content-sha256', ArgumentValue=text)
+        return text
 
     @staticmethod
     def _life(text):
@@ -186,8 +203,11 @@ class Signature:
             return Chunks(self, stream, int(decoded)), int(decoded)
         if length is None:
             return stream, None
-        digest = self.payload if self.version == 4 and len(self.payload) == 64 else None
-        return Whole(stream, length, digest, self.request.headers), length
+        digest = self.payload.lower() if self.version == 4 and HASH.match(self.payload) else None
+        whole = Whole(stream, length, digest, self.request.headers)
+        if not length:
+            whole.read(0)       # nobody reads a body of nothing
+        return whole, length
 
 
 def _to_amz(date):
@@ -241,7 +261,7 @@ class Chunks:
     def _fill(self):
         data = self.stream.read(65536)
         if not data:
-            raise S3Error('IncompleteBody')
+            raise S3Error('IncompleteBody', CUT)
         self.buffer += data
 
     def _line(self):
@@ -252,10 +272,17 @@ class Chunks:
         line, _, self.buffer = self.buffer.partition(b'\r\n')
         return line
 
+    def _last_line(self):
+        # The blank line after the trailers, and the end of the last, may be missing.
+        while b'\r\n' not in self.buffer and len(self.buffer) < 16384 and (data := self.stream.read(65536)):
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b'\r\n')
+        return line
+
     def _next(self):
         head, _, rest = self._line().decode('latin-1').partition(';')
         if not SIZE.match(head):
-            raise S3Error('IncompleteBody')
+            raise S3Error('IncompleteBody', CUT)
         size = int(head, 16)
         if size > MAX_CHUNK:
             raise S3Error('InvalidRequest', 'A chunk is too long')
@@ -285,7 +312,7 @@ class Chunks:
         self.ended = True
         if 'TRAILER' in self.signature.payload:
             lines = []
-            while line := self._line().decode('latin-1'):
+            while line := self._last_line().decode('latin-1'):
                 name, _, value = line.partition(':')
                 if name.lower().startswith('x-amz-checksum-'):
                     self.told[name.lower()[15:]] = value
@@ -304,9 +331,9 @@ class Chunks:
         while len(self.data) <= size and not self.ended:
             self.data += self._next()
             if len(self.data) > self.left:
-                raise S3Error('IncompleteBody')
+                raise S3Error('IncompleteBody', CUT)
         if self.ended and len(self.data) < min(self.left, size):
-            raise S3Error('IncompleteBody')
+            raise S3Error('IncompleteBody', CUT)
         keep = 0 if self.ended else 1
         piece = self.data[:max(0, min(size, len(self.data) - keep))]
         self.data = self.data[len(piece):]
