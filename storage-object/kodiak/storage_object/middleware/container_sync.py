@@ -2,8 +2,8 @@
 
 ``X-Container-Sync-To`` is a URL, or ``//realm/cluster/account/container`` of the realms that ``realms = <file>`` names (sections of
 ``key``, ``key2`` and ``cluster_<name> = <URL>``); ``X-Container-Sync-Key`` is what both containers have in common. A request that
-knows both the realm's key and the containers' (``X-Container-Sync-Auth``), or for a URL the containers' key, may change objects, and
-says when they were changed.
+knows both the realm's key and the containers' (``X-Container-Sync-Auth``), or for a URL the containers' key, may change objects,
+and says when they were changed.
 """
 import configparser
 import hmac
