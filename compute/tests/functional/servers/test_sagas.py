@@ -3,7 +3,6 @@ import pytest
 from servers_world import World
 
 from kodiak.common import saga_testing
-from kodiak.compute import models
 from kodiak.compute.sagas import boot, delete, interface, move, refresh, snapshot
 
 
@@ -135,10 +134,6 @@ class Evacuate(World):
         self.down(True)
         self.act('evacuate', {'host': 'two'}, 200, settle=False)
 
-    def down(self, is_down):
-        with self.cloud.db.write() as connection:
-            connection.execute(models.services.update().where(models.services.c.host == 'one').values(forced_down=is_down))
-
     def succeeded(self):
         self.alive('two')
 
@@ -189,10 +184,7 @@ class Offload(Shelve):
     def failed(self, step):
         # There is no way back; when its time is up it is begun again.
         assert self.row()['task_state'] == 'shelving_offloading'
-        with self.cloud.db.write() as connection:
-            connection.execute(models.servers.update().values(task_deadline=self.row()['created_at']))
-        self.cloud.watch.look()
-        self.cloud.settle()
+        self.overdue()
         self.offloaded()
 
 

@@ -208,10 +208,6 @@ class Evacuate(Volumes):
         self.down(True)
         self.act('evacuate', {'host': 'two'}, 200, settle=False)
 
-    def down(self, is_down):
-        with self.cloud.db.write() as connection:
-            connection.execute(models.services.update().where(models.services.c.host == 'one').values(forced_down=is_down))
-
     def succeeded(self):
         self.alive('two')
         self.both('two')
@@ -250,10 +246,7 @@ class Offload(Shelve):
 
     def failed(self, step):
         assert self.row()['task_state'] == 'shelving_offloading'
-        with self.cloud.db.write() as connection:
-            connection.execute(models.servers.update().values(task_deadline=self.row()['created_at']))
-        self.cloud.watch.look()
-        self.cloud.settle()
+        self.overdue()
         self.offloaded()
 
 

@@ -48,6 +48,18 @@ class World(saga_testing.Scenario):
         if settle:
             self.cloud.settle()
 
+    def down(self, is_down):
+        """Whether the first host is called down."""
+        with self.cloud.db.write() as connection:
+            connection.execute(models.services.update().where(models.services.c.host == 'one').values(forced_down=is_down))
+
+    def overdue(self):
+        """The task is past its deadline, and whoever looks after servers looks."""
+        with self.cloud.db.write() as connection:
+            connection.execute(models.servers.update().values(task_deadline=self.row()['created_at']))
+        self.cloud.watch.look()
+        self.cloud.settle()
+
     def start(self):
         self.begin()
         return self.uuid
