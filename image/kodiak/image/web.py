@@ -11,6 +11,7 @@ import ssl
 import urllib.parse
 
 from kodiak.common import errors
+from kodiak.common.api import schema as schemas
 
 LOG = logging.getLogger(__name__)
 REDIRECTS = 5
@@ -144,8 +145,7 @@ class Fetch:
             self._connection.close()
             raise errors.BadRequest(f'The host {parts.hostname} sends its data in an encoding that was not asked for.')
         self._answer = answer
-        length = answer.headers.get('Content-Length', '')
-        self.size = int(length) if length.isdigit() else None
+        self.size = schemas.natural(answer.headers.get('Content-Length', ''))
 
     def _ask(self, parts, offset):
         target = urllib.parse.urlunsplit(('', '', parts.path or '/', parts.query, ''))

@@ -1,13 +1,16 @@
 """Several stores at once: files here, the Swift and the S3 API elsewhere."""
 import importlib.util
+import io
 import os
 import pathlib
+import types
 
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import db, testing
+from kodiak.common import db, errors, testing
 from kodiak.image import models
+from kodiak.image.drivers import base
 
 _spec = importlib.util.spec_from_file_location('objectstores', pathlib.Path(__file__).parents[1] / 'objectstores.py')
 objectstores = importlib.util.module_from_spec(_spec)
@@ -126,3 +129,51 @@ def test_reading_goes_on_to_the_next_store(cloud, owner, helpers):
         connection.execute(sa.update(models.blobs).values(lease_until=db.utcnow()))
     run(cloud)
     assert blobs(cloud) == [] and objects(cloud) == (0, 0)
+
+
+@pytest.mark.parametrize('way', ['fails', 'ends early'])
+def test_a_download_goes_on_from_the_next_store(cloud, owner, helpers, monkeypatch, way):
+    image = helpers.create(owner)
+    path = '/v2/images/' + image['id']
+    owner.put(path + '/stage', data=DATA, headers={'Content-Type': 'application/octet-stream'}).expect(204)
+    owner.post(path + '/import', {'method': {'name': 'glance-direct'}, 'stores': ['objects', 'bucket']}).expect(202)
+    run(cloud)
+    store = cloud.runtime.extra['stores']['objects']
+    original, opened = store.open, []
+
+    class Torn:
+        def __init__(self, source):
+            self.source, self.left = source, 3
+            self.close = source.close
+            opened.append(self)
+
+        def read(self, size):
+            self.left -= 1
+            if self.left >= 0:
+                return self.source.read(100000)
+            if way == 'fails':
+                raise base.StoreUnavailable('torn')
+            return b''
+    monkeypatch.setattr(store, 'open', lambda key, offset=0: Torn(original(key, offset)))
+    assert owner.get(image['file']).data == DATA
+    assert owner.get(image['file'], headers={'Range': 'bytes=70000-2000000'}).data == DATA[70000:2000001]
+    assert len(opened) == 2
+    # With no store left the answer breaks off, rather than end as if it were whole.
+    admin = cloud.client(testing.ADMIN)
+    admin.delete(f"/v2/stores/bucket/{image['id']}").expect(204)
+    with pytest.raises(errors.Unavailable):
+        owner.get(image['file'])
+
+
+def test_data_of_unknown_size(make_cloud, helpers, monkeypatch):
+    cloud = make_cloud(stores__show_locations=True, stores__enabled=['file:file', 'web:http'])
+    admin = cloud.client(testing.ADMIN)
+    store = cloud.runtime.extra['stores']['web']
+    monkeypatch.setattr(store, 'open', lambda key, offset=0: types.SimpleNamespace(
+        read=io.BytesIO(DATA[offset:]).read, close=lambda: None, size=None))
+    image = helpers.create(admin)
+    body = [{'op': 'add', 'path': '/locations/-', 'value': {'url': 'http://example.org/x', 'metadata': {}}}]
+    admin.patch('/v2/images/' + image['id'], body, headers={
+        'Content-Type': 'application/openstack-images-v2.1-json-patch'}).expect(200)
+    answer = admin.get(image['file'], headers={'Range': 'bytes=0-9'}).expect(200)
+    assert answer.data == DATA and 'Content-Length' not in answer.headers

@@ -5,6 +5,7 @@ import orjson
 from werkzeug.wsgi import LimitedStream
 
 from .. import errors
+from .schema import natural
 
 
 class Request:
@@ -65,9 +66,10 @@ class Request:
 
     def _length(self):
         text = self.http.environ.get('CONTENT_LENGTH') or ''
-        if text and not text.isdigit():
+        length = natural(text) if text else None
+        if text and length is None:
             raise errors.BadRequest('The Content-Length header must be an integer.')
-        return int(text) if text else None
+        return length
 
     def stream(self):
         """The body as a file object that ends where the body ends, whatever its transfer coding.

@@ -1,13 +1,16 @@
 """The data of images: up and down."""
+import logging
 import re
 
 from kodiak.common import api, errors
+from kodiak.common.api import schema as schemas
 
 from .. import formats, signatures, uploads
 from ..drivers import base
 from . import rules
 from .images import load
 
+LOG = logging.getLogger(__name__)
 routes = api.Routes('Image data', prefix='/v2/images/{image_id}')
 PIECE = 1 << 20
 BYTES = 'application/octet-stream'
@@ -18,9 +21,10 @@ def announced(req):
     text = req.http.headers.get('x-openstack-image-size')
     if text is None:
         return req.http.content_length
-    if not text.isdigit():
+    number = schemas.natural(text)
+    if number is None:
         raise errors.BadRequest(f"Invalid value '{text[:40]}' for the header x-openstack-image-size: it must be a number of bytes.")
-    return int(text)
+    return number
 
 
 def body(req):
@@ -70,7 +74,7 @@ def upload_image(req, image_id):
 
 def _range(header, size):
     """``(first, last)`` of a Range header with one range, or None where all is to be sent."""
-    match = re.fullmatch(r'\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*', header)
+    match = re.fullmatch(r'\s*bytes\s*=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*', header)
     if not match or not (match[1] or match[2]):
         if re.match(r'\s*bytes\s*=', header) and ',' in header:
             raise errors.BadRequest('Requests with multiple ranges are not supported in Glance. Please make multiple '
@@ -88,7 +92,10 @@ def _range(header, size):
 
 
 class Pieces:
-    """A part of a file as an iterable, for servers that cannot hand the file to the kernel, and files that have none."""
+    """A part of a file as an iterable, for servers that cannot hand the file to the kernel, and files that have none.
+
+    :param length: bytes, or None for all that there are.
+    """
 
     def __init__(self, file, length):
         self.file = file
@@ -98,10 +105,11 @@ class Pieces:
         return self
 
     def __next__(self):
-        data = self.file.read(min(PIECE, self.left)) if self.left else b''
+        data = self.file.read(PIECE if self.left is None else min(PIECE, self.left)) if self.left != 0 else b''
         if not data:
             raise StopIteration
-        self.left -= len(data)
+        if self.left is not None:
+            self.left -= len(data)
         return data
 
     def close(self):
@@ -109,10 +117,56 @@ class Pieces:
         self.file.close()
 
 
-def locate(req, image, offset, whole):
-    """The data of an image from ``offset`` on, as an open file, from the cache or the first of its locations that has it.
+class Reading:
+    """The data of an image from ``offset`` on, from the first of its locations that has it; where one breaks off, from the next.
 
-    :param whole: whether all of it is going to be read.
+    :param end: where the data ends, or None where nobody knows. :raises Unavailable: there is no location left.
+    """
+
+    def __init__(self, stores, image, locations, offset, end):
+        self.stores, self.image, self.offset, self.end = stores, image, offset, end
+        self._locations = iter(locations)
+        self._failed = None
+        self.file = None
+        self._next()
+
+    def _next(self):
+        for location in self._locations:
+            try:
+                self.file = self.stores[location['store']].open(location['blob'] or location['url'], self.offset)
+                return
+            except (base.NoSuchData, base.StoreUnavailable, OSError) as error:
+                self._fail(location['store'], error)
+        raise errors.Unavailable(f"The data of image {self.image['id']} cannot be read now." if self._failed else
+                                 f"The data of image {self.image['id']} lies in no store of this service.")
+
+    def _fail(self, store_id, error):
+        self._failed = error
+        LOG.warning('Image %s cannot be read from the store %s at byte %d: %s', self.image['id'], store_id, self.offset, error)
+
+    def read(self, size):
+        """The next piece; b'' at the end."""
+        while True:
+            try:
+                data, error = self.file.read(size), 'it ends there'
+                if data or self.end in (None, self.offset):
+                    self.offset += len(data)
+                    return data
+            except (base.StoreUnavailable, errors.Error, OSError) as broken:
+                error = broken
+            self._fail('that it came from', error)
+            self.file.close()
+            self._next()
+
+    def close(self):
+        """Let go of the data."""
+        self.file.close()
+
+
+def locate(req, image, offset, length):
+    """The data of an image from ``offset`` on, as an open file, from the cache or its locations.
+
+    :param length: how much is going to be read, or None for all.
     """
     stores = req.app.extra['stores']
     preferred = [part for part in (req.query.get('prefer') or '').split(',') if part]
@@ -125,16 +179,12 @@ def locate(req, image, offset, whole):
     cached = cache.open(image, offset) if cache else None
     if cached is not None:
         return cached
-    failure = None
-    for location in stores.ordered(image['locations'], preferred):
-        try:
-            found = stores[location['store']].open(location['blob'] or location['url'], offset)
-            # A part of an image is not worth keeping, and what lies on a disk here needs no copy beside it.
-            return found if not whole or hasattr(found, 'fileno') else cache.keep(found, image)
-        except (base.NoSuchData, base.StoreUnavailable, OSError) as error:
-            failure = error
-    raise errors.Unavailable(f"The data of image {image['id']} cannot be read now." if failure else
-                             f"The data of image {image['id']} lies in no store of this service.")
+    found = Reading(stores, image, stores.ordered(image['locations'], preferred), offset, length and offset + length)
+    # What lies on a disk here goes to the socket without passing through this process, and needs no copy beside it. A part
+    # of an image is not worth keeping.
+    if hasattr(found.file, 'fileno'):
+        return found.file
+    return cache.keep(found, image) if length == image['size'] else found
 
 
 @routes.get('/file', rule='download_image', default=rules.DOWNLOAD, load=load,
@@ -152,6 +202,9 @@ def download_image(req, image_id):
         found.append(('ETag', etag))
         if etag in headers.get('If-None-Match', '') or headers.get('If-None-Match') == '*':
             return api.Response(status=304, headers=found)
+    if size is None:
+        # The server of the only location doesn't say how much it is.
+        return api.Response(Pieces(locate(req, image, 0, None), None), headers=found[1:], media_type=BYTES)
     wanted, status = (0, size - 1), 200
     asked = headers.get('Range')
     if asked and (headers.get('If-Range') in (None, etag)):
@@ -160,7 +213,7 @@ def download_image(req, image_id):
     elif checksum:
         found.append(('Content-MD5', checksum))
     length = wanted[1] - wanted[0] + 1
-    file = locate(req, image, wanted[0], length == size)
+    file = locate(req, image, wanted[0], length)
     found.append(('Content-Length', str(length)))
     wrapper = req.http.environ.get('wsgi.file_wrapper')
     # A real file goes from the page cache to the socket without passing through this process (sendfile).

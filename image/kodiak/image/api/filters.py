@@ -84,9 +84,9 @@ def _time(name):
                 raise errors.BadRequest(f'Unable to filter on an unknown operator in {name}.')
             try:
                 moment = timeutils.normalize_time(timeutils.parse_isotime(rest)).replace(microsecond=0)
+                found.append(operators[operator](moment))
             except (ValueError, OverflowError):
                 raise errors.BadRequest(f'Bad "{name}" query filter format. Use ISO 8601 DateTime notation.') from None
-            found.append(operators[operator](moment))
         return sa.and_(*found)
     return condition
 

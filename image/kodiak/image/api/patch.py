@@ -2,6 +2,7 @@
 import re
 
 from kodiak.common import errors
+from kodiak.common.api import schema as schemas
 
 from .. import catalog, locations
 from . import attributes
@@ -46,7 +47,7 @@ def _path(pointer):
     path = [part.replace('~1', '/').replace('~0', '~').strip() for part in pointer[1:].split('/')]
     if len(path) > 2 or (len(path) == 2 and path[0] != 'locations'):
         raise errors.BadRequest(f"Invalid JSON pointer for this resource: '{pointer[:80]}'")
-    if path[0] == 'locations' and len(path) == 2 and path[1] != '-' and not path[1].isdigit():
+    if path[0] == 'locations' and len(path) == 2 and path[1] != '-' and schemas.natural(path[1]) is None:
         raise errors.BadRequest(f"Invalid JSON pointer for this resource: '{pointer[:80]}'")
     return path
 

@@ -8,6 +8,8 @@ import requests
 from keystoneauth1 import exceptions
 from oslo_config import cfg
 
+from kodiak.common.api import schema as schemas
+
 from . import base, pipe
 
 MIB = 1 << 20
@@ -131,8 +133,7 @@ class Answer:
 
     def __init__(self, response):
         self._response = response
-        length = response.headers.get('Content-Length', '')
-        self._left = int(length) if length.isdigit() else None
+        self._left = schemas.natural(response.headers.get('Content-Length', ''))
 
     def read(self, size):
         """The next piece; b'' at the end. Raises :class:`StoreUnavailable` where the store breaks off."""
