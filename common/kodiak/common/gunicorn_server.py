@@ -68,18 +68,25 @@ def direct_reader(environ, buffers=None):
     sock = reader.unreader.sock
 
     def read(size):
-        if source.buf.tell() or reader.unreader.buf.tell():
-            return source.read(size)        # what came with the headers
-        size = min(size, reader.length)
+        held = b''
+        # What came with the headers, and no more: gunicorn would read ahead, and what it has read then goes the long way.
+        while len(held) < size and (waiting := source.buf.tell() + reader.unreader.buf.tell()):
+            if not (piece := source.read(min(size - len(held), waiting))):
+                return held                 # what waits is the next request
+            held += piece
+        size = min(size, len(held) + reader.length)
+        if len(held) == size:
+            return held
         data = bytearray(size) if buffers is None else memoryview(next(buffers))[:size]
-        rest = memoryview(data)
+        data[:len(held)] = held
+        rest = memoryview(data)[len(held):]
         try:
             while rest and (got := sock.recv_into(rest)):
                 rest = rest[got:]
         except OSError:
             source.failed = True
             raise
-        reader.length -= len(data) - len(rest)
+        reader.length -= len(data) - len(held) - len(rest)
         if not rest:
             return data
         source.failed = True                # the client went away

@@ -191,6 +191,14 @@ def test_bodies_are_read_from_the_socket_and_the_connection_goes_on(world):
                                headers={} if isinstance(body, bytes) else {'Transfer-Encoding': 'chunked'})
             assert connection.getresponse().read().decode() == hashlib.md5(data).hexdigest()
     connection.close()
+    with socket.create_connection(('127.0.0.1', world.port), timeout=20) as wire, wire.makefile('rb') as stream:
+        for together in (1, 5000, 100000, 300001):              # so much of the body comes with the headers
+            wire.sendall(b'PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 300001\r\n\r\n' + data[:together])
+            time.sleep(0.05)
+            wire.sendall(data[together:])
+            while stream.readline() != b'\r\n':
+                pass
+            assert stream.read(32).decode() == hashlib.md5(data).hexdigest()
     with socket.create_connection(('127.0.0.1', world.port), timeout=20) as broken:
         broken.sendall(b'PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nonly this')
         broken.shutdown(socket.SHUT_WR)
