@@ -68,6 +68,10 @@ def of_image(image):
              'uuid': device.get(str(device.get('source_type')) + '_id') or device.get('uuid')} for device in found]
 
 
+def _is_own_image(device):
+    return device.get('source_type') == 'image' and (device.get('destination_type') or 'local') == 'local'
+
+
 class Reader:
     """Reads the mapping of one request.
 
@@ -84,25 +88,28 @@ class Reader:
         sent = self._merge(of_image(image), [device for device in sent if not device.get('no_device')])
         index = {position: self._index(device) for position, device in enumerate(sent)}
         roots = [device for position, device in enumerate(sent) if index[position] == 0]
-        if image is not None and not roots:
-            boot = [0]
-        elif image is not None and not of_image(image) and not self._is_image(roots[0], image_id):
-            raise _invalid(WRONG_SEQUENCE)
-        else:
-            boot = []
+        boot = [0] if image is not None and not roots else []
         order = sorted([number for number in index.values() if number is not None] + boot)
         if order != list(range(len(order))) or not order:
             raise _invalid(WRONG_SEQUENCE)
         disks = Disks(image=image if not roots else None)
-        if roots and self._is_image(roots[0], roots[0].get('uuid')) and roots[0].get('uuid'):
-            disks.image = image or self._image(roots[0]['uuid'])
+        if roots and _is_own_image(roots[0]):
+            if image_id and roots[0].get('uuid') != image_id:
+                raise _invalid('You specified more local devices than the limit allows')
+            disks.image = image or birth.image(self.clients, roots[0].get('uuid'), self.context)
         for position, device in enumerate(sent):
             self._take(disks, device, index[position])
+        if disks.image is None and image is not None and set(disks.hardware or {}) <= {'image_id'}:
+            # What it boots from says nothing of the hardware that it needs; the image that was named as well does.
+            disks.hardware = {'image_id': image['id'], **image['properties']}
         self._check(disks)
         return disks
 
     @staticmethod
     def _merge(defaults, sent):
+        if any(str(device.get('boot_index')) == '0' for device in defaults):
+            # Clients name the image as the disk to boot from; one that stands for volumes is none.
+            sent = [device for device in sent if not (str(device.get('boot_index')) == '0' and _is_own_image(device))]
         named = {devices.strip(device.get('device_name')) for device in sent} - {''}
         booted = any(str(device.get('boot_index')) == '0' for device in sent)
         return [device for device in defaults if devices.strip(device.get('device_name')) not in named
@@ -114,11 +121,6 @@ class Reader:
         if value in (None, '', 'None'):
             return None
         return int(value) if int(value) >= 0 else None
-
-    @staticmethod
-    def _is_image(device, image_id):
-        return (device.get('source_type') == 'image' and (device.get('destination_type') or 'local') == 'local'
-                and device.get('uuid') == image_id)
 
     def _take(self, disks, device, index):
         source = device.get('source_type') or 'blank'
@@ -205,7 +207,7 @@ class Reader:
         if not entry['size']:
             raise _invalid("Blank volumes (source: 'blank', dest: 'volume') need to have non-zero size")
         entry['make'] = self._new(device, entry['size'])
-        return {}, False
+        return {}, True     # a guest may be installed on it, by rescue or over the network
 
     @staticmethod
     def _new(device, size, **more):
@@ -226,7 +228,7 @@ class Reader:
     def _root(self, disks, entry, about):
         about, bootable = about
         if not bootable:
-            raise _invalid(f'Block Device {entry["id"] or "blank"} is not bootable.')
+            raise _invalid(f'Block Device {entry["id"]} is not bootable.')
         if self.flavor['ram'] < about.get('min_ram', 0):
             raise errors.BadRequest("Flavor's memory is too small for requested image.")
         disks.hardware = {'image_id': about.get('id'), **about.get('properties', {})}

@@ -5,6 +5,7 @@ import orjson
 import pytest
 
 from kodiak.common import db, testing
+from kodiak.compute import store
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def test_boot_from_what_there_is(cloud, post, member, image):
     cloud.image.images[image].update(hw_disk_bus='scsi', min_disk=2)
     snapshot = cloud.block.make_snapshots({'volume_id': cloud.block.add(size=3), 'name': 's'})[1]['snapshot']['id']
     root = cloud.block.add(bootable='true', volume_image_metadata={'image_id': image, 'hw_disk_bus': 'virtio', 'min_ram': '64'})
-    for source, found, size in (('volume', root, ...), ('snapshot', snapshot, ...), ('image', image, 5)):
+    for source, found, size in (('volume', root, ...), ('snapshot', snapshot, ...), ('image', image, 5), ('blank', None, 4)):
         more = {} if size is ... else {'volume_size': size}
         server = post(imageRef='', block_device_mapping_v2=[
             device(source, found, **more), device('blank', None, None, volume_size=1, delete_on_termination=True)]).json['server']
@@ -215,7 +216,7 @@ def test_boot_from_what_there_is(cloud, post, member, image):
         entries = cloud.row(server['id'])['volumes']
         assert [entry['device'] for entry in entries] == [
             ('/dev/sd' if source == 'image' else '/dev/vd') + letter for letter in 'ab']
-        assert [entry['size'] for entry in entries] == [{'volume': 1, 'snapshot': 3, 'image': 5}[source], 1]
+        assert [entry['size'] for entry in entries] == [{'volume': 1, 'snapshot': 3, 'image': 5, 'blank': 4}[source], 1]
         member.delete(f'/servers/{server["id"]}/os-volume_attachments/{entries[0]["id"]}').expect(403)
         member.delete('/servers/' + server['id']).expect(204)
         cloud.settle()
@@ -223,8 +224,17 @@ def test_boot_from_what_there_is(cloud, post, member, image):
         assert cloud.block.volumes[entries[0]['id']]['status'] == 'available'
 
 
-def test_a_server_with_an_image_and_volumes(cloud, post, member):
-    volume = cloud.block.add()
+def test_a_server_with_an_image_and_volumes(cloud, post, member, image):
+    volume, root = cloud.block.add(), cloud.block.add(bootable='true')
+    cloud.image.images[image]['hw_vif_model'] = 'e1000'
+    server = post(block_device_mapping_v2=[device('volume', root)]).json['server']
+    assert cloud.row(server['id'])['image_ref'] is None and disks(cloud, server).volumes == {root}
+    with cloud.db.read() as connection:
+        assert store.spec(connection, server['id'])['hardware']['hw_vif_model'] == 'e1000'
+    server = post(block_device_mapping_v2=[device('image', image, destination_type='local'), device('volume', volume, 1)])
+    assert cloud.row(server.json['server']['id'])['image_ref'] == image
+    member.delete('/servers/' + server.json['server']['id']).expect(204)
+    cloud.settle()
     server = post(block_device_mapping_v2=[device('volume', volume, None, device_name='/dev/vdz', tag='data')]).json['server']
     row = cloud.row(server['id'])
     assert row['image_ref'] and row['volumes'][0]['device'] == '/dev/vdz' and disks(cloud, server).volumes == {volume}
@@ -246,7 +256,8 @@ def test_mappings_that_make_no_sense(cloud, post, image, flavor):
     refused('is not bootable', block_device_mapping_v2=[device('volume', plain)])
     refused('Boot sequence', block_device_mapping_v2=[device('volume', volume, 1)])
     refused('Boot sequence', block_device_mapping_v2=[device('volume', volume, None)])
-    refused('Boot sequence', imageRef=image, block_device_mapping_v2=[device('volume', volume)])
+    refused('more local devices', imageRef=image, block_device_mapping_v2=[
+        device('image', cloud.image.add(), destination_type='local')])
     refused('Boot sequence', block_device_mapping_v2=[device('volume', volume), device('volume', plain)])
     refused('non-zero size', block_device_mapping_v2=[device('image', image)])
     refused('non-zero size', block_device_mapping_v2=[device('volume', volume), device('blank', None, None)])
@@ -337,7 +348,8 @@ def test_an_image_of_it_names_snapshots(cloud, booted, post, member):
     assert list(cloud.block.snapshots) == [mapping['snapshot_id']] and (image['a'], image['hw_disk_bus']) == ('b', 'virtio')
     assert member.get('/servers/' + booted['id']).json['server']['OS-EXT-STS:task_state'] is None
     image['status'] = 'active'
-    again = post(imageRef=image['id']).json['server']
+    again = post(imageRef=image['id'], block_device_mapping_v2=[
+        device('image', image['id'], destination_type='local')]).json['server']
     assert cloud.row(again['id'])['vm_state'] == 'active', cloud.row(again['id'])['fault']
     made = cloud.row(again['id'])['volumes'][0]
     assert cloud.block.volumes[made['id']]['snapshot_id'] == mapping['snapshot_id']
