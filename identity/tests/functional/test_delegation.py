@@ -45,6 +45,7 @@ def test_a_trust(cloud, pair):
         assert [role['name'] for role in client.get(path + '/roles').json['roles']] == ['member']
     client.head(f'{path}/roles/{cloud.role_id("member")}').expect(200)
     client.head(f'{path}/roles/{cloud.role_id("reader")}').expect(404)
+    ann.head(f'{path}/roles/{cloud.role_id("reader")}').expect(404)
     assert len(ann.get(f'/v3/OS-TRUST/trusts?trustor_user_id={ann.id}').json['trusts']) == 1
     assert len(bob.get(f'/v3/OS-TRUST/trusts?trustee_user_id={bob.id}').json['trusts']) == 1
     bob.get(f'/v3/OS-TRUST/trusts?trustor_user_id={ann.id}').expect(403)

@@ -193,7 +193,7 @@ def list_roles(req, trust_id):
 
 def load_role(req, trust_id, role_id):
     """The trust as a policy target; 404 unless it delegates the role."""
-    found = load(req, trust_id)
+    found = req.target = load(req, trust_id)
     if role_id not in req.row['role_ids']:
         raise errors.NotFound(f'Could not find role: {role_id}.')
     return found
