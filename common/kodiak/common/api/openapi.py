@@ -31,7 +31,7 @@ def _operation(endpoint, fault_schema=None):
                        for name in endpoint.parameters]
         + [{'name': name, 'in': 'query', 'schema': schema} for name, schema in (endpoint.query or {}).items()],
         'responses': {str(endpoint.status): _content('Success', endpoint.response),
-                      'default': _content('A fault in the shape of this service', fault_schema)},
+                      **_faults(fault_schema)},
     }
     if endpoint.body is not None:
         operation['requestBody'] = {'required': not endpoint.optional_body,
@@ -49,6 +49,13 @@ def _operation(endpoint, fault_schema=None):
     if endpoint.action:
         operation['x-actions'] = [endpoint.action]
     return operation
+
+
+def _faults(schema):
+    said = 'A fault in the shape of this service'
+    if schema is None:
+        return {'default': {'description': said}}
+    return {'4XX': _content(said, schema), '5XX': _content(said, schema), 'default': {'description': 'A redirection'}}
 
 
 def _content(description, schema):

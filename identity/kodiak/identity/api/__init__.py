@@ -45,7 +45,8 @@ MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, ro
            federation, sso, saml, v2_tokens, v2_admin)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
-              base_rules=rules.BASE, rules=[*domain_config.RULES, *roles.RULES, *role_assignments.RULES], forbid_unknown=True)
+              base_rules=rules.BASE, rules=[*domain_config.RULES, *roles.RULES, *role_assignments.RULES], forbid_unknown=True,
+              fault_schema=faults.SCHEMA)
 
 
 def app_factory(global_conf, **local):

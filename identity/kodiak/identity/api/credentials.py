@@ -265,8 +265,12 @@ def _token(core, row, content):
 ASKED = schema.obj({'credentials': {'type': 'object'}, 'ec2Credentials': {'type': 'object'}}, extra=True)
 
 
+TOKEN = schema.wrap('token', schema.obj({'user': {'type': 'object'}, 'methods': schema.array(schema.STRING)}, ['user', 'methods'],
+                                        extra=True))
+
+
 @routes.post('/ec2tokens', rule='identity:ec2tokens_validate', default=rules.SERVICE, body=ASKED,
-             summary='Log in with a signed EC2 request')
+             response=TOKEN, summary='Log in with a signed EC2 request')
 def ec2_token(req):
     """A token for who signed an EC2 request; for the services that receive such requests."""
     asked = req.body.get('credentials') or req.body.get('ec2Credentials') or {}
@@ -277,7 +281,7 @@ def ec2_token(req):
 
 
 @routes.post('/s3tokens', rule='identity:s3tokens_validate', default=rules.SERVICE, body=ASKED,
-             summary='Log in with a signed S3 request')
+             response=TOKEN, summary='Log in with a signed S3 request')
 def s3_token(req):
     """A token for who signed an S3 request; for the services that receive such requests."""
     asked = req.body.get('credentials') or {}

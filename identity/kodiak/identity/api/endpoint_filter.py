@@ -201,8 +201,11 @@ def add_group(req, group_id, project_id):
     _associate(req, project_endpoint_groups, _pair(group_id, project_id))
 
 
+ASSOCIATION = schema.wrap('project_endpoint_group', {'type': 'object'})
+
+
 @routes.get(GROUP_PAIR, rule='identity:get_endpoint_group_in_project', default=rules.READ, load=load,
-            summary='Check whether an endpoint group is associated with a project')
+            response=ASSOCIATION, summary='Check whether an endpoint group is associated with a project')
 def check_group(req, group_id, project_id):
     """The association; 404 if there is none."""
     _check(req, project_endpoint_groups, _pair(group_id, project_id), 'The endpoint group')

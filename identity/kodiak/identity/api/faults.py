@@ -11,3 +11,10 @@ def fault(error, request_id, accept):
     if error.detail:
         body.update(error.detail)
     return orjson.dumps(body), 'application/json'
+
+
+#: JSON Schema of a fault. OAuth 2.0 has a form of its own, in which ``error`` is a word.
+SCHEMA = {'type': 'object', 'required': ['error'], 'properties': {'error': {'anyOf': [
+    {'type': 'string'},
+    {'type': 'object', 'required': ['code', 'message', 'title'], 'properties': {
+        'code': {'type': 'integer'}, 'message': {'type': 'string'}, 'title': {'type': 'string'}}}]}}}

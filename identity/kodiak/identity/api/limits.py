@@ -156,7 +156,12 @@ def delete_registered(req, limit_id):
     cores.of(req).db.transact(store)
 
 
-@routes.get('/limits/model', rule='identity:get_limit_model', default=rules.ANYBODY, summary='Show how limits depend on each other')
+MODEL = schema.obj({'model': schema.obj({'name': schema.STRING, 'description': schema.STRING}, ['name', 'description']),
+                    'links': kit.LINKS}, ['model'])
+
+
+@routes.get('/limits/model', rule='identity:get_limit_model', default=rules.ANYBODY,
+            response=MODEL, summary='Show how limits depend on each other')
 def model(req):
     """The enforcement model."""
     name = req.app.conf.unified_limit.enforcement_model

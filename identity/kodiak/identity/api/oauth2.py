@@ -3,6 +3,7 @@ import base64
 import urllib.parse
 
 from kodiak.common import api, errors
+from kodiak.common.api import schema
 
 from .. import core as cores
 from .. import issue
@@ -28,7 +29,11 @@ def _client(req, form):
     return form.get('client_id'), form.get('client_secret')
 
 
-@routes.post('/OS-OAUTH2/token', public=True, raw=True, summary='Issue an OAuth 2.0 access token')
+BEARER = schema.obj({'access_token': schema.STRING, 'token_type': schema.STRING, 'expires_in': schema.INTEGER},
+                    ['access_token', 'token_type', 'expires_in'])
+
+
+@routes.post('/OS-OAUTH2/token', public=True, raw=True, response=BEARER, summary='Issue an OAuth 2.0 access token')
 def token(req):
     """A token for an application credential, in the words of OAuth 2.0."""
     form = dict(urllib.parse.parse_qsl(req.stream().read(req.app.conf.api.max_body_size).decode(errors='replace')))

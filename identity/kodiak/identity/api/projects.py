@@ -229,9 +229,11 @@ def load_tag(req, project_id, tag):
 
 
 TAG_PATH = '/projects/{project_id}/tags'
+TAGGED = schema.obj({'tags': schema.array(schema.STRING), 'links': kit.LINKS}, ['tags', 'links'])
 
 
-@routes.get(TAG_PATH, rule='identity:list_project_tags', default=rules.PROJECT_READ, load=load, summary='List tags of a project')
+@routes.get(TAG_PATH, rule='identity:list_project_tags', default=rules.PROJECT_READ, load=load,
+            response=TAGGED, summary='List tags of a project')
 def list_tags(req, project_id):
     """List the tags of a project."""
     with req.db.read() as connection:
@@ -240,7 +242,7 @@ def list_tags(req, project_id):
 
 
 @routes.put(TAG_PATH, rule='identity:update_project_tags', default=rules.PROJECT_WRITE, load=load,
-            summary='Replace tags of a project', body=schema.obj({'tags': TAGS}, ['tags'], extra=True))
+            response=TAGGED, summary='Replace tags of a project', body=schema.obj({'tags': TAGS}, ['tags'], extra=True))
 def replace_tags(req, project_id):
     """Replace the tags of a project."""
     cores.of(req).db.transact(resources.set_tags, project_id, req.body['tags'])

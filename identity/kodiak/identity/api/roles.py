@@ -40,6 +40,12 @@ LIST = rules.ANY_READ + ' or (role:manager and scope:domain)'
 SHOW = rules.ANY_READ + ' or (role:manager and rule:domain_managed_role)'
 
 
+LINK = schema.obj({'id': schema.STRING, 'name': schema.STRING}, ['id', 'name'], extra=True)
+INFERENCE = {'prior_role': LINK, 'implies': schema.array(LINK)}
+IMPLIES = schema.obj({'role_inference': schema.obj(INFERENCE, list(INFERENCE)), 'links': kit.LINKS}, ['role_inference', 'links'])
+IMPLIED = schema.obj({'role_inference': schema.obj({'prior_role': LINK, 'implies': LINK}, ['prior_role', 'implies']),
+                      'links': kit.LINKS}, ['role_inference', 'links'])
+
 #: Roles of one domain have rules of their own.
 RULES = [('identity:create_domain_role', rules.ADMIN, 'Create a role of one domain'),
          ('identity:get_domain_role', rules.READ, 'Show a role of one domain'),
@@ -162,7 +168,7 @@ PAIR = '/roles/{prior_role_id}/implies/{implied_role_id}'
 
 
 @routes.get('/roles/{prior_role_id}/implies', rule='identity:list_implied_roles', default=rules.READ,
-            load=load_prior, summary='List roles that a role implies')
+            load=load_prior, response=IMPLIES, summary='List roles that a role implies')
 def list_implied(req, prior_role_id):
     """List the roles that a role implies directly."""
     with req.db.read() as connection:
@@ -205,7 +211,7 @@ def _implies(req, prior_role_id, implied_role_id):
 
 
 @routes.get(PAIR, rule='identity:get_implied_role', default=rules.READ, load=load_pair,
-            summary='Show whether a role implies another')
+            response=IMPLIED, summary='Show whether a role implies another')
 def show_implied(req, prior_role_id, implied_role_id):
     """Show one implication; 404 if there is none."""
     if not _implies(req, prior_role_id, implied_role_id):
@@ -231,7 +237,8 @@ def unimply(req, prior_role_id, implied_role_id):
     core.db.transact(store)
 
 
-@routes.get('/role_inferences', rule='identity:list_role_inference_rules', default=rules.READ, summary='List all implications')
+@routes.get('/role_inferences', rule='identity:list_role_inference_rules', default=rules.READ,
+            response=kit.many_of('role_inferences', INFERENCE), summary='List all implications')
 def inferences(req):
     """List every role that implies others."""
     with req.db.read() as connection:

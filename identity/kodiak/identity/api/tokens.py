@@ -85,7 +85,8 @@ def _own(req):
     return found
 
 
-@routes.get('/auth/catalog', rule='identity:get_auth_catalog', default=rules.ANYBODY, summary="The catalog for the request's token")
+@routes.get('/auth/catalog', rule='identity:get_auth_catalog', default=rules.ANYBODY,
+            response=kit.many_of('catalog'), summary="The catalog for the request's token")
 def catalog(req):
     """The catalog of a scoped token."""
     claims = _own(req)
@@ -125,7 +126,7 @@ def auth_domains(req):
 
 
 @routes.get('/auth/system', rule='identity:get_auth_system', default=rules.ANYBODY,
-            summary="Whether the request's user can scope to the system")
+            response=kit.many_of('system'), summary="Whether the request's user can scope to the system")
 def auth_system(req):
     """``[{"all": true}]`` for a user with a role on the system."""
     with req.db.read() as connection:
@@ -133,9 +134,14 @@ def auth_system(req):
     return {'system': [{'all': True}] if system else [], 'links': {'self': req.url}}
 
 
+FEED = schema.obj({'keys': schema.array(schema.obj({'id': schema.STRING, 'public': schema.STRING}, ['id', 'public'])),
+                   'events': schema.array({'type': 'object'}), 'sequence': schema.INTEGER, 'catalog_version': schema.INTEGER,
+                   'catalog': schema.array({'type': 'object'})}, ['keys', 'events', 'sequence', 'catalog_version'])
+
+
 @routes.get('/kodiak/feed', rule='identity:token_feed', default=rules.SERVICE,
             query={'since': {'type': 'integer', 'minimum': 0}, 'catalog': schema.INTEGER},
-            summary='Public keys, revocation events and the catalog, for the token middleware')
+            response=FEED, summary='Public keys, revocation events and the catalog, for the token middleware')
 def feed(req):
     """The feed of :class:`kodiak.common.authtoken.Feed`. ``catalog``: the version that the caller has; only another one is sent."""
     return cores.of(req).state.answer(req.query.get('since', 0), req.query.get('catalog'))
@@ -151,8 +157,9 @@ def event_view(event):
     return shown
 
 
-@routes.get('/OS-REVOKE/events', rule='identity:list_revoke_events', default=rules.SERVICE, query={'since': schema.STRING},
-            summary='Revocation events')
+@routes.get('/OS-REVOKE/events', rule='identity:list_revoke_events', default=rules.no_domain(rules.SERVICE),
+            query={'since': schema.STRING},
+            response=kit.many_of('events'), summary='Revocation events')
 def events(req):
     """Events that have not expired, from ``since`` on."""
     from .. import times

@@ -12,10 +12,18 @@ from . import catalog, grants, kit, rules
 from . import projects as project_api
 from . import roles as role_api
 from . import users as user_api
-from .v2_tokens import DOMAIN, tenant_view
+from .v2_tokens import DOMAIN, listed, tenant_view
+from .v2_tokens import TENANT as TENANT_SHOWN
 
 routes = api.Routes('version 2.0, administration', '/v2.0')
 
+ROLE_SHOWN = schema.obj({'id': schema.STRING, 'name': schema.STRING}, ['id', 'name'])
+USER_SHOWN = schema.obj({'id': schema.STRING, 'name': schema.STRING, 'username': schema.STRING, 'enabled': kit.FLAG,
+                         'email': schema.TEXT, 'tenantId': schema.STRING}, ['id', 'name', 'enabled'])
+SERVICE_SHOWN = schema.obj({'id': schema.STRING, 'type': schema.STRING, 'name': schema.TEXT, 'description': schema.TEXT},
+                           ['id', 'type'])
+ENDPOINT_SHOWN = schema.obj({'id': schema.STRING, 'region': schema.TEXT, 'service_id': schema.STRING, 'enabled': kit.FLAG,
+                             **dict.fromkeys(('publicurl', 'internalurl', 'adminurl'), schema.TEXT)}, ['id', 'service_id'])
 TENANT = kit.body('tenant', {'name': kit.SHORT_NAME, 'description': kit.TEXT, 'enabled': kit.FLAG})
 USER = kit.body('user', {'name': {'type': 'string', 'maxLength': 255}, 'username': {'type': 'string', 'maxLength': 255},
                          'password': {'type': ['string', 'null']}, 'enabled': kit.FLAG, 'email': kit.TEXT,
@@ -48,14 +56,14 @@ def load_tenant(req, tenant_id):
 
 
 @routes.get('/tenants/{tenant_id}', rule='identity:get_project', default=rules.PROJECT_READ, load=load_tenant,
-            summary='Show a tenant')
+            response=schema.wrap('tenant', TENANT_SHOWN), summary='Show a tenant')
 def show_tenant(req, tenant_id):
     """Show a tenant."""
     return {'tenant': tenant_view(req.row)}
 
 
 @routes.post('/tenants', rule='identity:create_project', default=rules.PROJECT_WRITE, late=True, body=TENANT,
-             summary='Create a tenant')
+             response=schema.wrap('tenant', TENANT_SHOWN), summary='Create a tenant')
 def create_tenant(req):
     """Create a tenant."""
     asked = req.body['tenant']
@@ -76,9 +84,9 @@ def _update_tenant(req, tenant_id):
 
 
 routes.post('/tenants/{tenant_id}', rule='identity:update_project', default=rules.PROJECT_WRITE, load=load_tenant, body=TENANT,
-            summary='Update a tenant')(_update_tenant)
+            response=schema.wrap('tenant', TENANT_SHOWN), summary='Update a tenant')(_update_tenant)
 routes.put('/tenants/{tenant_id}', rule='identity:update_project', default=rules.PROJECT_WRITE, load=load_tenant, body=TENANT,
-           summary='Update a tenant')(_update_tenant)
+           response=schema.wrap('tenant', TENANT_SHOWN), summary='Update a tenant')(_update_tenant)
 
 
 @routes.delete('/tenants/{tenant_id}', rule='identity:delete_project', default=rules.PROJECT_WRITE, load=load_tenant,
@@ -89,7 +97,7 @@ def delete_tenant(req, tenant_id):
 
 
 @routes.get('/tenants/{tenant_id}/users', rule='identity:list_users', default=rules.LIST, load=load_tenant,
-            summary='List users of a tenant')
+            response=listed('users', USER_SHOWN), summary='List users of a tenant')
 def tenant_users(req, tenant_id):
     """List the users that have a role in a tenant."""
     inside = sa.select(assignments.c.actor_id).where(assignments.c.actor_kind == 'user', assignments.c.target_id == tenant_id,
@@ -101,7 +109,7 @@ def tenant_users(req, tenant_id):
 
 
 @routes.get('/users', rule='identity:list_users', default=rules.LIST, late=True, query=kit.parameters(user_api.HOW),
-            summary='List users')
+            response=listed('users', USER_SHOWN, 'user'), summary='List users')
 def list_users(req):
     """List users, or with ``name`` show one."""
     req.authorize({'target.domain_id': req.ctx.domain_id})
@@ -117,7 +125,8 @@ def list_users(req):
     return {'users': found, 'users_links': []}
 
 
-@routes.get('/users/{user_id}', rule='identity:get_user', default=rules.USER_READ, load=load_user, summary='Show a user')
+@routes.get('/users/{user_id}', rule='identity:get_user', default=rules.USER_READ, load=load_user,
+            response=schema.wrap('user', USER_SHOWN), summary='Show a user')
 def show_user(req, user_id):
     """Show a user."""
     return {'user': user_view(user_api.show(req, user_id)['user'])}
@@ -132,7 +141,8 @@ def _v3_user(asked):
     return found
 
 
-@routes.post('/users', rule='identity:create_user', default=rules.USER_WRITE, late=True, body=USER, summary='Create a user')
+@routes.post('/users', rule='identity:create_user', default=rules.USER_WRITE, late=True, body=USER,
+             response=schema.wrap('user', USER_SHOWN), summary='Create a user')
 def create_user(req):
     """Create a user; in its tenant it becomes a member."""
     asked = _v3_user(req.body['user'])
@@ -170,7 +180,7 @@ def _update_user(req, user_id):
 for _path in ('/users/{user_id}', '/users/{user_id}/OS-KSADM/password', '/users/{user_id}/OS-KSADM/enabled',
               '/users/{user_id}/OS-KSADM/tenant'):
     routes.put(_path, rule='identity:update_user', default=rules.USER_WRITE, load=load_user, body=USER,
-               summary='Update a user')(_update_user)
+               response=schema.wrap('user', USER_SHOWN), summary='Update a user')(_update_user)
 
 
 @routes.delete('/users/{user_id}', rule='identity:delete_user', default=rules.USER_WRITE, load=load_user, summary='Delete a user')
@@ -196,7 +206,8 @@ def load_role(req, role_id):
     return found
 
 
-@routes.get('/OS-KSADM/roles', rule='identity:list_roles', default=role_api.LIST, summary='List roles')
+@routes.get('/OS-KSADM/roles', rule='identity:list_roles', default=role_api.LIST,
+            response=listed('roles', ROLE_SHOWN), summary='List roles')
 def list_roles(req):
     """List roles."""
     with req.db.read() as connection:
@@ -206,14 +217,15 @@ def list_roles(req):
 
 @routes.post('/OS-KSADM/roles', rule='identity:create_role', default=rules.ADMIN,
              body=kit.body('role', {'name': kit.NAME}, ['name']),
-             summary='Create a role')
+             response=schema.wrap('role', ROLE_SHOWN), summary='Create a role')
 def create_role(req):
     """Create a role."""
     made = role_api.create(req)['role']
     return {'role': {'id': made['id'], 'name': made['name']}}
 
 
-@routes.get('/OS-KSADM/roles/{role_id}', rule='identity:get_role', default=role_api.SHOW, load=load_role, summary='Show a role')
+@routes.get('/OS-KSADM/roles/{role_id}', rule='identity:get_role', default=role_api.SHOW, load=load_role,
+            response=schema.wrap('role', ROLE_SHOWN), summary='Show a role')
 def show_role(req, role_id):
     """Show a role."""
     return {'role': {'id': req.row.id, 'name': req.row.name}}
@@ -230,7 +242,8 @@ ROLES = '/tenants/{target_id}/users/{actor_id}/roles'
 _load_grant = grants.loader('user', 'project')
 
 
-@routes.get(ROLES, rule='identity:list_grants', default=grants.READ, load=_load_grant, summary='List roles of a user in a tenant')
+@routes.get(ROLES, rule='identity:list_grants', default=grants.READ, load=_load_grant,
+            response=listed('roles', ROLE_SHOWN), summary='List roles of a user in a tenant')
 def list_grants(req, target_id, actor_id):
     """List the roles of a user in a tenant, implied ones too."""
     core = cores.of(req)
@@ -240,7 +253,7 @@ def list_grants(req, target_id, actor_id):
 
 
 @routes.put(ROLES + '/OS-KSADM/{role_id}', rule='identity:create_grant', default=grants.WRITE, load=_load_grant,
-            summary='Give a user a role in a tenant')
+            response=schema.wrap('role', ROLE_SHOWN), summary='Give a user a role in a tenant')
 def give(req, target_id, actor_id, role_id):
     """Give a user a role in a tenant."""
     grants.give(req, grants.key('user', actor_id, 'project', target_id, role_id))
@@ -259,7 +272,8 @@ def service_view(row):
     return {'id': row.id, 'type': row.type, 'name': row.name, 'description': row.extra.get('description')}
 
 
-@routes.get('/OS-KSADM/services', rule='identity:list_services', default=rules.READ, summary='List services')
+@routes.get('/OS-KSADM/services', rule='identity:list_services', default=rules.READ,
+            response=schema.wrap('OS-KSADM:services', schema.array(SERVICE_SHOWN)), summary='List services')
 def list_services(req):
     """List services."""
     with req.db.read() as connection:
@@ -267,7 +281,8 @@ def list_services(req):
     return {'OS-KSADM:services': [service_view(row) for row in rows]}
 
 
-@routes.post('/OS-KSADM/services', rule='identity:create_service', default=rules.ADMIN, summary='Create a service',
+@routes.post('/OS-KSADM/services', rule='identity:create_service', default=rules.ADMIN,
+             response=schema.wrap('OS-KSADM:service', SERVICE_SHOWN), summary='Create a service',
              body=kit.body('OS-KSADM:service', catalog.SERVICE, ['type']))
 def create_service(req):
     """Create a service."""
@@ -278,7 +293,7 @@ def create_service(req):
 
 
 @routes.get('/OS-KSADM/services/{service_id}', rule='identity:get_service', default=rules.READ, load=catalog.load_service,
-            summary='Show a service')
+            response=schema.wrap('OS-KSADM:service', SERVICE_SHOWN), summary='Show a service')
 def show_service(req, service_id):
     """Show a service."""
     return {'OS-KSADM:service': service_view(req.row)}
@@ -302,7 +317,8 @@ def _triples(rows):
     return list(found.values())
 
 
-@routes.get('/endpoints', rule='identity:list_endpoints', default=rules.READ, summary='List endpoints')
+@routes.get('/endpoints', rule='identity:list_endpoints', default=rules.READ,
+            response=listed('endpoints', ENDPOINT_SHOWN), summary='List endpoints')
 def list_endpoints(req):
     """List endpoints."""
     with req.db.read() as connection:
@@ -310,7 +326,8 @@ def list_endpoints(req):
     return {'endpoints': _triples(rows), 'endpoints_links': []}
 
 
-@routes.post('/endpoints', rule='identity:create_endpoint', default=rules.ADMIN, summary='Create an endpoint',
+@routes.post('/endpoints', rule='identity:create_endpoint', default=rules.ADMIN,
+             response=schema.wrap('endpoint', ENDPOINT_SHOWN), summary='Create an endpoint',
              body=kit.body('endpoint',
                            {'service_id': kit.ID, 'region': kit.TEXT, 'publicurl': kit.URL, 'internalurl': schema.nullable(kit.URL),
                                         'adminurl': schema.nullable(kit.URL)}, ['service_id', 'publicurl']))

@@ -28,8 +28,28 @@ AUTH = schema.obj({'auth': schema.obj({
     'token': schema.obj({'id': schema.STRING}, ['id'], extra=True), 'tenantName': {'type': ['string', 'null']},
     'tenantId': {'type': ['string', 'null']}}, extra=True)}, ['auth'], extra=True)
 
+TENANT = schema.obj({'id': schema.STRING, 'name': schema.STRING, 'enabled': kit.FLAG, 'description': schema.TEXT},
+                    ['id', 'name', 'enabled', 'description'], extra=True)
+ACCESS = schema.wrap('access', schema.obj({
+    'token': schema.obj({'id': schema.STRING, 'expires': schema.STRING, 'tenant': TENANT}, ['id', 'expires'], extra=True),
+    'user': schema.obj({'id': schema.STRING, 'name': schema.STRING, 'roles': schema.array({'type': 'object'})},
+                       ['id', 'name', 'roles'], extra=True),
+    'serviceCatalog': schema.array({'type': 'object'}), 'metadata': {'type': 'object'}}, ['token', 'user', 'serviceCatalog']))
 
-@routes.get('', public=True, summary='Version 2.0 of this API')
+
+def listed(name, shown, single=None):
+    """The response schema of a list of version 2.0; ``single``: what it is where a filter names one."""
+    found = {name: schema.array(shown), name + '_links': schema.array({'type': 'object'})}
+    if single is None:
+        return schema.obj(found, [name])
+    return {'anyOf': [schema.obj(found, [name]), schema.wrap(single, shown)]}
+
+
+ENDPOINTS = listed('endpoints', {'type': 'object'})
+TENANTS = listed('tenants', TENANT, 'tenant')
+
+
+@routes.get('', public=True, response=schema.wrap('version', {'type': 'object'}), summary='Version 2.0 of this API')
 def version(req):
     """The document of the version."""
     return {'version': older(req)}
@@ -41,13 +61,14 @@ def _extension(alias):
             'namespace': f'https://docs.openstack.org/identity/api/ext/{alias}/v1.0'}
 
 
-@routes.get('/extensions', public=True, summary='List extensions')
+@routes.get('/extensions', public=True, summary='List extensions',
+            response=schema.wrap('extensions', schema.wrap('values', schema.array({'type': 'object'}))))
 def list_extensions(req):
     """List the extensions of version 2.0."""
     return {'extensions': {'values': [_extension(alias) for alias in EXTENSIONS]}}
 
 
-@routes.get('/extensions/{alias}', public=True, summary='Show an extension')
+@routes.get('/extensions/{alias}', public=True, response=schema.wrap('extension', {'type': 'object'}), summary='Show an extension')
 def show_extension(req, alias):
     """Show an extension."""
     if alias not in EXTENSIONS:
@@ -85,7 +106,7 @@ def _catalog(core, claims):
     return found
 
 
-@routes.post('/tokens', public=True, body=AUTH, summary='Log in')
+@routes.post('/tokens', public=True, body=AUTH, response=ACCESS, summary='Log in')
 def log_in(req):
     """A token for a user of the default domain, by password or by another token."""
     core, asked = cores.of(req), req.body['auth']
@@ -124,13 +145,15 @@ def load_subject(req, token_id):
     return {'target.token.user_id': req.subject.user_id}
 
 
-@routes.get('/tokens/revoked', rule='identity:revocation_list', default=rules.SERVICE, summary='List revoked tokens (gone)')
+@routes.get('/tokens/revoked', rule='identity:revocation_list',
+            default=rules.no_domain(rules.SERVICE), summary='List revoked tokens (gone)')
 def revoked(req):
     """410: there is no such list, tokens are not stored."""
     raise errors.Gone('Tokens are not stored; see GET /v3/OS-REVOKE/events.')
 
 
-@routes.get('/tokens/{token_id}', rule='identity:validate_token', default=v3.SUBJECT, load=load_subject, summary='Validate a token')
+@routes.get('/tokens/{token_id}', rule='identity:validate_token', default=v3.SUBJECT, load=load_subject,
+            response=ACCESS, summary='Validate a token')
 def validate(req, token_id):
     """Validate a token, and show it."""
     return access(cores.of(req), token_id, req.subject)
@@ -145,7 +168,7 @@ def revoke(req, token_id):
 
 
 @routes.get('/tokens/{token_id}/endpoints', rule='identity:validate_token', default=v3.SUBJECT, load=load_subject,
-            summary='List endpoints for a token')
+            response=ENDPOINTS, summary='List endpoints for a token')
 def endpoints(req, token_id):
     """The endpoints that a token's user can reach with it."""
     found = []
@@ -159,7 +182,7 @@ def tenant_view(row):
     return {'id': row.id, 'name': row.name, 'description': row.description or '', 'enabled': row.enabled, **row.extra}
 
 
-@routes.get('/tenants', rule='identity:get_auth_projects', default=rules.ANYBODY, summary='List tenants')
+@routes.get('/tenants', rule='identity:get_auth_projects', default=rules.ANYBODY, response=TENANTS, summary='List tenants')
 def list_tenants(req):
     """The tenants of the request's user; on the port of administrators, all of them."""
     select = sa.select(projects).where(projects.c.domain_id == DOMAIN, projects.c.is_domain.is_(False))

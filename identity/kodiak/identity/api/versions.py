@@ -18,7 +18,7 @@ def older(req):
             'links': [{'rel': 'self', 'href': req.base_url + '/v2.0/'}]}
 
 
-@routes.get('/', public=True, summary='Versions of this API')
+@routes.get('/', public=True, status=300, summary='Versions of this API')
 def versions(req):
     """300 Multiple Choices, or JSON-home where that is asked for."""
     if 'json-home' in req.http.headers.get('Accept', ''):
@@ -44,7 +44,7 @@ def home(req):
         entry = {'href-template': path, 'href-vars': {name: f'https://docs.openstack.org/api/openstack-identity/3/param/{name}'
                                                       for name in endpoint.parameters}} if endpoint.parameters else {'href': path}
         found.setdefault(_relation(path), entry)
-    return api.Response({'resources': found}, media_type='application/json-home')
+    return api.Response({'resources': found}, status=200, media_type='application/json-home')
 
 
 def _relation(path):
