@@ -1,4 +1,5 @@
 """What the parts of a domain definition are put together with, and the aliases that tie a device to its port or volume."""
+import uuid
 import xml.etree.ElementTree as ET
 
 from kodiak.compute import devices
@@ -47,6 +48,11 @@ class Names:
             raise base.Fault('too-many-disks', 'The instance has no free device name left.', final=True)
         self.taken.add(name)
         return name
+
+
+def secret_uuid(volume, kind):
+    """The uuid of the secret of this kind that a volume is opened with: always the same for an attachment."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f'{NAMESPACE}:{kind}:{volume.attachment_id or volume.id}'))
 
 
 def disk_bus(hw):

@@ -8,13 +8,12 @@ import contextlib
 import logging
 import re
 import threading
-import uuid
 import xml.etree.ElementTree as ET
 
 import libvirt
 
 from kodiak.compute.drivers import base as drivers
-from kodiak.compute.drivers.libvirt.elements import NAMESPACE, child, text
+from kodiak.compute.drivers.libvirt.elements import child, secret_uuid, text
 
 LOG = logging.getLogger(__name__)
 PREFIX = 'kodiak-'
@@ -100,11 +99,6 @@ class Secrets:
             with self._lock:
                 if ours and secret.UUIDString() not in self._used:
                     self._undefine(secret.UUIDString())
-
-
-def secret_uuid(volume, kind):
-    """The uuid of the secret of this kind that a volume is opened with: always the same for an attachment."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f'{NAMESPACE}:{kind}:{volume.attachment_id or volume.id}'))
 
 
 def _decoded(keyring):

@@ -5,8 +5,7 @@ What a volume is opened with is named here by its uuid only (:mod:`.secrets`).
 import xml.etree.ElementTree as ET
 
 from kodiak.compute.drivers import base
-from kodiak.compute.drivers.libvirt.elements import VOLUME_ALIAS, cdrom_bus, child, disk_bus, text
-from kodiak.compute.drivers.libvirt.secrets import secret_uuid
+from kodiak.compute.drivers.libvirt.elements import VOLUME_ALIAS, cdrom_bus, child, disk_bus, secret_uuid, text
 
 #: What libvirt's iotune knows; block storage calls its limits by the same names.
 LIMITS = (*(f'{what}_{unit}_sec{more}' for more in ('', '_max', '_max_length') for unit in ('bytes', 'iops')
