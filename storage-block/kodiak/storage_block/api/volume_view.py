@@ -53,29 +53,32 @@ def renderer(req, made=False):
     targets = None if version >= (3, 69) else False
 
     def render(row):
-        metadata = row.metadata
-        if row.admin_metadata and not made:
-            metadata = {**row.admin_metadata, **metadata}
+        # In the order of SELECT: an attribute of a row costs as much as ten names, and a list has a thousand rows.
+        (row_id, project_id, user_id, name, description, size, status, migration_status, zone, volume_type_id, backend, bootable,
+         multiattach, encrypted, snapshot_id, source_volid, group_id, consumes_quota, metadata, admin_metadata, image_metadata,
+         attached, created_at, updated_at, type_name) = row
+        if admin_metadata and not made:
+            metadata = {**admin_metadata, **metadata}
         found = {
-            'id': row.id, 'status': row.status, 'size': row.size, 'availability_zone': row.availability_zone,
-            'created_at': row.created_at, 'updated_at': row.updated_at, 'name': row.name, 'description': row.description,
-            'volume_type': row.type_name, 'snapshot_id': row.snapshot_id, 'source_volid': row.source_volid,
-            'metadata': metadata, 'user_id': row.user_id, 'bootable': 'true' if row.bootable else 'false',
-            'encrypted': row.encrypted, 'replication_status': None, 'consistencygroup_id': None,
-            'multiattach': row.multiattach, 'attachments': row.attached, 'links': links(row.id),
-            'migration_status': row.migration_status if admin else None}
+            'id': row_id, 'status': status, 'size': size, 'availability_zone': zone,
+            'created_at': created_at, 'updated_at': updated_at, 'name': name, 'description': description,
+            'volume_type': type_name, 'snapshot_id': snapshot_id, 'source_volid': source_volid,
+            'metadata': metadata, 'user_id': user_id, 'bootable': 'true' if bootable else 'false',
+            'encrypted': encrypted, 'replication_status': None, 'consistencygroup_id': None,
+            'multiattach': multiattach, 'attachments': attached, 'links': links(row_id),
+            'migration_status': migration_status if admin else None}
         if not made:
-            found['os-vol-tenant-attr:tenant_id'] = row.project_id
-            if row.image_metadata:
-                found['volume_image_metadata'] = row.image_metadata
+            found['os-vol-tenant-attr:tenant_id'] = project_id
+            if image_metadata:
+                found['volume_image_metadata'] = image_metadata
             if admin:
-                found['os-vol-host-attr:host'] = work.shown(row.backend)
-                found['os-vol-mig-status-attr:migstat'] = row.migration_status
+                found['os-vol-host-attr:host'] = work.shown(backend)
+                found['os-vol-mig-status-attr:migstat'] = migration_status
                 found['os-vol-mig-status-attr:name_id'] = None
-            elif row.attached:
-                found['attachments'] = [{**one, 'host_name': None} for one in row.attached]
+            elif attached:
+                found['attachments'] = [{**one, 'host_name': None} for one in attached]
         if group:
-            found['group_id'] = row.group_id
+            found['group_id'] = group_id
         if provider and admin:
             found['provider_id'] = None
         if shared:
@@ -84,8 +87,8 @@ def renderer(req, made=False):
         if cluster and admin:
             found['cluster_name'] = None
         if type_id:
-            found['volume_type_id'] = row.volume_type_id
+            found['volume_type_id'] = volume_type_id
         if quota:
-            found['consumes_quota'] = row.consumes_quota
+            found['consumes_quota'] = consumes_quota
         return found
     return render
