@@ -2,6 +2,7 @@
 import datetime
 import io
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -11,6 +12,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from kodiak.storage_object.proxy import app, pipeline
+from kodiak.storage_object.s3.api import S3
+from kodiak.storage_object.s3.expiry import Expiry
 
 NAMES = ['catch_errors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning']
 SESSION = boto3.session.Session()
@@ -18,8 +21,13 @@ USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 'us
 
 
 @pytest.fixture
-def endpoint(rings, serve):
-    return serve(pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES]))
+def application(rings):
+    return pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES])
+
+
+@pytest.fixture
+def endpoint(application, serve):
+    return serve(application)
 
 
 @pytest.fixture
@@ -252,3 +260,35 @@ def test_lifecycle(s3):
     assert s3.get_bucket_lifecycle_configuration(Bucket='bukket')['Rules'] == rules
     bad = [{**rules[0], 'Expiration': {'Days': 0}}]
     refused('InvalidArgument', s3.put_bucket_lifecycle_configuration, Bucket='bukket', LifecycleConfiguration={'Rules': bad})
+
+
+def test_what_lifecycle_rules_take_away(client, application):
+    s3, expiry = client(), Expiry(_s3_of(application), application.proxy)
+    for bucket in ('plain', 'kept'):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket='kept', VersioningConfiguration={'Status': 'Enabled'})
+    rule = {'Status': 'Enabled', 'Expiration': {'Days': 1}}
+    s3.put_bucket_lifecycle_configuration(Bucket='plain', LifecycleConfiguration={'Rules': [
+        {**rule, 'ID': 'a', 'Filter': {'And': {'Prefix': 'tmp/', 'Tags': [{'Key': 'k', 'Value': 'v'}]}}},
+        {'Status': 'Enabled', 'ID': 'b', 'Filter': {'Prefix': ''}, 'AbortIncompleteMultipartUpload': {'DaysAfterInitiation': 1}}]})
+    s3.put_bucket_lifecycle_configuration(Bucket='kept', LifecycleConfiguration={'Rules': [
+        {**rule, 'ID': 'a', 'Filter': {'Prefix': ''}, 'NoncurrentVersionExpiration': {'NoncurrentDays': 1}}]})
+    s3.put_object(Bucket='plain', Key='tmp/old', Body=b'x', Tagging='k=v')
+    s3.put_object(Bucket='plain', Key='tmp/other', Body=b'x')
+    s3.create_multipart_upload(Bucket='plain', Key='never')
+    for body in b'12':
+        s3.put_object(Bucket='kept', Key='o', Body=bytes([body]))
+    day = 86400
+    assert expiry.run_once(time.time()) == {'objects': 0, 'versions': 0, 'uploads': 0}
+    assert expiry.run_once(time.time() + 3 * day) == {'objects': 2, 'versions': 1, 'uploads': 1}
+    assert expiry.run_once(time.time() + 3 * day) == {'objects': 0, 'versions': 0, 'uploads': 0}     # (today it has been done)
+    assert [o['Key'] for o in s3.list_objects_v2(Bucket='plain')['Contents']] == ['tmp/other']
+    listed = s3.list_object_versions(Bucket='kept')
+    assert (len(listed['Versions']), len(listed['DeleteMarkers'])) == (1, 1)
+
+
+def _s3_of(application):
+    inner = application.application
+    while not isinstance(inner, S3):
+        inner = inner.application
+    return inner

@@ -8,6 +8,10 @@ from ..proxy.http import Fault, Filter, error, quote
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger('kodiak.object.access')
+# What a line of the access log can tell.
+FIELDS = ('remote_addr', 'method', 'path', 'query', 'status', 'length', 'received', 'seconds', 'trans_id', 'user', 'account',
+          'container', 'object', 'referer', 'user_agent', 'host', 'time')
+FORMAT = '{remote_addr} {method} {path}{query} {status} {length} {seconds} {trans_id}'
 INWARD = re.compile(r'HTTP_(X_(ACCOUNT|CONTAINER|OBJECT)_(TRANSIENT_)?SYSMETA_|X_BACKEND|X_TIMESTAMP$)')
 OUTWARD = re.compile(r'X-((Account|Container|Object)-(Transient-)?Sysmeta-|Backend)')
 
@@ -18,6 +22,8 @@ class CatchErrors(Filter):
     def __init__(self, application, conf=None):
         super().__init__(application, conf)
         self.suffix = self.conf.get('trans_id_suffix', '')
+        self.format = self.conf.get('log_format', FORMAT)
+        self.format.format_map(dict.fromkeys(FIELDS, '-'))      # (a field that there is not is an error at the start)
 
     def __call__(self, environ, start_response):
         started = time.time()
@@ -29,7 +35,8 @@ class CatchErrors(Filter):
             f'tx{uuid.uuid4().hex[:21]}-{int(started):010x}{quote(self.suffix + environ.get("HTTP_X_TRANS_ID_EXTRA", "")[:32])}')
         from ..proxy.http import Request
         request = Request.of(environ)
-        method = request.method
+        method, asked = request.method, (environ.get('PATH_INFO', '').encode('latin-1').decode('utf-8', 'replace'),
+                                         environ.get('QUERY_STRING', ''))
         try:
             answer = self._answer(request, method)
         except Fault as fault:
@@ -46,18 +53,27 @@ class CatchErrors(Filter):
         if answer.status >= 400 and method in ('PUT', 'POST') and self._unread(environ):
             headers['Connection'] = 'close'
         if ACCESS.isEnabledFor(logging.INFO):
-            self._log(environ, method, answer, time.time() - started, trans)
+            self._log(environ, method, answer, started, asked, trans)
         environ['REQUEST_METHOD'] = method
         return answer(environ, start_response)
 
-    @staticmethod
-    def _log(environ, method, answer, seconds, trans):
-        query = environ.get('QUERY_STRING')
-        # A signature is as good as a password.
-        shown = '?' + query if query and 'sig' not in query.lower() else ''
-        ACCESS.info('%s %s %s%s %s %s %.4f %s', environ.get('REMOTE_ADDR', '-'), method,
-                    quote(environ.get('PATH_INFO', '').encode('latin-1')), shown, answer.status,
-                    answer.headers.get('Content-Length', '-'), seconds, trans)
+    def _log(self, environ, method, answer, started, asked, trans):
+        path, query = asked
+        names = [quote(part) for part in path.split('/', 4)[2:]] if path.startswith('/v1') else []
+        get = environ.get
+
+        def plain(text):
+            return quote(text or '-', safe='/:;,()[]@+ =')
+        facts = dict(zip(('account', 'container', 'object'), (*names, '-', '-', '-'), strict=False))
+        identity = get('kodiak.identity') or {}
+        facts.update(
+            remote_addr=get('REMOTE_ADDR', '-'), method=method, path=quote(path), status=answer.status,
+            # A signature is as good as a password.
+            query='?' + query if query and 'sig' not in query.lower() else '', length=answer.headers.get('Content-Length', '-'),
+            received=get('CONTENT_LENGTH') or '-', seconds=f'{time.time() - started:.4f}', trans_id=trans,
+            user=plain(identity.get('user')), referer=plain(get('HTTP_REFERER')), user_agent=plain(get('HTTP_USER_AGENT')),
+            host=plain(get('HTTP_HOST')), time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(started)))
+        ACCESS.info('%s', self.format.format_map(facts))
 
     def _answer(self, request, method):
         if method not in ('GET', 'HEAD') and 'CONTENT_LENGTH' in request.environ:

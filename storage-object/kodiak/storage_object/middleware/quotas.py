@@ -125,33 +125,39 @@ class AccountQuotas(Filter):
 
 
 class RateLimit(Filter):
-    """So many writes a second for a container of a size (``container_ratelimit_<objects> = <rate>``); slows, then 498."""
+    """So many requests a second: slows them down, and answers 498 to what would wait too long.
+
+    ``container_ratelimit_<objects> = <rate>``: changes of objects in a container of so many, or more;
+    ``container_listing_ratelimit_<objects>``: its listings; ``account_ratelimit``: changes of containers in an account;
+    ``max_sleep_time_seconds``; ``account_whitelist`` and ``account_blacklist``: accounts that nothing, and that all, is refused.
+    A proxy process counts for itself.
+    """
+
+    BURST = 5
 
     def __init__(self, application, conf=None):
         super().__init__(application, conf)
-        self.rates = sorted((int(name.rsplit('_', 1)[1]), float(value)) for name, value in self.conf.items()
-                            if name.startswith('container_ratelimit_'))
+        self.writes, self.listings = self._rates('container_ratelimit_'), self._rates('container_listing_ratelimit_')
         self.account_rate = float(self.conf.get('account_ratelimit', 0))
         self.longest = float(self.conf.get('max_sleep_time_seconds', 60))
+        self.free, self.barred = (set(self.conf.get(f'account_{colour}list', '').replace(',', ' ').split())
+                                  for colour in ('white', 'black'))
+        self.active = bool(self.writes or self.listings or self.account_rate or self.barred)
         self.next_at = {}
+
+    def _rates(self, prefix):
+        return sorted((int(name[len(prefix):]), float(value)) for name, value in self.conf.items() if name.startswith(prefix))
 
     def handle(self, request):
         """Wait, refuse, or pass on."""
-        if request.method not in ('PUT', 'POST', 'DELETE') or not (self.rates or self.account_rate):
+        if not self.active or request.environ.get('kodiak.sub') or (split := request.split()) is None or split[1] in self.free:
             return self.next(request)
-        split = request.split()
-        if split is None or request.environ.get('kodiak.sub'):
-            return self.next(request)
-
-        rate, key = 0, None
-        if split[3] is not None and self.rates and (proxy := request.environ.get('kodiak.proxy')) is not None:
-            size = proxy.infos.get(request, split[1], split[2])['objects']
-            rate, key = next((r for least, r in reversed(self.rates) if size >= least), 0), (split[1], split[2])
-        elif split[2] is not None and split[3] is None:
-            rate, key = self.account_rate, split[1]
+        if split[1] in self.barred:
+            return error(497, 'Your account is not served for now', {'Retry-After': '60'})
+        rate, key = self._limit(request, split)
         if rate:
             now = time.monotonic()
-            at = max(self.next_at.get(key, 0), now - 5)
+            at = max(self.next_at.get(key, 0), now - self.BURST / rate)
             if at - now > self.longest:
                 return error(498, 'Slow down', {'Retry-After': '1'})
             if len(self.next_at) > 10000:
@@ -160,3 +166,15 @@ class RateLimit(Filter):
             if at > now:
                 time.sleep(at - now)
         return self.next(request)
+
+    def _limit(self, request, split):
+        changes = request.method in ('PUT', 'POST', 'DELETE')
+        _, account, container, name = split
+        if container is not None and name is None and changes:
+            return self.account_rate, account
+        rates = self.writes if name is not None and changes else self.listings if request.method == 'GET' and name is None else ()
+        proxy = request.environ.get('kodiak.proxy')
+        if not rates or container is None or proxy is None:
+            return 0, None
+        size = proxy.infos.get(request, account, container)['objects']
+        return next((rate for least, rate in reversed(rates) if size >= least), 0), (account, container, changes)

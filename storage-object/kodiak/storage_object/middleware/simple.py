@@ -1,8 +1,8 @@
-"""Small filters: healthcheck, crossdomain, name_check, domain_remap."""
+"""Small filters: healthcheck, crossdomain, name_check, domain_remap, etag_quoter."""
 import os
 import re
 
-from ..proxy.http import Filter, Response, error
+from ..proxy.http import Filter, Response, error, is_true
 
 
 class HealthCheck(Filter):
@@ -79,3 +79,40 @@ class DomainRemap(Filter):
         request.environ['kodiak.client_path'] = request.path
         request.path = '/'.join(['/v1', account, *parts[:-1]]) + (request.path if request.path != '/' or len(parts) > 1 else '')
         return self.next(request)
+
+
+class EtagQuoter(Filter):
+    """Etags in quotes, as HTTP has them, where a container, or else its account, says ``X-...-Rfc-Compliant-Etags: true``."""
+
+    def __init__(self, application, conf=None):
+        super().__init__(application, conf)
+        self.default = is_true(self.conf.get('enable_by_default', ''))
+
+    def handle(self, request):
+        """Set what owners say; quote."""
+        split = request.split() if request.path.startswith('/v1') else None
+        proxy = request.environ.get('kodiak.proxy')
+        if split is None or proxy is None:
+            return self.next(request)
+        if split[3] is None:
+            kind = 'Account' if split[2] is None else 'Container'
+            public, kept = f'X-{kind}-Rfc-Compliant-Etags', f'X-{kind}-Sysmeta-Rfc-Compliant-Etags'
+            given = request.headers.pop(public)
+            if given is not None and request.method in ('PUT', 'POST'):
+                request.headers[kept] = str(is_true(given)) if given else ''
+            answer = self.next(request)
+            if kept in answer.headers:
+                answer.headers[public] = answer.headers[kept]
+            return answer
+        answer = self.next(request)
+        etag = answer.headers.get('Etag', '')
+        if etag and not etag.startswith(('"', 'W/')) and self._wanted(request, proxy, split):
+            answer.headers['Etag'] = f'"{etag}"'
+        return answer
+
+    def _wanted(self, request, proxy, split):
+        for place in (split[1:3], split[1:2]):
+            said = proxy.infos.get(request, *place)['sysmeta'].get('rfc-compliant-etags')
+            if said is not None:
+                return is_true(said)
+        return self.default

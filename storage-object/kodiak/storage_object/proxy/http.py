@@ -15,7 +15,7 @@ REASONS = {
     401: 'Unauthorized', 403: 'Forbidden', 404: 'Not Found', 405: 'Method Not Allowed', 406: 'Not Acceptable',
     408: 'Request Timeout', 409: 'Conflict', 411: 'Length Required', 412: 'Precondition Failed',
     413: 'Request Entity Too Large', 414: 'Request URI Too Long', 416: 'Requested Range Not Satisfiable',
-    417: 'Expectation Failed', 422: 'Unprocessable Entity', 429: 'Too Many Requests', 498: 'Rate Limited',
+    417: 'Expectation Failed', 422: 'Unprocessable Entity', 429: 'Too Many Requests', 497: 'Blacklisted', 498: 'Rate Limited',
     499: 'Client Disconnect', 500: 'Internal Server Error', 501: 'Not Implemented', 502: 'Bad Gateway',
     503: 'Service Unavailable', 504: 'Gateway Timeout', 507: 'Insufficient Storage',
 }

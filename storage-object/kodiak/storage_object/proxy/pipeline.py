@@ -29,6 +29,7 @@ from ..middleware import (
     versions_old,
 )
 from ..s3.api import S3
+from ..s3.expiry import Expiry
 from ..s3.keys import IdentityKeys, LocalKeys
 from .app import Proxy
 from .cache import Cache
@@ -45,7 +46,7 @@ FILTERS = {
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
     'symlink': symlink.Symlink, 'listing_formats': listing_formats.ListingFormats, 'versioning': versioning.Versioning,
     's3_guard': s3_guard.S3Guard, 'encryption': encryption.Encryption,
-    'container_sync': container_sync.ContainerSync,
+    'container_sync': container_sync.ContainerSync, 'etag_quoter': simple.EtagQuoter,
 }
 SHOWN = {
     'tempurl': {'methods': ['GET', 'HEAD', 'PUT', 'POST', 'DELETE'], 'allowed_digests': ['sha1', 'sha256', 'sha512'],
@@ -57,7 +58,8 @@ SHOWN = {
     'bulk_delete': {'max_deletes_per_request': bulk.MAX_DELETES, 'max_failed_deletes': bulk.MAX_FAILED},
     'slo': slo.LIMITS, 'dlo': {'max_segments': 100000}, 'symlink': {'symloop_max': symlink.MAX_LINKS, 'static_links': True},
     'versioned_writes': {'allowed_flags': ['x-versions-location', 'x-history-location']}, 'container_quotas': {},
-    'object_versioning': {}, 'container_sync': {'realms': {}}, 'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
+    'object_versioning': {}, 'etag_quoter': {'enable_by_default': False}, 'container_sync': {'realms': {}},
+    'account_quotas': {}, 'crossdomain': {}, 'ratelimit': {},
 }
 
 
@@ -164,7 +166,10 @@ def s3_factory(global_conf, **local):
     def wrap(application):
         conf = wsgi.runtime_of(global_conf).conf
         adapter = authtoken.Remote(conf)._adapter if conf[authtoken.GROUP].auth_type else None
-        return make_filter(application, 's3', {**local, 'adapter': adapter})
+        made = make_filter(application, 's3', {**local, 'adapter': adapter})
+        if is_true(local.get('lifecycle', 'true')) and _pending:
+            wsgi.runtime_of(global_conf).background.append(Expiry(made, _pending[-1]))
+        return made
     return wrap
 
 

@@ -317,11 +317,11 @@ class Multipart:
             + (tag('EncodingType', 'url') if 'encoding-type' in query else '')
             + f'<MaxUploads>{limit}</MaxUploads><IsTruncated>{"true" if more else "false"}</IsTruncated>{text}'))
 
-    def abandon(self, call, days, prefix=''):
+    def abandon(self, call, days, prefix='', now=None):
         """Abort the uploads begun more than so many days ago; how many."""
         count = 0
         for key, upload, row in list(self.unfinished(call, prefix)):
-            if moment_of_row(row) < time.time() - days * 86400:
+            if moment_of_row(row) < (now or time.time()) - days * 86400:
                 self.abort(call, f'{self._box(call)}/{key}/{upload}')
                 count += 1
         return count
