@@ -51,6 +51,7 @@ else
         say "virtual environment: .venv"
         make_venv "$venv"
         install_slapd || say "no OpenLDAP here (Debian package slapd): its tests are skipped"
+        command -v xmlsec1 > /dev/null || install_debian xmlsec1 || say "no xmlsec1 here (Debian package xmlsec1): SAML is not tested against pysaml2"
         say "virtual environment: third-party libraries"
         editable=()
         for d in "${distributions[@]}"; do editable+=(-e "./$d"); done
