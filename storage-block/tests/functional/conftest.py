@@ -1,5 +1,7 @@
 """Block storage in one process: its API, a conductor, an agent with make-believe back ends, doubles of image and compute."""
 import functools
+import os
+import tempfile
 import time
 import uuid
 
@@ -15,16 +17,36 @@ from kodiak.storage_block import conf as options
 from kodiak.storage_block import rpc as tables
 
 GIB = 1024 ** 3
+SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 
 
 @functools.cache
 def empty_database():
     """A migrated database, in memory."""
-    import tempfile
     path = tempfile.mkdtemp() + '/empty.sqlite'
     made = db.Database('sqlite:///' + path)
     migrate.sync(made, 'storage-block')
     return made.engine.raw_connection().driver_connection
+
+
+def database(folder):
+    """A migrated database without rows of its own.
+
+    ``KODIAK_TEST_DATABASE`` names an empty one on a server (an SQLAlchemy URL) to be used in place of SQLite.
+    """
+    if not SERVER:
+        made = db.Database(f'sqlite:///{folder}/block.sqlite')
+        with made.engine.connect() as connection:
+            empty_database().backup(connection.connection.driver_connection)
+        return made
+    made = db.Database(SERVER)
+    if not migrate.ready(made, 'storage-block'):
+        migrate.sync(made, 'storage-block')
+    with made.engine.begin() as connection:
+        for table in models.metadata.sorted_tables:
+            named = table.name == 'volume_types'
+            connection.execute(table.delete().where(table.c.name != '__DEFAULT__') if named else table.delete())
+    return made
 
 
 _applications = []
@@ -188,9 +210,7 @@ class Cloud:
         for name, value in settings.items():
             self.conf.set_override(name, value, 'storage_block')
         self.conf.set_default('export_timeout', 5, 'storage_block')
-        self.db = db.Database(f'sqlite:///{tmp_path}/block.sqlite')
-        with self.db.engine.connect() as connection:
-            empty_database().backup(connection.connection.driver_connection)
+        self.db = database(tmp_path)
         self.image, self.compute = Image(), Compute()
         clients = client.Clients(self.conf)
         clients.mount('image', self.image, token='service')
