@@ -88,9 +88,11 @@ def convert(path, declared, target, folder, limit, tell=None):
     """
     told = check(path, declared, folder)
     # Nothing is worth hashing for hours.
-    limit = min(limit, max(FREE, RATIO * os.path.getsize(path)))
+    size = os.path.getsize(path)
+    limit = min(limit, max(FREE, RATIO * size))
     if told['virtual-size'] > limit:
-        raise errors.RequestTooLarge(f"The disk in the image has {told['virtual-size']} bytes; {limit} are allowed.")
+        raise errors.RequestTooLarge(f"The disk in the image has {told['virtual-size']} bytes; {limit} are allowed where the data "
+                                     f'has {size}.')
     made = os.path.join(folder, 'converted')
     if os.path.exists(made):
         os.unlink(made)

@@ -19,7 +19,8 @@ from kodiak.image.drivers import base, rbd
 
 MIB = 1 << 20
 DATA = os.urandom(5 * MIB) + bytes(6 * MIB) + os.urandom(MIB + 77)
-BINDINGS = [pathlib.Path('/usr/lib/python3/dist-packages', name + sysconfig.get_config_var('EXT_SUFFIX')) for name in ('rados', 'rbd')]
+BINDINGS = [pathlib.Path('/usr/lib/python3/dist-packages', name + sysconfig.get_config_var('EXT_SUFFIX'))
+            for name in ('rados', 'rbd')]
 pytestmark = [pytest.mark.system, pytest.mark.skipif(
     not (shutil.which('ceph-mon') and shutil.which('ceph-osd') and all(path.exists() for path in BINDINGS)),
     reason='Ceph and its Python bindings are not installed')]
