@@ -56,6 +56,16 @@ def doom(connection, condition, after=0):
     return count
 
 
+def doomed(connection):
+    """The rows of what is to be removed, the longest due first."""
+    return db.all_dicts(connection, sa.select(blobs).where(blobs.c.state == 'doomed').order_by(blobs.c.lease_until, blobs.c.id))
+
+
+def hasten(connection):
+    """Make everything due that is to be removed."""
+    connection.execute(sa.update(blobs).where(blobs.c.state == 'doomed').values(lease_until=db.utcnow()))
+
+
 class Filling:
     """Fills one blob.
 

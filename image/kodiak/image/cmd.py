@@ -1,7 +1,7 @@
 """Entry points: the API process and the admin command."""
 import pathlib
 
-from kodiak.common import cli, config, db, policy, saga, service, wake, wsgi
+from kodiak.common import cli, client, config, db, policy, saga, service, wake, wsgi
 
 from . import blobs, imports, locations, metadefs, protections, quotas, stores
 from . import cache as caches
@@ -56,7 +56,28 @@ def admin():
     commands = cli.Commands(NAME, load_conf, lambda: [API])
     commands.add('metadefs', _load_metadefs, 'Load metadata definitions: those that come with the service, or those of files.', [
         (['action'], {'choices': ['load']}), (['file'], {'nargs': '*', 'help': 'YAML: one namespace a document'})])
+    commands.add('scrub', _scrub, 'Remove the data of deleted images that is due, and name what still waits.', [
+        (['--now'], {'action': 'store_true', 'help': 'what was to be kept for a while (delete_delay) is due too'})])
     cli.main(commands)
+
+
+def _scrub(conf, options):
+    database = db.Database(conf.database.connection)
+    found = stores.Stores(conf, client.Clients(conf))
+    found.prepare()
+    if options.now:
+        database.transact(blobs.hasten)
+    removed = 0
+    # One look takes what fits into it; what could not be removed is leased, and not met again.
+    while more := blobs.Keeper(database, found).look():
+        removed += more
+    with database.read() as connection:
+        waiting = blobs.doomed(connection)
+    for row in waiting:
+        print(f"{row['id']} of image {row['image_id']} in the store {row['store']}: "
+              f"not before {row['lease_until']:%Y-%m-%d %H:%M:%S} UTC")
+    print(f'removed {removed}, waiting {len(waiting)}')
+    database.close()
 
 
 def _load_metadefs(conf, options):
