@@ -162,5 +162,8 @@ def test_an_image_of_it_and_a_server_of_that(cloud, boot):
     image = cloud.member.post(f'/servers/{server}/action', {'createImage': {'name': 'snap'}}).expect(202).json['image_id']
     cloud.settle()
     cloud.compute.image.images[image]['status'] = 'active'
+    made = cloud.volume(imageRef=image)
+    shown = cloud.volumes.get('/volumes/' + made).json['volume']
+    assert shown['snapshot_id'] == cloud.volumes.get('/snapshots').json['snapshots'][0]['id'] and shown['bootable'] == 'true'
     again = boot(imageRef=image)
     assert cloud.compute.row(again)['volumes'][0]['id'] != cloud.compute.row(server)['volumes'][0]['id']

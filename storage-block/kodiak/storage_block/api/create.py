@@ -1,6 +1,7 @@
 """Making volumes: from nothing, from an image, a snapshot, another volume or a backup."""
 import math
 
+import orjson
 import sqlalchemy as sa
 
 from kodiak.common import api, errors, saga
@@ -68,6 +69,9 @@ class _Wanted:
         if self.size is None and not (sent.get('snapshot_id') or sent.get('source_volid') or sent.get('backup_id')):
             raise errors.BadRequest("Invalid input for field/attribute volume: 'size' is a required property")
         self.image = image_of(req, self.image_id) if self.image_id else None
+        behind = snapshot_behind(self.image) if self.image and req.at_least(3, 46) else None
+        if behind is not None:
+            self.sent, self.image, self.image_id = {**sent, 'snapshot_id': behind}, None, None
         self.wish = {'extra_specs': {}, 'hints': {name: value for name, value in self.hints.items() if value}}
 
     def write(self, connection):
@@ -201,6 +205,19 @@ def image_of(req, image_id):
         raise errors.BadRequest(f"Invalid input received: Image {image_id} is not active but {image['status']}.",
                                 kind='InvalidInput')
     return image
+
+
+def snapshot_behind(image):
+    """The snapshot that an image of a server stands for that booted from a volume: such an image holds no data. None for others."""
+    mapping = image.get('block_device_mapping')
+    try:
+        mapping = orjson.loads(mapping) if isinstance(mapping, str) else mapping
+    except ValueError:
+        return None
+    for device in mapping if isinstance(mapping, list) else ():
+        if isinstance(device, dict) and device.get('source_type') == 'snapshot' and device.get('boot_index') == 0:
+            return common.check_uuid(device.get('snapshot_id'), 'imageRef')
+    return None
 
 
 def image_metadata(image):
