@@ -130,6 +130,13 @@ def test_lists(cloud, member, volume):
         'total_count': 3, 'total_size': 6, 'metadata': {'number': ['0', '1', '2']}}
 
 
+@pytest.mark.parametrize('query', [
+    'size=99999999999999999999', 'offset=99999999999999999999', 'offset=-1', 'limit=x', 'created_at=gt:0001-01-01T00:00:00%2B14:00',
+    'created_at=gt:x', 'bootable=perhaps', 'metadata=x', "metadata=['a']", 'sort=nothing', 'sort=name:up'])
+def test_lists_that_cannot_be(member, query):
+    member.get('/volumes/detail?' + query).expect(400)
+
+
 def test_what_reading_costs(cloud, member, volume):
     made = [volume()['id'] for _ in range(3)]
     with db.count_queries() as queries:

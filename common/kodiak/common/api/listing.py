@@ -165,7 +165,8 @@ def _typed(name, column, value):
     if kind is bool:
         return schema.boolean(value, name)
     if kind is int:
-        return schema.integer(value, name)
+        # What no column can have, a database may fail on.
+        return schema.integer(value, name, -2 ** 63, 2 ** 63 - 1)
     return value
 
 

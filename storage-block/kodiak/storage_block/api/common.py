@@ -202,10 +202,10 @@ def time_filter(column):
                 sign, moment = 'eq', part.strip()
             try:
                 value = datetime.datetime.fromisoformat(moment.replace('Z', '+00:00'))
-            except ValueError:
+                if value.tzinfo:
+                    value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+            except (ValueError, OverflowError):
                 raise errors.BadRequest(f"Invalid filter value '{moment}': it must be a moment in ISO 8601.") from None
-            if value.tzinfo:
-                value = value.astimezone(datetime.UTC).replace(tzinfo=None)
             found.append(signs[sign](value))
         return sa.and_(*found)
     return condition
