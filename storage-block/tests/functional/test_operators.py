@@ -193,3 +193,13 @@ def test_retyped_to_one_that_is_encrypted(cloud, admin, member, volume):
     kind, args = cloud.agent.done[-1]
     assert kind == 'retype_volume' and args['old_encryption'] is None and args['new_encryption']['key_id']
     assert [row['id'] for row in cloud.all(models.keys)] == [args['new_encryption']['key_id']]
+
+
+def test_what_compute_tells_of_volumes_that_it_moves(admin, member, volume):
+    old, new = volume(), volume()
+    path = f'/volumes/{old["id"]}/action'
+    assert admin.post(path, {'os-migrate_volume_completion': {'new_volume': new['id'], 'error': False}}).expect(200).json == {
+        'save_volume_id': new['id']}
+    admin.post(path, {'os-migrate_volume_completion': {'new_volume': '9f1b3a5e-0000-4000-8000-000000000000'}}).expect(404)
+    member.post(path, {'os-migrate_volume_completion': {'new_volume': new['id']}}).expect(403)
+    admin.post(path, {'os-extend_volume_completion': {'error': False}}).expect(400)

@@ -16,6 +16,7 @@ PROJECT_MEMBER = '(role:member and project_id:%(project_id)s) or role:admin or r
 READER = 'role:reader or role:member or role:admin or role:service'
 MEMBER = 'role:member or role:admin or role:service'
 ADMIN = 'role:admin'
+SERVICE = 'role:service or role:admin'
 ALL_PROJECTS = 'volume:get_all_tenants'
 
 BOOLEAN = {'anyOf': [{'type': 'boolean'}, {'type': 'string', 'format': 'boolean-like'}, {'type': 'integer', 'enum': [0, 1]}]}

@@ -224,4 +224,25 @@ def migrate(req, volume_id):
     actions.change(req, write)
 
 
+@actions.declare('os-migrate_volume_completion', 'volume_extension:volume_admin_actions:migrate_volume_completion',
+                 'Tell that a server has another volume in place of this one', schema.obj({
+                     'new_volume': schema.UUID, 'error': common.BOOLEAN}, ['new_volume']), default=common.SERVICE, status=200,
+                 response=schema.obj({'save_volume_id': schema.STRING}))
+def migrate_completion(req, volume_id):
+    # Volumes are moved by their agents, not by servers: the two are volumes of their own, and both stay.
+    with req.db.read() as connection:
+        new = store.get(connection, volumes, req.body['os-migrate_volume_completion']['new_volume'])
+    if new is None or not common.may_see(req, new):
+        raise store.not_found(volumes, req.body['os-migrate_volume_completion']['new_volume'])
+    return {'save_volume_id': new['id']}
+
+
+@actions.declare('os-extend_volume_completion', 'volume:extend_volume_completion',
+                 'Tell that compute has extended the data of a volume',
+                 schema.obj({'error': common.BOOLEAN}), default=common.SERVICE, since='3.71')
+def extend_completion(req, volume_id):
+    # Every back end extends its volumes itself.
+    raise actions.invalid(f'Volume {volume_id} does not wait for compute to extend it.')
+
+
 EXTRA_RULES = [('volume:retype_migrate', common.PROJECT_MEMBER, 'Have a volume moved to another back end by giving it a type')]
