@@ -53,6 +53,7 @@ def test_rbd_and_nbd_and_what_guests_may_do():
     assert found.find('driver').get('discard') is None
     found = disk(volume(connection={'driver_volume_type': 'nbd', 'data': {'host': 'h', 'port': 1, 'export': 'e', 'tls': True}}))
     assert found.find('source').attrib == {'protocol': 'nbd', 'name': 'e', 'tls': 'yes'}
+    assert found.find('source/reconnect').get('delay') == '30'
 
 
 def test_an_encrypted_volume_and_kinds_of_devices():

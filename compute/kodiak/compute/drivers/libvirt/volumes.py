@@ -10,6 +10,7 @@ from kodiak.compute.drivers.libvirt.elements import VOLUME_ALIAS, cdrom_bus, chi
 #: What libvirt's iotune knows; block storage calls its limits by the same names.
 LIMITS = (*(f'{what}_{unit}_sec{more}' for more in ('', '_max', '_max_length') for unit in ('bytes', 'iops')
             for what in ('total', 'read', 'write')), 'size_iops_sec')
+RECONNECT = 30      # seconds that a guest waits for an NBD server to come back
 
 
 def disk(volume, hw, names, platform, boots=None):
@@ -53,6 +54,9 @@ def _local(element, volume, data, platform):
 def _nbd(element, volume, data, platform):
     source = child(element, 'source', protocol='nbd', name=data.get('export', ''), tls='yes' if data.get('tls') else None)
     child(source, 'host', name=data['host'], port=data['port'])
+    # While its server is started again the guest waits, rather than being told of errors. Releases of libvirt that can't have
+    # this said (9.0 is one) pass over it.
+    child(source, 'reconnect', delay=RECONNECT)
     return source
 
 
