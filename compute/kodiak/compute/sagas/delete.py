@@ -74,7 +74,8 @@ def failed(work, error):
 
 
 SAGA = Saga('delete', [
-    Step('guest', guest), Step('network', network), Step('volumes', detach), Step('image', image), Step('end', end)],
+    Step('guest', guest), Step('network', network), Step('volumes', detach, retries=30),
+    Step('image', image), Step('end', end)],
     on_failure=failed, deadline=600)
 
 
