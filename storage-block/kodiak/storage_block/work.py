@@ -78,7 +78,9 @@ def perform(work, name, backend, kind, args, resource_id=None, uses=None):
     with work.db.read() as connection:
         row = db.one(connection, sa.select(rows).where(rows.c.key == key))
     if row is None:
-        work.db.transact(post, key, backend, kind, resource_id or work.resource_id, args, work.resource_id, uses)
+        # In the transaction that says that the saga waits: one less, and an agent may be quicker than a second one.
+        work.in_commit(lambda connection: post(connection, key, backend, kind, resource_id or work.resource_id, args,
+                                               work.resource_id, uses))
         raise saga.Wait(15, f'{kind.replace("_", " ")} on {host_of(backend)}')
     if row['state'] == 'wanted':
         raise saga.Wait(15, f'{kind.replace("_", " ")} on {host_of(backend)}')
