@@ -91,7 +91,7 @@ class Work:
         self.pending = []
 
     def in_commit(self, function):
-        """Run ``function(connection)`` in the transaction that records this step as done, or as waiting: it happens once for each."""
+        """Run ``function(connection)`` in the transaction that records this step as done, or as waiting: once for each."""
         self.pending.append(function)
 
 
