@@ -36,8 +36,24 @@ def run_env(context):
         connection.commit()
 
 
+def prepare(database):
+    """Have a new database of MySQL or MariaDB tell names apart as the others do: by case, accents, and spaces at the end.
+
+    A database that has tables keeps the order that it has.
+    """
+    if database.url.get_backend_name() not in ('mysql', 'mariadb'):
+        return
+    with database.engine.connect() as connection:
+        if sa.inspect(connection).get_table_names():
+            return
+        collation = 'utf8mb4_nopad_bin' if connection.dialect.is_mariadb else 'utf8mb4_0900_bin'
+        name = connection.dialect.identifier_preparer.quote(database.url.database)
+        connection.exec_driver_sql(f'ALTER DATABASE {name} CHARACTER SET utf8mb4 COLLATE {collation}')
+
+
 def sync(database, service, target='heads'):
     """Bring the schema to ``target`` (``heads``, ``expand@head``, ``contract@head``)."""
+    prepare(database)
     command.upgrade(_config(database, service), target)
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import context, db, errors, heartbeat, outbox, quota, saga
+from kodiak.common import context, db, errors, heartbeat, migrate, outbox, quota, saga
 from kodiak.common.runtime import Runtime
 
 pytestmark = pytest.mark.system
@@ -97,6 +97,28 @@ def apps(url):
     yield made
     for app in made:
         app.db.close()
+
+
+def test_names_that_are_not_quite_the_same(url):
+    root, fresh = db.Database(url), db.Database(sa.engine.make_url(url).set(database='names'))
+    with root.engine.connect().execution_options(isolation_level='AUTOCOMMIT') as connection:
+        connection.exec_driver_sql('CREATE DATABASE names')
+    try:
+        migrate.prepare(fresh)
+        metadata = db.metadata()
+        table = sa.Table('names', metadata, sa.Column('name', sa.String(255), primary_key=True))
+        metadata.create_all(fresh.engine)
+        # With tables in it, it stays as it is.
+        migrate.prepare(fresh)
+        names = ['a', 'A', 'a ', '\u00e1', 'a\u0301', 'ss', '\u00df', '\U0001f600', '\U0001f601']
+        with fresh.write() as connection:
+            connection.execute(sa.insert(table), [{'name': name} for name in names])
+        with fresh.read() as connection:
+            for name in names:
+                assert connection.execute(sa.select(table.c.name).where(table.c.name == name)).scalars().all() == [name]
+    finally:
+        fresh.close()
+        root.close()
 
 
 def finished(app):

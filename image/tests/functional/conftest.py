@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from kodiak.common import db, policy, testing
+from kodiak.common import db, migrate, policy, testing
 from kodiak.common.runtime import Runtime
 from kodiak.image import cmd, models, stores
 from kodiak.image.api import API
@@ -39,6 +39,7 @@ def make(tmp_path, **overrides):
     database = db.Database(SERVER or f'sqlite:///{tmp_path}/image.sqlite')
     if SERVER:
         models.metadata.drop_all(database.engine)
+        migrate.prepare(database)
     models.metadata.create_all(database.engine)
     runtime = Runtime(name='image', conf=conf, db=database, policy=policy.Enforcer(conf), feed=identity.feed)
     return Cloud(runtime=runtime, identity=identity, application=cmd.load(runtime), api=API, path=tmp_path)

@@ -1,4 +1,6 @@
 """Texts at the edge of what numbers, times and places are: each has an answer that names what is wrong."""
+import urllib.parse
+
 import pytest
 
 from kodiak.common import testing
@@ -53,3 +55,15 @@ def test_places_of_locations(make_cloud, helpers, monkeypatch, operation, place)
     admin.patch('/v2/images/' + image['id'], [{'op': 'add', 'path': '/locations/-', 'value': location}], headers=PATCH).expect(200)
     change = {'op': operation, 'path': '/locations/' + place, 'value': {**location, 'url': 'http://example.org/y'}}
     admin.patch('/v2/images/' + image['id'], [change], headers=PATCH).expect(400)
+
+
+def test_names_that_are_not_quite_the_same(member, helpers):
+    names = ['a', 'A', 'a ', '\u00e1', 'a\u0301', 'ss', '\u00df', '\U0001f600']
+    image = helpers.create(member, tags=names, **{name: name + 'x' for name in names})
+    shown = member.get('/v2/images/' + image['id']).json
+    assert shown['tags'] == names and [shown[name] for name in names] == [name + 'x' for name in names]
+    for name in names:
+        quoted = urllib.parse.quote(name)
+        assert len(member.get(f'/v2/images?{quoted}={quoted}x&tag={quoted}').json['images']) == 1
+        assert member.get(f'/v2/images?{quoted}={quoted}X').json['images'] == []
+        member.post(f"/v2/images/{image['id']}/members", {'member': name}).expect(200)
