@@ -51,7 +51,8 @@ else
         say "virtual environment: .venv"
         make_venv "$venv"
         install_slapd || say "no OpenLDAP here (Debian package slapd): its tests are skipped"
-        command -v xmlsec1 > /dev/null || install_debian xmlsec1 || say "no xmlsec1 here (Debian package xmlsec1): SAML is not tested against pysaml2"
+        { command -v xmlsec1 && command -v qemu-io; } > /dev/null || install_debian xmlsec1 qemu-utils ||
+            say "no xmlsec1 or qemu-img here (Debian packages xmlsec1, qemu-utils): tests of SAML, volumes and images are skipped"
         say "virtual environment: third-party libraries"
         editable=()
         for d in "${distributions[@]}"; do editable+=(-e "./$d"); done

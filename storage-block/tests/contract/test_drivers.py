@@ -1,5 +1,6 @@
 """What every driver must do, whatever it stores volumes on."""
 import os
+import shutil
 import uuid
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from kodiak.storage_block import luks, qemu_img
 from kodiak.storage_block.drivers import base
 
+pytestmark = pytest.mark.skipif(not shutil.which('qemu-img'), reason='qemu-img is not installed (Debian package qemu-utils)')
 MIB = 1 << 20
 SIZE = 32 * MIB
 

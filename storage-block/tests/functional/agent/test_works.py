@@ -1,5 +1,6 @@
 """An agent does what its conductor says."""
 import os
+import shutil
 import subprocess
 import uuid
 
@@ -9,6 +10,7 @@ from kodiak.storage_block import luks, qemu_img, sparse
 from kodiak.storage_block.agent import tasks, works
 from kodiak.storage_block.drivers import base
 
+pytestmark = pytest.mark.skipif(not shutil.which('qemu-img'), reason='qemu-img is not installed (Debian package qemu-utils)')
 MIB = 1 << 20
 GIB = 32 * MIB      # what the fixture has tasks take for one
 KEY = {'key_id': 'key', 'provider': 'luks', 'cipher': 'aes-xts-plain64', 'key_size': 256}
