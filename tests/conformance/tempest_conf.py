@@ -27,6 +27,10 @@ FEATURES = {
         'ipv6': True, 'ipv6_subnet_attributes': True, 'floating_ips': True, 'port_admin_state_change': True,
         'port_security': True, 'qos_min_bw_and_pps': False,
     },
+    'object-storage': {'operator_role': 'member', 'reseller_admin_role': 'ResellerAdmin'},
+    'object-storage-feature-enabled': {
+        'discoverability': True, 'discoverable_apis': 'all', 'object_versioning': True, 'container_sync': True,
+    },
     'service_available': {
         'horizon': False, 'barbican': False,
     },

@@ -303,7 +303,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             'Content-Type', 'X-Static-Large-Object')}
         kept.update({n: v for n, v in self.meta.items() if n in self.KEEP or n.startswith((
             'X-Object-Meta-', 'X-Object-Transient-Sysmeta-'))})
-        kept = {n: v for n, v in kept.items() if v != ''}
+        kept = {n: v for n, v in kept.items() if v != '' or n.startswith('X-Object-Meta-')}
         record['meta'], record['stamp'] = kept, self.meta['X-Timestamp']
         self._row(account, container, name, record)
         return self._say(202)

@@ -41,6 +41,27 @@ def test_without_a_quorum_nothing_is_acknowledged(call, box, servers):
     assert call('PUT', box + '/o', b'x').status == 503
 
 
+@pytest.mark.parametrize('form', [{}, {'Accept': 'application/json'}])
+def test_a_head_has_no_content_and_every_answer_a_type(call, box, form):
+    for path in ('/v1/AUTH_test', box, box + '?format=json'):
+        answer = call('HEAD', path, headers=form)
+        assert (answer.status, answer.headers['Content-Type'].endswith('utf-8')) == (204, True)
+    for method in ('POST', 'PUT', 'DELETE'):
+        assert call(method, box).headers['Content-Type'].startswith('text/html')
+
+
+def test_a_web_site_s_index_may_be_of_any_type(call, box):
+    call('POST', box, headers={'X-Container-Read': '.r:*', 'X-Container-Meta-Web-Index': 'i'})
+    call('PUT', box + '/i', b'<p>', {'Content-Type': 'application/json'})
+    assert call('GET', box + '/', token=False).body == b'<p>'
+
+
+def test_metadata_may_be_empty(call, box):
+    call('PUT', box + '/o', b'', {'X-Object-Meta-A': '1'})
+    assert call('POST', box + '/o', headers={'X-Object-Meta-A': ''}).status == 202
+    assert call('HEAD', box + '/o').headers['X-Object-Meta-A'] == ''
+
+
 def test_without_servers_nothing_is_said_to_be_missing(call, box, servers):
     servers.failing.update(servers.devices)
     for method, path in (('GET', box), ('PUT', '/v1/AUTH_test/new'), ('GET', box + '/o'), ('PUT', box + '/o')):

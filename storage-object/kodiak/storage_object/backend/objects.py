@@ -222,7 +222,7 @@ class Objects:
             return answer(409, {'X-Backend-Timestamp': found.stamp})
         self.devices.need(place.device_path)
         metadata = {name: value for name, value in request.headers.items()
-                    if (name in KEEP or name.startswith(POSTED)) and value != ''}
+                    if name.startswith(POSTED) or (name in KEEP and value != '')}
         metadata['name'] = place.full
         typed = stamp
         if 'Content-Type' not in metadata:

@@ -4,6 +4,9 @@ import orjson
 from ..proxy import listing
 from ..proxy.http import Filter, error
 
+# What tells a listing from an object.
+COUNTS = {'X-Account-Container-Count', 'X-Container-Object-Count'}
+
 
 class ListingFormats(Filter):
     """See the module."""
@@ -23,8 +26,9 @@ class ListingFormats(Filter):
         if shape == listing.SHAPES['plain'] and split[2] is not None:
             request.headers['X-Backend-Names'] = 'yes'
         answer = self.next(request)
-        if not answer.ok or not answer.headers.get('Content-Type', '').startswith('application/json'):
-            return answer
+        if not answer.ok or not answer.headers.get('Content-Type', '').startswith('application/json') or not (
+                answer.headers.keys() & COUNTS):
+            return answer       # or the index page of a web site, whatever its type
         listing.reshape(answer, orjson.loads(answer.read()), shape, *(
             ('account', split[1]) if split[2] is None else ('container', split[2])))
         return answer

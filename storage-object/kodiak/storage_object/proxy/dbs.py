@@ -55,7 +55,8 @@ class Databases:
             found = [a for a in answers if a.status // 100 == family]
             if len(found) >= quorum:
                 chosen = max(found, key=lambda a: sum(b.status == a.status for b in found))
-                return Response(chosen.status, chosen.content)
+                return error(chosen.status) if family == 4 else Response(
+                    chosen.status, b'', content_type='text/html; charset=UTF-8')
         return error(503)
 
     def read(self, request, ring, part, path, query):

@@ -97,7 +97,7 @@ def render(request, made, shape, kind, name):
     headers['Accept-Ranges'] = 'bytes'
     headers['Vary'] = 'Accept'
     if request.method == 'HEAD':
-        made.status = 204 if not request.query.get('format') and shape == 'text/plain' else 200
+        made.status = 204
         made.set_body(b'')
         headers['Content-Type'] = shape + '; charset=utf-8'
         return made
