@@ -12,7 +12,7 @@ OPTS = {
     ],
     'auth': [
         cfg.ListOpt('methods', default=['password', 'token', 'application_credential', 'totp', 'oauth1'],
-                    help='Ways to authenticate that are offered.'),
+                    help='Ways to authenticate that are offered; external is one more, for a web server that sets REMOTE_USER.'),
         cfg.IntOpt('receipt_expiration', default=300, min=10,
                    help='Seconds that a receipt of the first of several factors is valid.'),
     ],

@@ -169,3 +169,26 @@ def test_who_logs_in_while_something_is_being_revoked_does_not_get_away_with_it(
     cloud.client(late).get('/v3/auth/projects').expect(401)
     cloud.admin().put(grant).expect(204)
     cloud.client(cloud.login('ann', project=project['id']).expect(201)).get('/v3/auth/projects').expect(200)
+
+
+def test_a_web_server_in_front_says_who_it_is(make_cloud):
+    from kodiak.common import testing
+    cloud = make_cloud(('auth', 'methods', ['password', 'external']))
+    user = cloud.user('ann')
+    domain_id = cloud.admin().post('/v3/domains', {'domain': {'name': 'far'}}).json['domain']['id']
+    other = cloud.user('ann', domain_id=domain_id)
+    auth = {'auth': {'identity': {'methods': ['external'], 'external': {}}}}
+
+    def log_in(**environ):
+        front = testing.Client(lambda env, start: cloud.pipeline({**env, **environ}, start))
+        return front.post('/v3/auth/tokens', auth, headers={'Remote-User': 'admin', 'REMOTE_USER': 'admin'})
+    token = log_in(REMOTE_USER='ann').expect(201).json['token']
+    assert token['user']['id'] == user['id'] and token['methods'] == ['external']
+    assert log_in(REMOTE_USER='ann', REMOTE_DOMAIN='far').expect(201).json['token']['user']['id'] == other['id']
+    log_in().expect(401)
+    log_in(REMOTE_USER='').expect(401)
+    log_in(REMOTE_USER='nobody').expect(401)
+    log_in(REMOTE_USER='ann', REMOTE_DOMAIN='nowhere').expect(401)
+    cloud.admin().patch('/v3/users/' + user['id'], {'user': {'enabled': False}}).expect(200)
+    log_in(REMOTE_USER='ann').expect(401)
+    testing.Client(make_cloud().pipeline).post('/v3/auth/tokens', auth).expect(401)

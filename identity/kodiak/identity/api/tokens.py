@@ -28,7 +28,7 @@ class Http:
 
     def __init__(self, req):
         query = req.http.query_string.decode('latin-1')
-        self.method, self.headers = req.http.method, req.http.headers
+        self.method, self.headers, self.environ = req.http.method, req.http.headers, req.http.environ
         self.url = req.url + ('?' + query if query else '')
 
 

@@ -2,9 +2,10 @@
 from kodiak.common import errors
 
 from .. import receipts
-from . import application_credential, oauth1, password, token, totp
+from . import application_credential, external, oauth1, password, token, totp
 
-METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1, 'totp': totp}
+METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1, 'totp': totp,
+           'external': external}
 
 
 class Attempt:
@@ -14,7 +15,7 @@ class Attempt:
     the token may not outlive, or None), ``chain`` (audit id of the first token of the chain, or None), ``parent`` (claims
     of the token that is exchanged, or None), ``app_cred`` (row, or None), ``extra`` (rare parts of the token), ``scope`` (the
     scope of the request), ``uses_trust`` (id of a trust of which one use is to be counted, or None),
-    ``oauth`` (row of an access token, or None), ``http`` (the request: ``method``, ``url``, ``headers``; or None).
+    ``oauth`` (row of an access token, or None), ``http`` (the request: ``method``, ``url``, ``headers``, ``environ``; or None).
     """
 
     def __init__(self, scope, http=None):
