@@ -404,6 +404,17 @@ def test_posix_groups_name_their_members_by_id(cloud, ldap, domain):
     assert names(admin.get(f'/v3/groups/{group["id"]}/users')) == []
 
 
+def test_a_large_group(cloud, ldap, domain):
+    people = [f'p{number:03}' for number in range(60)]
+    for name in people:
+        ldap.person(name)
+    ldap.team('staff', *people[:55])
+    domain_id, admin = domain(), cloud.admin()
+    group = admin.get(f'/v3/groups?domain_id={domain_id}').json['groups'][0]
+    assert names(admin.get(f'/v3/groups/{group["id"]}/users')) == people[:55]
+    assert len(admin.get(f'/v3/users?domain_id={domain_id}').json['users']) == 60
+
+
 def test_a_group_says_who_is_enabled(cloud, ldap, domain):
     ldap.person('ann')
     ldap.person('ben')

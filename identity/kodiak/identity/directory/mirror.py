@@ -15,6 +15,7 @@ from . import entries
 LOG = logging.getLogger(__name__)
 LDAP, GONE = 'ldap', 'gone'
 LONGEST = {'user': 255, 'group': 64}
+MANY = 100
 TABLES = {'user': users, 'group': groups}
 
 
@@ -28,14 +29,18 @@ class Mirror:
         self.core, self.connection, self.domain_id, self.writing = core, connection, domain_id, writing
         self.changed = False
 
-    def _write(self, statement):
+    def _write(self, statement, rows=None):
         self.changed = True
         if self.writing:
-            self.connection.execute(statement)
+            # Many rows at once: a directory has thousands of people.
+            self.connection.execute(statement, rows)
 
     def _revoke(self, user_ids):
-        if user_ids and self.writing:
-            self.core.revoke(self.connection, *({'user_id': user_id} for user_id in user_ids))
+        if not user_ids or not self.writing:
+            return
+        # Every service keeps every event: one for the domain stands for very many.
+        events = [{'user_domain_id': self.domain_id}] if len(user_ids) > MANY else [{'user_id': user_id} for user_id in user_ids]
+        self.core.revoke(self.connection, *events)
 
     def id_of(self, kind, entry):
         """The id of the row of an entry."""
@@ -73,12 +78,12 @@ class Mirror:
             select.where(here, directory_entries.c.kind == kind) if whole else select.where(table.c.id.in_(list(by_id))))}
         by_id = self._named(kind, by_id, rows)
         self._set_aside(table, by_id, rows)
-        ended = []
+        ended, fresh = [], []
         for each_id, entry in by_id.items():
             row = rows.get(each_id)
             values = values_of(entry, row)
             if row is None:
-                self._insert(table, kind, each_id, entry, values)
+                fresh.append((each_id, entry, values))
                 continue
             different = {name: value for name, value in values.items() if getattr(row, name) != value}
             if different:
@@ -87,15 +92,20 @@ class Mirror:
                     ended.append(each_id)
             if row.dn != entry.dn:
                 self._write(sa.update(directory_entries).where(directory_entries.c.id == each_id).values(dn=entry.dn))
+        self._insert(table, kind, fresh)
         self._revoke(ended)
         if whole:
             self.gone(kind, [each_id for each_id, row in rows.items() if each_id not in by_id and row.kind != GONE])
         return list(by_id)
 
-    def _insert(self, table, kind, each_id, entry, values):
+    def _insert(self, table, kind, fresh):
+        if not fresh:
+            return
         more = {'options': {}, 'created_at': db.utcnow(), 'failed_count': 0} if kind == 'user' else {}
-        self._write(table.insert().values(id=each_id, domain_id=self.domain_id, **more, **values))
-        self._write(directory_entries.insert().values(id=each_id, domain_id=self.domain_id, kind=kind, key=entry.key, dn=entry.dn))
+        here = {'domain_id': self.domain_id}
+        self._write(table.insert(), [{'id': each_id, **here, **more, **values} for each_id, _, values in fresh])
+        self._write(directory_entries.insert(), [{'id': each_id, **here, 'kind': kind, 'key': entry.key, 'dn': entry.dn}
+                                                 for each_id, entry, _ in fresh])
 
     def _named(self, kind, by_id, rows):
         """Those whose names can be kept: a name counts once, and who lives here keeps it."""
@@ -104,7 +114,7 @@ class Mirror:
         if by_id:
             select = sa.select(sa.func.lower(table.c.name)).where(table.c.domain_id == self.domain_id,
                                                                   table.c.kind.notin_([LDAP, GONE]))
-            if len(wanted) < 100:
+            if len(wanted) < MANY:
                 select = select.where(sa.func.lower(table.c.name).in_(wanted))
             taken = set(self.connection.execute(select).scalars())
         for each_id, entry in sorted(by_id.items(), key=lambda pair: pair[0] not in rows):
@@ -119,14 +129,16 @@ class Mirror:
 
     def _set_aside(self, table, by_id, rows):
         """Take names away from rows that hold them no longer; the entry behind such a row is looked at in its turn."""
-        wanted = {entry.name: each_id for each_id, entry in by_id.items()
+        wanted = {entry.name.lower() for each_id, entry in by_id.items()
                   if each_id not in rows or rows[each_id].name != entry.name}
         if not wanted:
             return
-        holders = self.connection.execute(sa.select(table.c.id, table.c.name).where(
-            table.c.domain_id == self.domain_id, sa.func.lower(table.c.name).in_({name.lower() for name in wanted}))).all()
-        for holder in holders:
-            self._write(sa.update(table).where(table.c.id == holder.id).values(name=holder.id))
+        select = sa.select(table.c.id, sa.func.lower(table.c.name)).where(table.c.domain_id == self.domain_id)
+        if len(wanted) < MANY:
+            select = select.where(sa.func.lower(table.c.name).in_(wanted))
+        for each_id, name in self.connection.execute(select).all():
+            if name in wanted:
+                self._write(sa.update(table).where(table.c.id == each_id).values(name=each_id))
 
     def gone(self, kind, ids):
         """Note that users or groups are in the directory no longer. What they were given stays, for it may be a mistake there."""
@@ -157,8 +169,9 @@ class Mirror:
         if group_ids is not None:
             select = select.where(members.c.group_id.in_(group_ids))
         held = {(row.user_id, row.group_id) for row in self.connection.execute(select)}
-        for user_id, group_id in sorted(wanted - held):
-            self._write(members.insert().values(user_id=user_id, group_id=group_id, expires_at=None))
+        if wanted - held:
+            self._write(members.insert(), [{'user_id': user_id, 'group_id': group_id, 'expires_at': None}
+                                           for user_id, group_id in sorted(wanted - held)])
         lost = held - wanted
         for user_id, group_id in sorted(lost):
             self._write(sa.delete(members).where(members.c.user_id == user_id, members.c.group_id == group_id))

@@ -95,11 +95,14 @@ class Server:
             return [user for user in found if user is not None]
         found, seen, waiting = [], {entries.same(group.dn)}, [group]
         while waiting:
-            for dn in sorted(waiting.pop().members - seen):
-                seen.add(dn)
-                users = self.users_at([dn])
-                found += users
-                if not users and self.settings.nested and dn.endswith(entries.same(self.settings.groups.tree)):
+            new = waiting.pop().members - seen
+            seen |= new
+            # One search for all people is quicker than one each for many.
+            users = [user for user in self.users() if entries.same(user.dn) in new] if len(new) > 50 else self.users_at(sorted(new))
+            found += users
+            if self.settings.nested:
+                others = new - {entries.same(user.dn) for user in users}
+                for dn in sorted(dn for dn in others if dn.endswith(entries.same(self.settings.groups.tree))):
                     waiting += self._groups(self._read(self.settings.groups, dn))
         return found
 
