@@ -186,6 +186,13 @@ def test_policies(s3, client, endpoint):
     elsewhere = {'Statement': [{**policy['Statement'][0], 'Resource': 'arn:aws:s3:::other/*'}]}
     for bad in ('{', '[]', '{"Statement": []}', json.dumps(elsewhere)):
         refused('MalformedPolicy', s3.put_bucket_policy, Bucket='bukket', Policy=bad)
+    # Who may read somebody's object may copy it to what is their own, and to nowhere else.
+    stranger.create_bucket(Bucket='own')
+    stranger.copy_object(Bucket='own', Key='o', CopySource='bukket/open/o')
+    refused('AccessDenied', stranger.copy_object, Bucket='own', Key='p', CopySource='bukket/shut/o')
+    s3.create_bucket(Bucket='private')
+    refused('AccessDenied', stranger.copy_object, Bucket='private', Key='o', CopySource='bukket/open/o')
+    refused('AccessDenied', stranger.copy_object, Bucket='bukket', Key='o', CopySource='private/o')
     s3.delete_bucket_policy(Bucket='bukket')
     assert fetch(f'{endpoint}/bukket/open/o')[0] == 403
 
