@@ -195,6 +195,14 @@ def test_versions_in_a_second_container(call, box):
     assert call('GET', box + '/o').body == b'2'
 
 
+def test_what_a_listing_shows_counts_for_the_quota_at_once(call, box, eventually):
+    call('POST', box, headers={'X-Container-Meta-Quota-Count': '2'})
+    for number in range(2):
+        assert call('PUT', f'{box}/o{number}', b'x').status == 201
+    eventually(lambda: call('HEAD', box).headers['X-Container-Object-Count'] == '2')
+    assert call('PUT', box + '/o2', b'x').status == 413
+
+
 def test_quotas(call, box):
     call('POST', box, headers={'X-Container-Meta-Quota-Bytes': '4'})
     assert call('PUT', box + '/o', b'12345').status == 413

@@ -210,9 +210,12 @@ class Containers(Databases):
         query = self.limits(request, LIMITS.container_listing_limit)
         if not query.get('limit'):
             query['limit'] = str(LIMITS.container_listing_limit)
+        count = self.infos.count(account, container)
         answer = self.read(request, ring, ring.get_part(account, container), f'/{account}/{container}', listing.encode(query))
         if answer is None or answer.status in (404, 410):
             return error(404)
+        # Whoever has seen a container so full is met by its quota from then on.
+        self.infos.remember(answer, count, account, container)
         response = listing.response(answer)
         index = answer.headers.get('X-Backend-Storage-Policy-Index')
         if index is not None and response.ok:

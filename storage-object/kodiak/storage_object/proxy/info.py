@@ -83,6 +83,15 @@ class Infos:
         return Info(status=404 if missing.certain else 503, meta={}, sysmeta={}, containers=0, objects=0, bytes=0, read_acl=None,
                     write_acl=None, versions=None, policy=0, sync_key=None, really_exists=False, sharding='unsharded')
 
+    def count(self, account, container=None):
+        """See :meth:`kodiak.storage_object.proxy.cache.Cache.count`."""
+        return self.cache.count(self.key(account, container))
+
+    def remember(self, answer, count, account, container=None):
+        """What a GET or HEAD has just told. ``count``: of the cache, from before it was asked."""
+        kind = 'account' if container is None else 'container'
+        self.cache.set(self.key(account, container), _facts(answer.status, answer.headers, kind), count)
+
     def forget(self, account, container=None):
         """After a change."""
         self.cache.forget(self.key(account, container))
