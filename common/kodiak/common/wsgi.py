@@ -88,7 +88,7 @@ class SizeLimit:
 
     def __call__(self, environ, start_response):
         length = environ.get('CONTENT_LENGTH')
-        if length and length.isdigit() and int(length) > self.limit and not (
+        if length and length.isdecimal() and (len(length) > 19 or int(length) > self.limit) and not (
                 self.exempt and self.exempt.search(environ.get('PATH_INFO', ''))):
             body = b'The request is larger than this service accepts.\n'
             start_response('413 Request Entity Too Large', [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])

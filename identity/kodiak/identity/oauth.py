@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from kodiak.common import db, errors
+from kodiak.common.api import schema
 
 from .models import oauth_consumers, oauth_nonces, oauth_tokens
 
@@ -43,10 +44,10 @@ class Signed:
     def check(self, core, consumer_secret, token_secret=''):
         """Check signature, time and nonce; 401 if anything is wrong."""
         kind = _METHODS.get(self.parameters.get('oauth_signature_method'))
-        stamp, nonce = self.parameters.get('oauth_timestamp', ''), self.parameters.get('oauth_nonce', '')
-        if kind is None or not stamp.isdigit() or not nonce or self.parameters.get('oauth_version', '1.0') != '1.0':
+        stamp, nonce = schema.natural(self.parameters.get('oauth_timestamp', '')), self.parameters.get('oauth_nonce', '')
+        if kind is None or stamp is None or not nonce or self.parameters.get('oauth_version', '1.0') != '1.0':
             raise errors.Unauthorized('The OAuth parameters are incomplete.')
-        if abs(time.time() - int(stamp)) > CLOCK:
+        if abs(time.time() - stamp) > CLOCK:
             raise errors.Unauthorized('The OAuth timestamp is too far from now.')
         key = f'{_quote(consumer_secret)}&{_quote(token_secret)}'.encode()
         found = base64.b64encode(hmac.new(key, self.base().encode(), kind).digest()).decode()

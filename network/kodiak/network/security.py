@@ -4,6 +4,7 @@ import ipaddress
 import sqlalchemy as sa
 
 from kodiak.common import db
+from kodiak.common.api import schema
 
 from . import faults, find, models, quotas
 
@@ -171,8 +172,9 @@ def _protocol(protocol):
     text = str(protocol).lower()
     if text in PROTOCOLS:
         return text
-    if text.isdigit() and int(text) <= 255:
-        return None if int(text) == 0 and text != '0' else text
+    number = schema.natural(text)
+    if number is not None and number <= 255:
+        return None if number == 0 and text != '0' else text
     raise faults.bad(f'Security group rule protocol {protocol} not supported. Only protocol values '
                      f'{sorted(PROTOCOLS)} and integer representations [0 to 255] are supported.',
                      kind='SecurityGroupRuleInvalidProtocol')

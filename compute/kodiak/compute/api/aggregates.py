@@ -40,9 +40,10 @@ def _view(req, row):
 
 
 def _id(text):
-    if not text.isdigit() or int(text) > 2147483647:
+    number = schema.natural(text)
+    if number is None or number > 2147483647:
         raise common.not_found('Aggregate', text)
-    return int(text)
+    return number
 
 
 def load(req, aggregate_id, **more):

@@ -136,8 +136,8 @@ def load(req, hypervisor_id):
         if not common.is_uuid(hypervisor_id):
             raise errors.BadRequest(f'Invalid uuid {hypervisor_id}')
         condition = hosts.c.uuid == hypervisor_id
-    elif hypervisor_id.isdigit() and int(hypervisor_id) < 2 ** 31:
-        condition = hosts.c.id == int(hypervisor_id)
+    elif (number := schema.natural(hypervisor_id)) is not None and number < 2 ** 31:
+        condition = hosts.c.id == number
     else:
         raise errors.NotFound(f"Hypervisor with ID '{hypervisor_id}' could not be found.")
     with req.db.read() as connection:

@@ -8,6 +8,7 @@ import hmac
 import re
 
 from kodiak.common import errors, wsgi
+from kodiak.common.api import schema
 from kodiak.compute import guests, metadata, store
 from kodiak.compute.agent import state
 
@@ -64,11 +65,11 @@ class Metadata:
         return uuid, environ.get('HTTP_X_TENANT_ID', '')
 
     def _password(self, environ, uuid):
-        length = environ.get('CONTENT_LENGTH') or '0'
-        if not length.isdigit() or int(length) > LONGEST_PASSWORD:
+        length = schema.natural(environ.get('CONTENT_LENGTH') or '0')
+        if length is None or length > LONGEST_PASSWORD:
             raise errors.BadRequest(f'A password has at most {LONGEST_PASSWORD} bytes.')
         try:
-            text = environ['wsgi.input'].read(int(length)).decode('ascii')
+            text = environ['wsgi.input'].read(length).decode('ascii')
         except UnicodeError:
             raise errors.BadRequest('An encrypted password is base64.') from None
 

@@ -51,7 +51,7 @@ def _query(req):
 
 def _bind(query, arguments):
     if 'limit' in arguments:
-        if not arguments['limit'].isdigit() or int(arguments['limit']) < 1:
+        if not schema.natural(arguments['limit']):
             raise errors.BadRequest(f"Invalid query string parameters: '{arguments['limit']}' does not match '^[1-9][0-9]*$'")
         query.limit = int(arguments['limit'])
     if 'root_required' in arguments:

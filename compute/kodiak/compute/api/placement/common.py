@@ -4,6 +4,7 @@ import re
 import uuid
 
 from kodiak.common import api, db, errors, policy
+from kodiak.common.api import schema
 
 SERVICE = policy.SERVICE
 UUID = {'type': 'string', 'format': 'uuid'}
@@ -33,7 +34,7 @@ def resources_of(text):
     found = {}
     for part in text.split(','):
         name, colon, amount = part.partition(':')
-        if not colon or not name or not amount.isdigit() or int(amount) < 1:
+        if not colon or not name or not schema.natural(amount):
             raise errors.BadRequest('Badly formed resources parameter. Expected resources query string parameter in form: '
                                     f'?resources=VCPU:2,MEMORY_MB:1024. Got: {text}.')
         found[name] = int(amount)
