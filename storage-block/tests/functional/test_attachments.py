@@ -39,6 +39,9 @@ def test_the_whole_way(cloud, member, service, volume):
     assert shown['status'] == 'in-use' and shown['attachments'][0]['server_id'] == server
     assert shown['attachments'][0]['device'] == '/dev/vdb' and shown['attachments'][0]['host_name'] is None
     seen = member.get(path).expect(200).json['attachment']
+    own = {'X-Service-Token': cloud.identity.token(testing.MEMBER)}
+    assert 'auth_password' not in member.get(path, headers=own).json['attachment']['connection_info']
+    member.delete(path, headers=own).expect(409)
     assert 'auth_password' not in seen['connection_info'] and seen['connection_info']['target_iqn']
     assert [row['id'] for row in member.get('/attachments?volume_id=' + made['id']).json['attachments']] == [attachment['id']]
     member.delete(path).expect(409)

@@ -119,6 +119,9 @@ def test_an_encrypted_volume(cloud, admin, member, volume):
         assert key not in str(cloud.all(models.keys)) and base64.b64decode(key).decode() not in str(cloud.all(models.keys))
     for persona in (testing.MEMBER, testing.ADMIN):
         cloud.client(persona).get('/kodiak/keys/' + told['key_id']).expect(403)
+    member.get('/kodiak/keys/' + told['key_id'], headers={'X-Service-Token': cloud.identity.token(testing.MEMBER)}).expect(403)
+    beside = {'X-Service-Token': cloud.identity.token(testing.SERVICE)}
+    member.get('/kodiak/keys/' + told['key_id'], headers=beside).expect(200)
     assert cloud.client(testing.SERVICE).get('/kodiak/keys/' + told['key_id']).json['key']['passphrase'] == key
     clone = volume(source_volid=made['id'])
     assert clone['encrypted'] and cloud.agent.done[-1][1]['encryption']['key_id'] != told['key_id']

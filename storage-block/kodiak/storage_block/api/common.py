@@ -57,7 +57,8 @@ def size_of(value, field='size'):
 
 def is_service(req):
     """True where a service of this cloud asks, with its own token or beside a user's."""
-    return 'service' in req.ctx.roles or bool(req.ctx.service_roles)
+    # Anybody may send a token of theirs beside the other: only its roles make it a service's.
+    return 'service' in req.ctx.roles or 'service' in (req.ctx.service_roles or ())
 
 
 def may_see(req, row):

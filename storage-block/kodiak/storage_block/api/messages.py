@@ -65,7 +65,7 @@ def delete(req, message_id):
 @routes.get('/kodiak/keys/{key_id}', rule='storage-block:keys:get', default='role:service', response=schema.wrap(
     'key', common.OBJECT), summary='Show the passphrase of an encrypted volume to a service of this cloud', late=True)
 def key(req, key_id):
-    if not req.ctx.service_roles:
+    if not common.is_service(req):
         req.authorize()
     with req.db.read() as connection:
         return {'key': {'id': key_id, 'passphrase': base64.b64encode(
