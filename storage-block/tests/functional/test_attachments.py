@@ -93,6 +93,17 @@ def test_a_back_end_that_is_down(cloud, service, volume):
     service.put('/attachments/' + one['id'], {'attachment': {'connector': CONNECTOR}}).expect(503)
 
 
+def test_deleted_by_force_while_attached(cloud, admin, member, service, volume):
+    made = volume()
+    service.post('/attachments', {'attachment': {'volume_uuid': made['id'], 'instance_uuid': str(uuid.uuid4()),
+                                                 'connector': CONNECTOR}}).expect(200)
+    assert len(cloud.agent.exports) == 1
+    admin.post(f'/volumes/{made["id"]}/action', {'os-force_delete': {}}).expect(202)
+    assert cloud.agent.exports == {} and f'file/volume-{made["id"]}' in cloud.agent.there
+    cloud.settle()
+    assert cloud.agent.there == set() and cloud.all(models.volumes) == []
+
+
 def test_readonly(member, service, volume):
     made = volume()
     member.post(f'/volumes/{made["id"]}/action', {'os-update_readonly_flag': {'readonly': True}}).expect(202)

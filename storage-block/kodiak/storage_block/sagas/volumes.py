@@ -88,7 +88,9 @@ CREATE_RESTORED = saga.Saga('create-restored', [*CREATE.steps, saga.Step('restor
 def begin_delete(connection, row, context, cascade=False):
     """Start to delete a locked volume; whatever is being done to it is stopped."""
     saga.abort(connection, row['id'], 'The volume is being deleted.')
-    store.save(connection, volumes, row, status=states.DELETING, previous_status=row['status'])
+    # Where it is deleted by force it may be attached: agents end exports before they begin a work.
+    _end_exports(connection, row)
+    store.save(connection, volumes, row, status=states.DELETING, previous_status=row['status'], attached=[])
     if cascade:
         for snapshot in db.all_dicts(connection, sa.select(snapshots).where(snapshots.c.volume_id == row['id'])):
             store.save(connection, snapshots, snapshot, status=states.DELETING)
@@ -127,11 +129,14 @@ def _delete(job):
         job.in_commit(write)
 
 
+def _end_exports(connection, row):
+    if connection.execute(attachments.delete().where(attachments.c.volume_id == row['id'])).rowcount and row['backend']:
+        work.bump(connection, work.host_of(row['backend']))
+
+
 def remove(connection, row):
     """Remove the row of a volume and what belongs to it alone."""
-    if store.attachments_of(connection, row['id']):
-        connection.execute(attachments.delete().where(attachments.c.volume_id == row['id']))
-        work.bump(connection, work.host_of(row['backend'] or ''))
+    _end_exports(connection, row)
     connection.execute(transfers.delete().where(transfers.c.volume_id == row['id']))
     connection.execute(messages.delete().where(messages.c.resource_uuid == row['id']))
     keys.delete(connection, row['encryption'])
