@@ -31,7 +31,8 @@ def main():
     parser.add_argument('services', nargs='*', default=ORDER, help='what to measure: ' + ' '.join(ORDER))
     parser.add_argument('--transport-url', help='a message broker; by default that of this machine, with a virtual host of its own')
     parser.add_argument('--bin', help='folder of the console scripts')
-    parser.add_argument('--first-port', type=int, default=17000, help='the services listen on this port and up to 800 more')
+    parser.add_argument('--first-port', type=int, default=17000, help='the services listen on this port and up to 800 '
+                        'more, all of them below those that the kernel gives to connections')
     parser.add_argument('--hosts', type=int, default=100, help='fake hosts')
     parser.add_argument('--peer', help='JSON file that describes the running peer')
     parser.add_argument('--out', default='results.jsonl')
