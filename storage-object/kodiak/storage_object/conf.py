@@ -21,8 +21,8 @@ OPTS = {
         cfg.ListOpt('daemons', default=['replicator', 'updater', 'auditor', 'expirer', 'reaper', 'syncer'],
                     help='What looks after the devices within the server; empty where kodiak-object-daemon runs beside it.'),
         cfg.IntOpt('reserve', default=64 << 20, min=0, help='Bytes that a device keeps free: with less it takes no more (507).'),
-        cfg.StrOpt('sync_realms', default='', help='File of the realms and clusters that containers are kept the same in; the '
-                                                   "proxy's filter container_sync names it too."),
+        cfg.StrOpt('sync_realms', default='', help='File of the realms and clusters in which containers are kept the same, for '
+                                                   'the proxy and the syncer.'),
         cfg.IntOpt('interval', default=30, min=1, help='Seconds between two passes of what looks after the devices.'),
         cfg.IntOpt('audit_rate', default=20 << 20, min=1, help='Bytes a second that the auditor reads.'),
         cfg.IntOpt('reclaim_age', default=7 * 86400, min=60, help='Seconds that the mark of something deleted is kept; a device '

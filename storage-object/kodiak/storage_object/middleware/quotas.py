@@ -78,7 +78,19 @@ class AccountQuotas(Filter):
                 size = request.content_length or 0
                 if info['bytes'] + size > quotas.get('bytes', 1 << 62) or info['objects'] + 1 > quotas.get('count', 1 << 62):
                     return error(413, 'Upload exceeds quota.')
+                if self._past_policy(request, proxy, info, quotas, account, container, size):
+                    return error(413, 'Upload exceeds policy quota.')
         return self.next(request)
+
+    @staticmethod
+    def _past_policy(request, proxy, info, quotas, account, container, size):
+        """Whether a body is too much for what the container's policy may hold in the account."""
+        if not any('-policy-' in key for key in quotas):
+            return False
+        index = proxy.infos.get(request, account, container)['policy']
+        objects, used = info['policies'].get(proxy.rings.policies[index].name.lower(), (0, 0))
+        return used + size > quotas.get(f'bytes-policy-{index}', 1 << 62) or (
+            objects + 1 > quotas.get(f'count-policy-{index}', 1 << 62))
 
     def _account(self, request):
         headers = request.headers

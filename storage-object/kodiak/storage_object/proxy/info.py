@@ -16,6 +16,19 @@ class Info(dict):
         return self['status'] // 100 == 2
 
 
+def _of_policies(headers):
+    """``{policy's name in small letters: (objects, bytes)}`` of an account."""
+    found = {}
+    prefix, count, used = 'x-account-storage-policy-', '-object-count', '-bytes-used'
+    for name, value in headers.items():
+        name = name.lower()
+        if name.startswith(prefix) and name.endswith((count, used)):
+            policy = name[len(prefix):].removesuffix(count).removesuffix(used)
+            objects, size = found.get(policy, (0, 0))
+            found[policy] = (_int(value), size) if name.endswith(count) else (objects, _int(value))
+    return found
+
+
 def _facts(status, headers, kind):
     info = Info(status=status)
     meta, sysmeta = {}, {}
@@ -25,7 +38,7 @@ def _facts(status, headers, kind):
             meta[name[len(kind) + 8:]] = value
         elif name.startswith(f'x-{kind}-sysmeta-'):
             sysmeta[name[len(kind) + 11:]] = value
-    info.update(meta=meta, sysmeta=sysmeta)
+    info.update(meta=meta, sysmeta=sysmeta, policies=_of_policies(headers) if kind == 'account' else {})
     get = headers.get
     if kind == 'account':
         info.update(containers=_int(get('X-Account-Container-Count')), objects=_int(get('X-Account-Object-Count')),
@@ -80,7 +93,8 @@ class Infos:
                 missing.add(node)
             if missing.all:
                 break
-        return Info(status=404 if missing.certain else 503, meta={}, sysmeta={}, containers=0, objects=0, bytes=0, read_acl=None,
+        return Info(status=404 if missing.certain else 503, meta={}, sysmeta={}, policies={},
+                    containers=0, objects=0, bytes=0, read_acl=None,
                     write_acl=None, versions=None, policy=0, sync_key=None, really_exists=False, sharding='unsharded')
 
     def count(self, account, container=None):

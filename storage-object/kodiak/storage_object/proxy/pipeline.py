@@ -149,6 +149,9 @@ _pending = []
 
 def filter_factory(global_conf, name, **local):
     """paste filter: the one called ``name`` in :data:`FILTERS`, with its options."""
+    if name == 'container_sync':
+        local.setdefault('realms', wsgi.runtime_of(global_conf).conf.storage.sync_realms)
+
     def wrap(application):
         if _pending:
             _show(_pending[-1], name)
