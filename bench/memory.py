@@ -20,11 +20,12 @@ import cluster
 import measure
 
 BUDGET, SERVICES, START = 1024, 9, 60
-NAME = re.compile(r'kodiak-(identity|image|network|compute|storage-block|storage-object|orchestration|metering|dashboard)[a-z-]*')
+NAME = re.compile(r'kodiak-(identity|image|network|compute|storage-block|object|orchestration|metering|dashboard)[a-z-]*')
 
 
-def processes():
-    """``{console script: [pid, ...]}`` of every process of Kodiak on this machine, helpers with root included."""
+def processes(folder):
+    """``{console script: [pid, ...]}`` of every process of this machine whose console script lies in ``folder``, helpers with root
+    included."""
     found = collections.defaultdict(list)
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
@@ -33,7 +34,7 @@ def processes():
             continue
         for word in words[:4]:
             name = os.path.basename(word)
-            if NAME.fullmatch(name) or name == 'kodiak-privsep-helper':
+            if os.path.dirname(word) == folder and (NAME.fullmatch(name) or name == 'kodiak-privsep-helper'):
                 found[name].append(pid)
                 break
     return found
@@ -44,10 +45,10 @@ def main():
     parser.add_argument('--start', action='store_true', help='time a start of all services too')
     parser.add_argument('--transport-url', help=(
         'a message broker for --start; by default that of this machine, with a virtual host of its own'))
-    parser.add_argument('--bin')
+    parser.add_argument('--bin', default=os.path.dirname(sys.executable), help='folder of the console scripts')
     options = parser.parse_args()
     total, services = 0, set()
-    for name, pids in sorted(processes().items()):
+    for name, pids in sorted(processes(options.bin).items()):
         size = sum(measure.pss(pid) for pid in pids)
         total += size
         match = NAME.match(name)
