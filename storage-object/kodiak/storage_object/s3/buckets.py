@@ -260,12 +260,12 @@ class Buckets:
         query = call.query
         limit = self._limit(query)
         key, version = query.get('key-marker', ''), query.get('version-id-marker', '')
-        if version and version != 'null' and not VERSION.match(version):
-            raise S3Error('InvalidArgument', 'Invalid version id specified', ArgumentName='version-id-marker',
-                          ArgumentValue=version)
         if version and not key:
             raise S3Error('InvalidArgument', 'A version-id marker cannot be specified without a key marker.',
                           ArgumentName='version-id-marker', ArgumentValue=version)
+        if version and version != 'null' and not VERSION.match(version):
+            raise S3Error('InvalidArgument', 'Invalid version id specified', ArgumentName='version-id-marker',
+                          ArgumentValue=version)
         ask = {'versions': '', **{name: query[name] for name in ('prefix', 'delimiter') if query.get(name)}}
         if key:
             ask['marker'] = key

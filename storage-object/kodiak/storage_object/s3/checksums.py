@@ -58,7 +58,8 @@ class Checksums:
 def checked(name, value):
     """A checksum that may be one; InvalidRequest otherwise."""
     try:
-        good = len(base64.b64decode(value.strip(), validate=True)) == LENGTHS[name]
+        data = base64.b64decode(value.strip(), validate=True)
+        good = len(data) == LENGTHS[name] and base64.b64encode(data).decode() == value.strip()
     except (binascii.Error, ValueError, KeyError):
         good = False
     if not good:

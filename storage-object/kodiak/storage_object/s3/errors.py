@@ -31,8 +31,8 @@ CODES = {
     'InvalidStorageClass': (400, 'The storage class you specified is not valid'),
     'InvalidTag': (400, 'The tag provided was not a valid tag.'),
     'KeyTooLongError': (400, 'Your key is too long.'), 'MalformedXML': (400, ('The XML you provided was not well-formed or did '
-                                                                            'not validate against our published schema.')),
-    'MalformedACLError': (400, 'The XML you provided was not well-formed or did not validate against our published schema.'),
+                                                                            'not validate against our published schema')),
+    'MalformedACLError': (400, 'The XML you provided was not well-formed or did not validate against our published schema'),
     'MalformedPOSTRequest': (400, 'The body of your POST request is not well-formed multipart/form-data.'),
     'MalformedPolicy': (400, 'This policy contains invalid Json'),
     'MethodNotAllowed': (405, 'The specified method is not allowed against this resource.'),
