@@ -144,6 +144,12 @@ def register_resources(admin, demo):
         register_volume_types(admin)
 
 
+def volumes_have_a_place(admin):
+    """True once the agent of a host has told of a back end: until then a volume would go to error."""
+    services = admin.get('block-storage', '/os-services')['services']
+    return any(service['binary'] == 'cinder-volume' and service['state'] == 'up' for service in services)
+
+
 def register_volume_types(admin):
     """A type whose volumes are encrypted, beside the default one, and one whose volumes several servers may have."""
     encrypted = admin.ensure('block-storage', '/types', 'volume_type', {
@@ -154,6 +160,7 @@ def register_volume_types(admin):
     admin.ensure('block-storage', '/types', 'volume_type', {
         'name': 'multiattach', 'description': 'Several servers may have a volume at once.',
         'extra_specs': {'multiattach': '<is> True'}}, name='multiattach')
+    wait(60, 'a back end of block storage that is up', lambda: volumes_have_a_place(admin))
 
 
 def register_image(admin, name):
