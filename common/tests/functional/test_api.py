@@ -92,13 +92,14 @@ def faults(error, request_id, accept):
 
 
 @pytest.fixture
-def service(tmp_path):
+def service(tmp_path, request):
     conf = config.load('test', files=[])
     database = db.Database(f'sqlite:///{tmp_path}/t.sqlite')
     metadata.create_all(database.engine)
     identity = testing.Identity()
     runtime = types.SimpleNamespace(conf=conf, db=database, policy=policy.Enforcer(conf), name='test', faults=list)
-    made = api.Api('test', [routes], faults, api.Microversions('thing', (2, 1), (2, 10), 'X-Thing-Version'), title='Things')
+    made = api.Api('test', [routes], faults, api.Microversions('thing', (2, 1), (2, 10), 'X-Thing-Version'), title='Things',
+                   **getattr(request, 'param', {}))
     application = made.application(runtime, validate_responses=True)
     pipeline = authtoken.AuthToken(application, identity.feed, delay=True)
     pipeline = wsgi.Front(wsgi.SizeLimit(pipeline, 100000, ''), 'test')
@@ -121,6 +122,12 @@ def test_create_and_show(as_):
     assert shown.headers['OpenStack-API-Version'] == 'thing 2.1' and shown.headers['X-Thing-Version'] == '2.1'
     assert shown.headers['X-Openstack-Request-Id'].startswith('req-')
     as_(testing.OTHER).get('/things/' + thing['id']).expect(404)
+
+
+@pytest.mark.parametrize('service', [{'forbid_unknown': True}], indirect=True)
+def test_what_is_not_there_may_be_403_to_those_who_could_not_see_it(as_):
+    as_(testing.NOROLE).get('/things/x').expect(403)
+    as_(testing.ADMIN).get('/things/x').expect(404)
 
 
 def test_microversions_choose_the_handler_and_bad_ones_are_refused(as_):

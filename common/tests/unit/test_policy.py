@@ -4,7 +4,7 @@ import pytest
 import yaml
 from oslo_policy import policy as oslo_policy
 
-from kodiak.common import config, errors, policy
+from kodiak.common import config, context, errors, policy
 
 MEMBER = {'roles': ['member', 'reader'], 'project_id': 'p', 'user_id': 'u', 'system_scope': None}
 RULES = [
@@ -38,6 +38,14 @@ def test_the_compiled_rule_says_what_oslo_policy_says(enforcer, rule, creds, tar
 
 def test_no_project_is_not_the_same_as_no_project(enforcer):
     assert not enforcer.allows('member', {**MEMBER, 'project_id': None}, {'project_id': None})
+
+
+@pytest.mark.parametrize(('scope', 'ids'), [
+    ('project', {'project_id': 'p'}), ('domain', {'domain_id': 'd'}), ('system', {'system_scope': 'all'}), ('none', {})])
+def test_rules_know_what_a_token_is_for(enforcer, scope, ids):
+    ctx = context.Context(user_id='u', roles=['admin'], **ids)
+    enforcer.add([('scoped', f'scope:{scope}', ''), ('other', f'role:admin and not scope:{scope}', '')])
+    assert enforcer.allows('scoped', ctx, {}) and not enforcer.allows('other', ctx, {})
 
 
 def test_a_rule_that_is_not_there_says_no(enforcer):
