@@ -53,6 +53,8 @@ else
         install_slapd || say "no OpenLDAP here (Debian package slapd): its tests are skipped"
         { command -v xmlsec1 && command -v qemu-io; } > /dev/null || install_debian xmlsec1 qemu-utils ||
             say "no xmlsec1 or qemu-img here (Debian packages xmlsec1, qemu-utils): tests of SAML, volumes and images are skipped"
+        command -v rclone > /dev/null || install_debian rclone ||
+            say "no rclone here (Debian package rclone): the system test of object storage that needs it is skipped"
         say "virtual environment: third-party libraries"
         editable=()
         for d in "${distributions[@]}"; do editable+=(-e "./$d"); done
