@@ -91,9 +91,9 @@ def swift(sdk):
     """The ``swift`` command as user demo."""
     auth = sdk.config.config['auth']
     return Program('swift', {'OS_AUTH_URL': auth['auth_url'], 'OS_IDENTITY_API_VERSION': '3', **{
-        f'OS_{name.upper()}': auth[name] for name in ('username', 'password', 'project_name', 'user_domain_name',
-                                                      'project_domain_name') if name in auth},
-        **{f'OS_{name.upper()}_DOMAIN_ID': auth[f'{name}_domain_id'] for name in ('user', 'project') if f'{name}_domain_id' in auth}})
+        f'OS_{name.upper()}': auth[name] for name in (
+            'username', 'password', 'project_name', 'user_domain_name', 'project_domain_name', 'user_domain_id', 'project_domain_id')
+        if name in auth}})
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_aws_s3(aws, sample, tmp_path, unique):
     bucket, back = unique('aws'), tmp_path / 'back'
     aws('mb', f's3://{bucket}')
     aws('cp', sample, f's3://{bucket}/sample')
-    date, moment, size, name = aws('ls', f's3://{bucket}/').split()
+    _, _, size, name = aws('ls', f's3://{bucket}/').split()
     assert (int(size), name) == (sample.stat().st_size, 'sample')
     aws('cp', f's3://{bucket}/sample', back)
     same(sample, back)
@@ -258,7 +258,8 @@ def signed_box(sdk, unique):
 def form(fields, files):
     """A browser's ``multipart/form-data``: (Content-Type, body). ``files``: of one ``input``, as (name, type, data)."""
     mark = '----WebKitFormBoundary' + uuid.uuid4().hex[:16]
-    parts = [f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
+    parts = [f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+             for name, value in fields.items()]
     for number, (name, kind, data) in enumerate(files, 1):
         parts.append(f'--{mark}\r\nContent-Disposition: form-data; name="file{number}"; filename="{name}"\r\n'
                      f'Content-Type: {kind}\r\n\r\n'.encode() + data + b'\r\n')
