@@ -92,8 +92,8 @@ def swift(sdk):
     auth = sdk.config.config['auth']
     return Program('swift', {'OS_AUTH_URL': auth['auth_url'], 'OS_IDENTITY_API_VERSION': '3', **{
         f'OS_{name.upper()}': auth[name] for name in (
-            'username', 'password', 'project_name', 'user_domain_name', 'project_domain_name', 'user_domain_id', 'project_domain_id')
-        if name in auth}})
+            'username', 'password', 'project_name', 'user_domain_name', 'user_domain_id', 'project_domain_name',
+            'project_domain_id') if name in auth}})
 
 
 @pytest.fixture
