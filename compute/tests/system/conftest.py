@@ -255,6 +255,14 @@ class Host:
     def serial(self, uuid):
         return Serial(self.ask('console_address', host=self.name, uuid=uuid, kind='serial'))
 
+    def until(self, condition, what, seconds=60):
+        """Wait for something."""
+        return wait_for(condition, seconds, what)
+
+    def domain_state(self, uuid):
+        """What libvirt says of a guest, and why it is so."""
+        return run(*self.enter, 'virsh', '-c', 'qemu:///system', 'domstate', '--reason', uuid)
+
     def domains(self):
         return set(run(*self.enter, 'virsh', '-q', '-c', 'qemu:///system', 'list', '--all', '--name').split())
 

@@ -116,28 +116,66 @@ def test_it_waits_for_its_tap(host, new):
     assert host.settle(one).power_state == 'running'
 
 
-def test_a_volume_over_nbd_comes_and_goes(host, new, tmp_path):
-    path = tmp_path / 'volume.raw'
-    path.write_bytes(bytes(16 << 20))
-    server = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', '10819', '-t', str(path)])
-    try:
-        volume = state.Volume(str(uuid.uuid4()), '/dev/vdb', size=1, connection={
-            'driver_volume_type': 'nbd', 'data': {'host': '127.0.0.1', 'port': 10819, 'export': 'v'}})
-        one, _ = host.get(new())
-        host.booted(one.uuid)
-        one, told = host.get(one, volumes=[volume])
-        assert told.plugged == [volume.id]
-        shell = host.serial(one.uuid).login()
-        assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((16 << 20) // 512)
-        assert volume.id.startswith(shell.command('cat /sys/block/vdb/serial'))
-        shell.command('echo kodiak | sudo dd of=/dev/vdb; sync')
-        one, told = host.get(one, volumes=[])
-        assert told.plugged == []
-        assert 'vdb' not in shell.command('ls /sys/block')
-        assert path.read_bytes().startswith(b'kodiak')
-    finally:
-        server.terminate()
-        server.wait()
+class NbdServer:
+    """A volume over NBD by a process that can be killed."""
+
+    def __init__(self, path, size):
+        self.path, self.process = path, None
+        self.grow(size)
+
+    def grow(self, size):
+        with open(self.path, 'ab') as file:
+            file.truncate(size)
+
+    def start(self):
+        self.process = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', '10819', '-t', str(self.path)])
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def nbd(tmp_path):
+    server = NbdServer(tmp_path / 'volume.raw', 1 << 30)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_volume_over_nbd_comes_grows_and_goes(host, new, nbd):
+    volume = state.Volume(str(uuid.uuid4()), '/dev/vdb', size=1, connection={
+        'driver_volume_type': 'nbd', 'data': {'host': '127.0.0.1', 'port': 10819, 'export': 'v'}})
+    one, _ = host.get(new())
+    host.booted(one.uuid)
+    one, told = host.get(one, volumes=[volume])
+    assert told.plugged == [volume.id]
+    shell = host.serial(one.uuid).login()
+    assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((1 << 30) // 512)
+    assert volume.id.startswith(shell.command('cat /sys/block/vdb/serial'))
+    shell.command('echo kodiak | sudo dd of=/dev/vdb; sync')
+
+    # Its server dies while the guest writes; nobody there hears of it.
+    nbd.kill()
+    shell.socket.sendall(b'sudo dd if=/dev/zero of=/dev/vdb bs=1M seek=1 count=8 conv=fsync; echo it ended by $?\n')
+    host.until(lambda: 'I/O error' in host.domain_state(one.uuid), 'the guest to be stopped')
+    nbd.start()
+    shell.until(b'it ended by 0', 60)
+    assert 'running' in host.domain_state(one.uuid)
+    assert 'error' not in shell.command('sudo dmesg | grep vdb; true').lower()
+
+    # It grows, and the guest, which asks nothing of it meanwhile, is told.
+    nbd.kill()
+    nbd.grow(2 << 30)
+    nbd.start()
+    one, told = host.get(one, volumes=[dataclasses.replace(volume, size=2)],
+                         operations=[op(1, 'extend_volume', volume_id=volume.id, size=2)])
+    assert told.outcomes[0].fault is None
+    assert shell.command('sleep 1; cat /sys/block/vdb/size') == str((2 << 30) // 512)
+    one, told = host.get(one, volumes=[])
+    assert told.plugged == []
+    assert 'vdb' not in shell.command('ls /sys/block')
+    assert nbd.path.read_bytes()[:6] == b'kodiak'
 
 
 def test_a_snapshot_of_a_running_guest_boots_with_its_data(host, new):

@@ -47,8 +47,8 @@ def export_of(driver, volume, **values):
                      'password': 'secret-of-20-letters', **values})
 
 
-def guest(exporter, export, *commands, password=None, ok=True, read_only=False):
-    """What qemu-io prints that connects as a guest's QEMU would."""
+def guest(exporter, export, *commands, password=None, ok=True, read_only=False, patience=0):
+    """What qemu-io prints that connects as a guest's QEMU would; over NBD it waits ``patience`` seconds for a server that is gone."""
     connection = exporter.connection(export)
     data = connection['data']
     objects, secret = [], None
@@ -59,7 +59,8 @@ def guest(exporter, export, *commands, password=None, ok=True, read_only=False):
                 'lun': data['target_lun'], 'user': data['auth_username'], 'password-secret': qemu_img.KEY}
     else:
         server = {'type': 'inet', 'host': data['host'], 'port': str(data['port'])}
-        node = {'driver': 'nbd', 'server': server, 'export': data['export']}
+        node = {'driver': 'nbd', 'server': server, 'export': data['export'],
+                'reconnect-delay': patience}
         if password is None:
             objects = ['--object', f'tls-creds-x509,id=tls,dir={exporter.client_certificates},endpoint=client']
             node['tls-creds'] = 'tls'
@@ -215,22 +216,24 @@ def test_one_bad_export_spoils_no_other(driver, exporter):
     assert made.sync([good]) == {good.attachment_id: None}
 
 
-def test_a_volume_that_grew_is_seen_by_who_holds_it(driver, tgt):
-    """NBD can't tell its clients; iSCSI can, in the middle of their work."""
-    made, _server = tgt
+def test_a_volume_that_grew_is_seen_by_who_holds_it(driver, exporter):
+    made, _server = exporter
     export = make(driver)
     made.sync([export])
-    driver.extend(base.volume(export.volume_id), 4 * SIZE)
-    made.resize([export_of(driver, export.volume_id, attachment_id=export.attachment_id)])
-    assert made.sync([export]) == {export.attachment_id: None}
+
+    def grow(times):
+        driver.extend(base.volume(export.volume_id), times * SIZE)
+        grown = export_of(driver, export.volume_id, attachment_id=export.attachment_id, username=export.username)
+        made.resize([grown])
+        assert made.sync([grown]) == {export.attachment_id: None}
+    grow(4)
     guest(made, export, f'write -P 5 {4 * SIZE - MIB} 1M', f'read -P 5 {4 * SIZE - MIB} 1M')
 
     printed = []
     working = threading.Thread(target=lambda: printed.append(
-        guest(made, export, *['write -P 9 0 1M', 'read -P 9 0 1M'] * 400)))
+        guest(made, export, *['write -P 9 0 1M', 'read -P 9 0 1M'] * 400, patience=20)))
     working.start()
-    driver.extend(base.volume(export.volume_id), 5 * SIZE)
-    made.resize([export])
+    grow(5)
     working.join(60)
     assert printed, 'the guest met no error'
     guest(made, export, f'read -P 0 {5 * SIZE - MIB} 1M', 'read -P 9 0 1M')

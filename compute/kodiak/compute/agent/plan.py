@@ -40,6 +40,9 @@ def next_step(instance, record, found, boot_id):
         return Step('define')
     if record.rescued != (instance.spec.rescue is not None):
         return Step('rescue' if instance.spec.rescue is not None else 'unrescue')
+    if found.halted and instance.desired == 'running':
+        # First: a guest that stands still lets go of nothing.
+        return Step('unpause')
     return _devices(instance, found) or _power(instance, record, found, boot_id)
 
 
@@ -73,7 +76,7 @@ def _power(instance, record, found, boot_id):
     if power == 'suspended':
         return Step('power_on')
     if wanted == 'paused':
-        return Step('pause') if power == 'running' else None
+        return Step('pause') if power == 'running' and not found.halted else None
     return Step('unpause') if power == 'paused' else None
 
 

@@ -26,11 +26,15 @@ class Fault(Exception):
 
 @dataclasses.dataclass
 class Found:
-    """A domain of ours as it is: its power state (``agent.state.POWER_STATES``) and what is plugged into it."""
+    """A domain of ours as it is: its power state (``agent.state.POWER_STATES``) and what is plugged into it.
+
+    ``halted`` is true where a guest that runs was stopped by the hypervisor because the storage of a disk does not answer.
+    """
 
     power: str
     ports: frozenset = frozenset()
     volumes: frozenset = frozenset()
+    halted: bool = False
 
 
 @dataclasses.dataclass

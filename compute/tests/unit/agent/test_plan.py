@@ -38,6 +38,12 @@ def test_power(desired, power, expected):
     assert step(instance(desired), record(), found(power)) == expected
 
 
+@pytest.mark.parametrize(('desired', 'expected'), [('running', 'unpause'), ('paused', None), ('stopped', 'power_off')])
+def test_a_guest_that_was_stopped_because_its_storage_failed(desired, expected):
+    seen = base.Found('running', frozenset((PORT,)), frozenset(), halted=True)
+    assert step(instance(desired), record(), seen) == expected
+
+
 def test_what_is_not_wanted_is_removed_whatever_is_left_of_it():
     for noted, seen in ((None, None), (record(), None), (None, found()), (record(), found('stopped'))):
         assert step(instance('absent'), noted, seen) == 'remove'

@@ -54,6 +54,7 @@ def test_rbd_and_nbd_and_what_guests_may_do():
     found = disk(volume(connection={'driver_volume_type': 'nbd', 'data': {'host': 'h', 'port': 1, 'export': 'e', 'tls': True}}))
     assert found.find('source').attrib == {'protocol': 'nbd', 'name': 'e', 'tls': 'yes'}
     assert found.find('source/reconnect').get('delay') == '30'
+    assert [found.find('driver').get(name) for name in ('error_policy', 'rerror_policy')] == ['stop', 'stop']
 
 
 def test_an_encrypted_volume_and_kinds_of_devices():
@@ -186,11 +187,73 @@ class Domain:
     (iscsi(encrypted=True), 1 << 30, 3, 3 << 30)])
 def test_growing(given, capacity, size, expected):
     running = Domain(given, capacity)
-    devices.grow(running, given, size)
+    devices.grow(Waits(), running, given, size)
     assert running.resized == expected
 
 
-def test_what_grows_only_when_it_is_started_anew():
+class Refused(libvirt.libvirtError):
+    """QEMU's answer as long as it is not connected to the server that knows the new size."""
+
+    def get_error_code(self):
+        return libvirt.VIR_ERR_INTERNAL_ERROR
+
+
+class Waits:
+    """A connection whose waits end at once."""
+
+    def wait(self, condition, timeout):
+        return condition()
+
+
+def nbd():
+    return volume(connection={'driver_volume_type': 'nbd', 'data': {'host': 'h', 'port': 1, 'export': 'e'}})
+
+
+def test_over_nbd_it_grows_when_qemu_has_connected_anew(monkeypatch):
+    running, said = Domain(nbd(), 1 << 30), []
+    resize = running.blockResize
+
+    def answer(*args):
+        if len(said) < 2:
+            raise Refused('Cannot grow NBD nodes')
+        resize(*args)
+    running.blockResize = answer
+    monkeypatch.setattr(devices.libvirt_qemu, 'qemuMonitorCommand', lambda domain, text, flags: said.append(text))
+    devices.grow(Waits(), running, nbd(), 2)
+    assert running.resized == 2 << 30
+    assert all('qemu-io libvirt-' in text and 'read' in text for text in said)
+
+    monkeypatch.setattr(devices, 'COPY_PATIENCE', 0)
+    said.clear()
+    with pytest.raises(base.Fault, match='does not say'):
+        devices.grow(Waits(), running, nbd(), 2)
+
+
+class Guest:
+    """A guest whose storage fails some times before it answers."""
+
+    def __init__(self, reason, failures):
+        self.now, self.failures, self.resumed = [libvirt.VIR_DOMAIN_PAUSED, reason], failures, 0
+
+    def state(self):
+        return self.now
+
+    def resume(self):
+        self.resumed += 1
+        if self.failures:
+            self.failures -= 1
+        else:
+            self.now = [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED]
+
+
+def test_a_guest_goes_on_when_its_storage_answers_again(monkeypatch):
+    guest = Guest(libvirt.VIR_DOMAIN_PAUSED_IOERROR, 3)
+    devices.resume(Waits(), guest)
+    assert guest.resumed == 4 and guest.now[0] == libvirt.VIR_DOMAIN_RUNNING
+    guest = Guest(libvirt.VIR_DOMAIN_PAUSED_USER, 0)
+    devices.resume(Waits(), guest)
+    assert guest.resumed == 1
+    monkeypatch.setattr(devices, 'STORAGE_PATIENCE', 0)
     with pytest.raises(base.Fault) as caught:
-        devices.grow(Domain(volume(), 1 << 30), volume(), 2)
-    assert caught.value.final
+        devices.resume(Waits(), Guest(libvirt.VIR_DOMAIN_PAUSED_IOERROR, 3))
+    assert not caught.value.final

@@ -107,6 +107,7 @@ class NbdExporter(base.Exporter):
     """
 
     protocol = 'NBD'
+    online_extend = True
 
     def __init__(self, path, host, port, tls=True):
         self.qmp, self.host, self.port, self.tls = Qmp(path), host, port, tls
@@ -187,31 +188,44 @@ class NbdExporter(base.Exporter):
         return results
 
     def _drop(self, nodes):
-        """Close volumes. An export that is going holds its volume for a moment: that is waited for."""
+        """Close volumes."""
         for node in nodes:
-            for attempt in range(50):
-                try:
-                    self.qmp.ask('blockdev-del', **{'node-name': node})
-                    break
-                except Refused:
-                    if attempt == 49:
-                        raise
-                    self._stopping.wait(0.1)
+            self._until_free('blockdev-del', **{'node-name': node})
+
+    def _until_free(self, command, **arguments):
+        """Run a command. An export that is going holds its volume for a moment: that is waited for."""
+        for attempt in range(100):
+            try:
+                return self.qmp.ask(command, **arguments)
+            except Refused:
+                if attempt == 99:
+                    raise
+                self._stopping.wait(0.05)
 
     def resize(self, exports):
-        """Tell the daemon the new size. Who is connected goes on with the old one: NBD has no word for it."""
+        """NBD has no word for a size that changed: who holds an export is cut off, and is told the size when it comes back."""
         with self._lock:
-            _there, nodes = self._look()
-            for export in exports:
-                if self._node(export.volume_id) in nodes:
-                    self.qmp.ask('block_resize', **{'node-name': self._node(export.volume_id)}, size=export.size)
+            for node in {self._node(export.volume_id) for export in exports} & self._look()[1]:
+                there = self._close(node)
+                held = [export for export in exports if self._node(export.volume_id) == node]
+                try:
+                    self._until_free('block_resize', **{'node-name': node}, size=held[0].size)
+                finally:
+                    self._add([export for export in held if self._id(export) in there], {}, {node})
+
+    def _close(self, node):
+        """End all exports of a volume; returns their ids."""
+        there = {id for id, name in self._look()[0].items() if name == node}
+        for id in there:
+            self.qmp.ask('block-export-del', id=id, mode='hard')
+        return there
 
     def reopen(self, exports):
         with self._lock:
-            there, nodes = self._look()
+            _there, nodes = self._look()
             gone = {self._node(export.volume_id) for export in exports} & nodes
-            for id in [id for id, node in there.items() if node in gone]:
-                self.qmp.ask('block-export-del', id=id, mode='hard')
+            for node in gone:
+                self._close(node)
             self._drop(gone)
             self._add(exports, {}, nodes - gone)
 

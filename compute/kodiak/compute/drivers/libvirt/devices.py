@@ -1,8 +1,11 @@
 """Plugging NICs and volumes into running guests and out of them."""
+import json
 import logging
+import time
 import xml.etree.ElementTree as ET
 
 import libvirt
+import libvirt_qemu
 
 from kodiak.compute.drivers import base
 from kodiak.compute.drivers.libvirt import domain as definition
@@ -12,6 +15,8 @@ LOG = logging.getLogger(__name__)
 ASK_AGAIN = 4       # seconds: a guest that was still booting overheard the first request
 PATIENCE = 60
 COPY_PATIENCE = 20
+STORAGE_PATIENCE = 20
+GONE_ON = 0.3       # seconds after which a guest that goes on met no error of its storage
 
 
 def plug(domain, spec, ports, volumes, platform, secrets):
@@ -86,23 +91,65 @@ def _same(one, other):
         host.attrib for host in one.iterfind('host')] == [host.attrib for host in other.iterfind('host')]
 
 
-def grow(domain, volume, size):
+def halted(domain):
+    """True if QEMU stopped the guest because the storage of a disk failed."""
+    return domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+
+
+def resume(connection, domain):
+    """Let a guest go on. One that was stopped because its storage failed asks for the same again.
+
+    :param connection: the :class:`~.connection.Connection`, to wait on.
+    :raises base.Fault: ``storage``: it is stopped again each time.
+    """
+    deadline, pause = time.monotonic() + STORAGE_PATIENCE, 0.1
+    while True:
+        waits = halted(domain)
+        domain.resume()
+        if not waits or not connection.wait(lambda: halted(domain), GONE_ON):
+            return
+        if time.monotonic() > deadline:
+            raise base.Fault('storage', 'The storage of a disk does not answer; the guest stands still until it does.')
+        connection.wait(lambda: not halted(domain), pause)
+        pause = min(pause * 2, 2.0)
+
+
+def grow(connection, domain, volume, size):
     """Let a running guest see that a volume has ``size`` GiB now.
 
-    :raises base.Fault: ``extend``, final: over this protocol only a guest that starts sees it.
+    :param connection: the :class:`~.connection.Connection`, to wait on.
+    :raises base.Fault: ``extend``: its server does not say the new size.
     """
     disk = definition.devices(domain.XMLDesc())[1].get(volume.id)
     if disk is None:
         return
-    if disk.find('source').get('protocol') == 'nbd':
-        raise base.Fault('extend', f'The guest sees the new size of volume {volume.id} when it is started anew.', final=True)
     target = disk.find('target').get('dev')
     now, size = domain.blockInfo(target)[0], size << 30
     if volume.connection.get('data', {}).get('encrypted'):
         # Volumes have whole GiB; what the guest sees may be less by the header of the container.
         size -= -now % (1 << 30)
-    if now < size:
-        domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    if now >= size:
+        return
+    nbd = disk.find('source').get('protocol') == 'nbd'
+    deadline = time.monotonic() + COPY_PATIENCE
+    while True:
+        try:
+            return domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+        except libvirt.libvirtError as error:
+            if not nbd or error.get_error_code() != libvirt.VIR_ERR_INTERNAL_ERROR:
+                raise
+            if time.monotonic() > deadline:
+                raise base.Fault('extend', f'The server of volume {volume.id} does not say that it has grown.')
+        _read_a_sector(domain, disk)
+        connection.wait(lambda: False, 0.1)
+
+
+def _read_a_sector(domain, disk):
+    """Have QEMU read from a disk, whose content goes nowhere. An NBD server tells a size to those who connect, and QEMU connects
+    anew, once its server has closed the connection, when something is asked of the disk; guests may be silent for long."""
+    node = f"libvirt-{disk.find('source').get('index')}-storage"
+    libvirt_qemu.qemuMonitorCommand(domain, json.dumps({'execute': 'human-monitor-command', 'arguments': {
+        'command-line': f'qemu-io {node} "read 0 512"'}}), libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT)
 
 
 def unplug(connection, domain, ports, volumes):

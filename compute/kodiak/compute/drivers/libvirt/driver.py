@@ -154,7 +154,8 @@ class LibvirtDriver(base.Driver):
         elif power == 'stopped' and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
             power = 'crashed'
         ports, volumes, _names = definition.devices(domain.XMLDesc())
-        return base.Found(power, frozenset(ports), frozenset(volumes))
+        halted = (code, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+        return base.Found('running' if halted else power, frozenset(ports), frozenset(volumes), halted)
 
     # Disks and domain
 
@@ -228,7 +229,7 @@ class LibvirtDriver(base.Driver):
         self._have(instance.uuid).suspend()
 
     def unpause(self, instance):
-        self._have(instance.uuid).resume()
+        devices.resume(self.connection, self._have(instance.uuid))
 
     def suspend(self, instance):
         self._have(instance.uuid).managedSave()
@@ -329,7 +330,7 @@ class LibvirtDriver(base.Driver):
         domain = self._domain(instance.uuid)
         volume = next((volume for volume in instance.spec.volumes if volume.id == volume_id), None)
         if domain is not None and volume is not None and domain.isActive():
-            devices.grow(domain, volume, size)
+            devices.grow(self.connection, domain, volume, size)
         return {}
 
     def nmi(self, instance):

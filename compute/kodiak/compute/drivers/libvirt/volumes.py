@@ -11,6 +11,9 @@ from kodiak.compute.drivers.libvirt.elements import VOLUME_ALIAS, cdrom_bus, chi
 LIMITS = (*(f'{what}_{unit}_sec{more}' for more in ('', '_max', '_max_length') for unit in ('bytes', 'iops')
             for what in ('total', 'read', 'write')), 'size_iops_sec')
 RECONNECT = 30      # seconds that a guest waits for an NBD server to come back
+#: QEMU's NBD initiator gives up at once when its server is gone, and connects anew with a later request. The guest is stopped
+#: instead of being told of an error: the agent lets it go on, and what was not answered is sent again.
+STOP = {'error_policy': 'stop', 'rerror_policy': 'stop'}
 
 
 def disk(volume, hw, names, platform, boots=None):
@@ -27,7 +30,7 @@ def disk(volume, hw, names, platform, boots=None):
     bus = volume.bus or (cdrom_bus(hw) if shape == 'cdrom' else disk_bus(hw))
     element = ET.Element('disk', type='file' if kind == 'local' else 'network', device=shape)
     child(element, 'driver', name='qemu', type=data.get('format', 'raw') if kind == 'local' else 'raw', cache='none',
-          discard='unmap' if data.get('discard', True) else None)
+          discard='unmap' if data.get('discard', True) else None, **(STOP if kind == 'nbd' else {}))
     source = make(element, volume, data, platform)
     if data.get('encrypted'):
         encryption = child(source, 'encryption', format='luks')
@@ -54,8 +57,7 @@ def _local(element, volume, data, platform):
 def _nbd(element, volume, data, platform):
     source = child(element, 'source', protocol='nbd', name=data.get('export', ''), tls='yes' if data.get('tls') else None)
     child(source, 'host', name=data['host'], port=data['port'])
-    # While its server is started again the guest waits, rather than being told of errors. Releases of libvirt that can't have
-    # this said (9.0 is one) pass over it.
+    # Where libvirt can have it said (9.0 can't, and passes over it) the disk waits for its server by itself.
     child(source, 'reconnect', delay=RECONNECT)
     return source
 
