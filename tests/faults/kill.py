@@ -157,6 +157,7 @@ class Volumes:
             self.connection.compute.wait_for_server(server, wait=SETTLE)
         self.volumes = [self.connection.block_storage.create_volume(name=f'{KEPT}{number}', size=1).id for number in range(count)]
         self.snapshots = 0
+        self.done = {'attached': 0, 'detached': 0, 'snapshotted': 0}
         self.settle()
 
     def look(self):
@@ -171,12 +172,15 @@ class Volumes:
             try:
                 if status == 'available':
                     compute.post(f'/servers/{self.servers[number % 2].id}/os-volume_attachments', json={
-                        'volumeAttachment': {'volumeId': volume}})
+                        'volumeAttachment': {'volumeId': volume}}).raise_for_status()
+                    self.done['attached'] += 1
                 elif status == 'in-use' and server:
-                    compute.delete(f'/servers/{server}/os-volume_attachments/{volume}')
+                    compute.delete(f'/servers/{server}/os-volume_attachments/{volume}').raise_for_status()
+                    self.done['detached'] += 1
                 if number == 0:
                     self.snapshots += 1
                     block.create_snapshot(volume_id=volume, name=f'{KEPT}{self.snapshots}', is_forced=True)
+                    self.done['snapshotted'] += 1
             except (openstack.exceptions.SDKException, exceptions.ClientException, OSError):
                 continue
 
@@ -287,7 +291,9 @@ def main():
                 cloud.delete(server)
             faults += [f'after {name}: {server.name} {server.id} does not go: {server.status}/{server.task_state}'
                        for server in cloud.gone()]
-    faults += volumes.end() if volumes else []
+    if volumes:
+        say('volumes: ' + ', '.join(f'{count} times {what}' for what, count in volumes.done.items()))
+        faults += volumes.end()
     faults += leftovers(cloud, ids, before)
     for fault in faults:
         say('FAULT ' + fault)

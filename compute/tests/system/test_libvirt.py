@@ -128,7 +128,7 @@ class NbdServer:
             file.truncate(size)
 
     def start(self):
-        self.process = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', '10819', '-t', str(self.path)])
+        self.process = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', '10819', '-t', self.path])
 
     def kill(self):
         self.process.kill()

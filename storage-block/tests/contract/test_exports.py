@@ -48,7 +48,7 @@ def export_of(driver, volume, **values):
 
 
 def guest(exporter, export, *commands, password=None, ok=True, read_only=False, patience=0):
-    """What qemu-io prints that connects as a guest's QEMU would; over NBD it waits ``patience`` seconds for a server that is gone."""
+    """What qemu-io prints that connects as a guest's QEMU would; over NBD it waits ``patience`` seconds for its server."""
     connection = exporter.connection(export)
     data = connection['data']
     objects, secret = [], None
