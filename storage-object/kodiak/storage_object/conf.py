@@ -9,7 +9,9 @@ OPTS = {
         cfg.StrOpt('ring_path', default='/etc/kodiak/rings', help='Folder of account.ring.gz, container.ring.gz, object.ring.gz '
                                                                   '(and object-N.ring.gz for the policy N).'),
         cfg.ListOpt('policies', default=['0:standard'], help='Storage policies, each as index:name; the first is the default. A '
-                                                             'name that ends in "-" is deprecated: its objects stay, none come.'),
+                                                             'name that ends in "-" is deprecated: its objects stay, none come. '
+                                                             'index:name=4+2 keeps, in place of replicas, 6 fragments of each '
+                                                             'object, any 4 of which are enough; it never changes.'),
         cfg.StrOpt('server_host', default='127.0.0.1', help='Address that the account, container and object servers listen on: one '
                                                             'of the internal network, as nobody needs a token there.'),
         cfg.PortOpt('server_port', default=6200, help='Port of the servers of this process.'),

@@ -37,11 +37,22 @@ def real_servers(tmp_path_factory):
     assert 'Traceback' not in log, log[-4000:]
 
 
-@pytest.fixture(params=['double', 'real'])
+@pytest.fixture(scope='session')
+def coded_servers(tmp_path_factory):
+    """The same, with an erasure code."""
+    pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
+    world = real.Servers(tmp_path_factory.mktemp('coded'), '0:gold=2+1')
+    yield world
+    world.process.stop()
+    log = world.process.log()
+    assert 'Traceback' not in log, log[-4000:]
+
+
+@pytest.fixture(params=['double', 'real', 'coded'])
 def servers(request):
     """Four devices."""
-    if request.param == 'real':
-        world = request.getfixturevalue('real_servers')
+    if request.param != 'double':
+        world = request.getfixturevalue(f'{request.param}_servers')
         world.reset()
         yield world
         return

@@ -67,7 +67,7 @@ class Ring:
 
 
 class Policy:
-    aliases, deprecated, type = [], False, 'replication'
+    aliases, deprecated, codec = [], False, None
 
     def __init__(self, ring, index=0, name='gold'):
         self.ring, self.index, self.name, self.default = ring, index, name, index == 0

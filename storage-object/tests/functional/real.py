@@ -150,11 +150,11 @@ class Servers:
 
     free_port, wait_for = staticmethod(free_port), staticmethod(wait_for)
 
-    def __init__(self, folder):
-        self.folder, self.port = str(folder), free_port()
+    def __init__(self, folder, policy='0:gold'):
+        self.folder, self.port, self.policy = str(folder), free_port(), policy
         self.names = [f'd{number}' for number in range(DEVICES)]
         make_rings(f'{folder}/rings', [(number, self.port, name) for number, name in enumerate(self.names)])
-        self.process = Process(self.folder, f'{folder}/rings', self.port, more='daemons =').start()
+        self.process = Process(self.folder, f'{folder}/rings', self.port, more=f'daemons =\npolicies = {policy}').start()
         self.rings = {kind: Ring(f'{folder}/rings/{kind}.ring.gz') for kind in ('account', 'container', 'object')}
         self.failing = Failing(f'{folder}/devices')
         self.devices = {name: Device(f'{folder}/devices/{name}', self.rings['object']) for name in self.names}
@@ -171,5 +171,5 @@ class Servers:
 
         class Conf:
             class storage:
-                policies, ring_path = ['0:gold'], f'{self.folder}/rings'
+                policies, ring_path = [self.policy], f'{self.folder}/rings'
         return Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))

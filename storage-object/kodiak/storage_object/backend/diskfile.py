@@ -7,6 +7,8 @@ The folder of an object is ``objects[-N]/<partition>/<suffix>/<hash>`` of its de
 - ``<timestamp>[+<timestamp>].meta``: the metadata that a POST gave in place of the former; after "+" when its Content-Type was
   given.
 - ``<timestamp>.ts``: the mark that it was deleted.
+- ``<timestamp>#<number>.data``: in place of the body, its fragments of one number, where the policy has an erasure code;
+  ``<timestamp>#<number>#d.data``, once enough devices have theirs (it is durable).
 
 The newest of ``.data`` and ``.ts`` holds, with the newest ``.meta`` later than it; all others are rubbish. Metadata is a JSON
 object of headers, and ``name``. The trailer are the last 24 bytes, little-endian: magic (8 bytes), length of the body (8), of
@@ -110,12 +112,17 @@ class Files:
                     self.gone = name[:-3]
             elif name.endswith('.meta'):
                 metas.append(name)
+        self._settle(names, metas, {f'{self.data}.data'})
+
+    def _settle(self, names, metas, keep):
+        """Which of the data and of its deletion is newer, what metadata belongs to it; all other files but ``keep`` are rubbish."""
         if self.data is not None and self.gone is not None:
             if self.data > self.gone:
                 self.gone = None
             else:
                 self.data = None
-        keep = {f'{self.data}.data' if self.data is not None else f'{self.gone}.ts'}
+        if self.data is None:
+            keep = {name for name in keep if '#' in name and name.partition('#')[0] > (self.gone or '')} | {f'{self.gone}.ts'}
         if self.data is not None and metas:
             metas = [name for name in metas if _parts(name)[0] > self.data]
             if metas:
@@ -128,6 +135,11 @@ class Files:
             self.rubbish = [name for name in names if name not in keep and name.endswith(EXTENSIONS)]
 
     @property
+    def data_name(self):
+        """Name of the file with the body."""
+        return f'{self.data}.data'
+
+    @property
     def meta_stamp(self):
         """Timestamp of the newest metadata, or None."""
         return _parts(self.meta)[0] if self.meta else None
@@ -136,6 +148,54 @@ class Files:
     def typed_stamp(self):
         """Timestamp of the Content-Type, where a POST gave it; or ''."""
         return _parts(self.typed)[1] if self.typed else ''
+
+
+class Fragments(Files):
+    """The same of an object of which fragments are kept: the newest that are durable are its data.
+
+    ``held``: ``{timestamp: {number: name}}`` of those that hold, and of newer ones that are not durable yet.
+    """
+
+    __slots__ = ('held',)
+
+    def __init__(self, names):
+        self.data = self.gone = self.meta = self.typed = None
+        self.rubbish, held, durable = [], {}, set()
+        for name in names:
+            if name.endswith('.data') and '#' in name:
+                stamp, number, done = fragment_of(name)
+                if done:
+                    durable.add(stamp)
+                if done or number not in held.get(stamp, ()):
+                    held.setdefault(stamp, {})[number] = name
+        self.data = max(durable, default=None)
+        self.gone = max((name[:-3] for name in names if name.endswith('.ts')), default=None)
+        self.held = {stamp: found for stamp, found in held.items()
+                     if stamp > (self.gone or '') and stamp >= (self.data or '')}
+        self._settle(names, [name for name in names if name.endswith('.meta')],
+                     {name for found in self.held.values() for name in found.values()})
+
+    @property
+    def data_name(self):
+        """Name of a file with fragments."""
+        found = self.held[self.data]
+        return found[min(found)]
+
+
+def fragment_of(name):
+    """``(timestamp, number, whether it is durable)`` of a file of fragments."""
+    stamp, number, *done = name[:-5].split('#')
+    return stamp, int(number), bool(done)
+
+
+def fragment_name(stamp, number, durable):
+    """The other way round."""
+    return f'{stamp}#{number}#d.data' if durable else f'{stamp}#{number}.data'
+
+
+def sort(names):
+    """The :class:`Files` (or :class:`Fragments`) of names."""
+    return Fragments(names) if any('#' in name for name in names) else Files(names)
 
 
 def _parts(name):
@@ -149,7 +209,7 @@ def files_in(folder):
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Files(names) if names else None
+    return sort(names) if names else None
 
 
 def newest(folder):
@@ -167,27 +227,34 @@ class Object:
     """An object that is open for reading.
 
     ``metadata`` (headers), ``size``, ``etag``, ``stamp`` (of its last change), ``data_stamp``, ``small`` (the body, where it came
-    with the metadata), ``descriptor``.
+    with the metadata), ``descriptor``. Where the file has fragments, ``ec`` says of what (None otherwise), ``size`` and ``etag``
+    are the object's, ``stored_size`` and ``stored_etag`` the file's.
+
+    :param choose: a function that gives ``(timestamp, name)`` of the file to open, of a :class:`Files`; or None.
     """
 
-    __slots__ = ('data_stamp', 'descriptor', 'etag', 'metadata', 'name', 'size', 'small', 'stamp', 'typed_stamp')
+    __slots__ = ('data_stamp', 'descriptor', 'ec', 'etag', 'files', 'metadata', 'name', 'size', 'small', 'stamp', 'stored_etag',
+                 'stored_size', 'typed_stamp')
 
-    def __init__(self, folder):
+    def __init__(self, folder, choose=None):
         for attempt in range(3):
-            files = files_in(folder)
-            if files is None or files.data is None:
-                raise Missing(files.gone if files else None)
+            self.files = files = files_in(folder)
+            if files is None:
+                raise Missing()
+            chosen = choose(files) if choose else files.data is not None and (files.data, files.data_name)
+            if not chosen:
+                raise Missing(files.gone)
             try:
-                self._open(folder, files)
+                self._open(folder, files, *chosen)
                 return
             except FileNotFoundError:
                 if attempt == 2:
                     raise Missing() from None       # replaced each time between the look and the opening
 
-    def _open(self, folder, files):
-        self.data_stamp = self.stamp = files.data
+    def _open(self, folder, files, stamp, name):
+        self.data_stamp = self.stamp = stamp
         self.typed_stamp = files.typed_stamp
-        self.descriptor = os.open(f'{folder}/{files.data}.data', os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = os.open(f'{folder}/{name}', os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(self.descriptor).st_size
             want = min(size, TAIL * 2)
@@ -195,12 +262,15 @@ class Object:
             self.metadata, self.size = parse_tail(self.descriptor, tail, size)
             self.small = tail[:self.size] if want == size else None
             self.etag, self.name = self.metadata.pop('Etag', ''), self.metadata.pop('name', '')
-            if files.meta:
+            self.stored_size, self.stored_etag, self.ec = self.size, self.etag, self.metadata.pop('Ec', None)
+            if self.ec is not None:
+                self.size, self.etag = self.ec['length'], self.ec['etag']
+            if files.meta and files.meta_stamp > stamp:
                 self.stamp = files.meta_stamp
                 later = self._meta(folder, files.meta)
                 kept = {name: value for name, value in self.metadata.items() if not replaced(name)}
                 typed = later if files.typed == files.meta else self._meta(folder, files.typed)
-                if files.typed_stamp > files.data and 'Content-Type' in typed:
+                if files.typed_stamp > stamp and 'Content-Type' in typed:
                     kept['Content-Type'] = typed['Content-Type']
                 later.pop('Content-Type', None)
                 self.metadata = {**kept, **later}

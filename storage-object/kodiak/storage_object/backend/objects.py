@@ -16,7 +16,7 @@ from kodiak.common import gunicorn_server
 from ..proxy import http as wire
 from ..proxy import ranges
 from ..proxy.http import from_wsgi
-from . import diskfile
+from . import diskfile, fragments
 from .base import answer, request_stamp
 from .containers import deletion
 from .devices import STAMP
@@ -53,9 +53,9 @@ class Objects:
     def GET(self, request, place):
         """The body, or a range of it; HEAD: what there is."""
         try:
-            found = diskfile.Object(place.path)
+            found = diskfile.Object(place.path, fragments.chooser(request) if request.method == 'GET' else None)
         except Missing as missing:
-            return answer(404, {'X-Backend-Timestamp': missing.stamp} if missing.stamp else None)
+            return answer(404, {'X-Backend-Timestamp': missing.stamp, **fragments.held(place.path)})
         except Corrupt as error:
             return self._damaged(place, error)
         try:
@@ -73,6 +73,8 @@ class Objects:
         modified = formatdate(moment, usegmt=True)
         headers = {**metadata, 'Etag': f'"{found.etag}"', 'Last-Modified': modified, 'X-Timestamp': found.stamp,
                    'X-Backend-Timestamp': found.stamp, 'X-Backend-Data-Timestamp': found.data_stamp}
+        if found.ec is not None:
+            headers.update(fragments.headers(found))
         if any(name in environ for name in CONDITIONS):
             etag = found.etag
             for header in environ.get('HTTP_X_BACKEND_ETAG_IS_AT', '').split(','):
@@ -94,11 +96,13 @@ class Objects:
             if spans:
                 (start, end), status = spans[0], 206
                 headers['Content-Range'] = f'bytes {start}-{end - 1}/{found.size}'
+        if found.ec is not None:
+            start, end = fragments.span(found, start, end)
         body = found.small
-        if body is None and found.size <= VERIFIED:
-            body = os.pread(found.descriptor, found.size, 0)
+        if body is None and found.stored_size <= VERIFIED:
+            body = os.pread(found.descriptor, found.stored_size, 0)
         if body is not None:
-            if hashlib.md5(body, usedforsecurity=False).hexdigest() != found.etag:
+            if hashlib.md5(body, usedforsecurity=False).hexdigest() != found.stored_etag:
                 return self._damaged(place, 'its body has another checksum')
             return answer(status, headers, body[start:end] if status == 206 else body)
         headers['Content-Length'] = end - start
@@ -157,6 +161,10 @@ class Objects:
                 elif name.startswith(OVERRIDE):
                     metadata['X-Object-Sysmeta-' + name[len('X-Backend-'):]] = value
             metadata.setdefault('Content-Type', 'application/octet-stream')
+            if (number := fragments.number(request)) is not None:
+                # Nobody is told of it before the proxy says that enough others have theirs: see commit().
+                writer.commit(diskfile.fragment_name(stamp, number, False), {**metadata, 'Ec': {**footers['Ec'], 'number': number}})
+                return answer(201, {'Etag': f'"{etag}"'})
             size = writer.size
             writer.commit(stamp + '.data', metadata)
         self._tell(request, place, self._row(place, stamp, stamp, size, etag, metadata))
@@ -207,8 +215,10 @@ class Objects:
         return self._expired(found.metadata)
 
     def POST(self, request, place):
-        """Replace the metadata."""
+        """Replace the metadata; or make a fragment durable."""
         stamp = request_stamp(request)
+        if 'HTTP_X_BACKEND_FRAGMENT_COMMIT' in request.environ:
+            return self.commit(request, place, stamp)
         try:
             found = diskfile.Object(place.path)
         except Missing as missing:
@@ -235,6 +245,22 @@ class Objects:
         self._tell(request, place, self._row(place, found.data_stamp, stamp, found.size, found.etag, {**kept, **metadata}))
         self._queue_expiry(request, place, metadata.get('X-Delete-At'), stamp)
         return answer(202, {'X-Backend-Timestamp': stamp})
+
+    def commit(self, request, place, stamp):
+        """Enough devices have a fragment of a write: from now on this one holds."""
+        status = fragments.commit(place.path, stamp, fragments.number(request, 'X-Backend-Fragment-Commit'))
+        if status != 201:
+            return answer(status)
+        try:
+            found = diskfile.Object(place.path)
+        except (Missing, Corrupt):
+            return answer(404)
+        found.close()
+        if found.data_stamp != stamp:
+            return answer(409, {'X-Backend-Timestamp': found.stamp})
+        self._tell(request, place, self._row(place, stamp, found.stamp, found.size, found.etag, found.metadata))
+        self._queue_expiry(request, place, found.metadata.get('X-Delete-At'), stamp)
+        return answer(201, {'Etag': f'"{found.etag}"'})
 
     def DELETE(self, request, place):
         """Delete the object."""

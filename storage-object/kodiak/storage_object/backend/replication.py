@@ -15,6 +15,7 @@
 """
 import hashlib
 import os
+import re
 
 import orjson
 
@@ -26,6 +27,7 @@ from .diskfile import Writer
 from .trees import Trees, hash_folders
 
 CHUNK = 262144
+FRAGMENT = re.compile(r'([^#]+)#\d{1,3}(?:#d)?\.data\Z')
 MOST = 64 << 20         # bytes of a JSON body
 
 
@@ -175,6 +177,8 @@ class Replication:
 
 def _is_file_name(name):
     stem, dot, extension = name.rpartition('.')
+    if found := FRAGMENT.match(name):
+        stem = found[1]
     stamps = stem.split('+') if extension == 'meta' else [stem]
     return dot + extension in diskfile.EXTENSIONS and len(stamps) < 3 and all(map(STAMP.match, stamps))
 
@@ -190,7 +194,7 @@ def is_old(folder, name):
 
 def old_among(names, name):
     """Whether a file is of no use beside others."""
-    return name in names or name in diskfile.Files([*names, name]).rubbish
+    return name in names or name in diskfile.sort([*names, name]).rubbish
 
 
 def check(descriptor):

@@ -19,7 +19,7 @@ def hash_folders(path):
     found = {}
     for digest in names_in(path):
         names = names_in(f'{path}/{digest}')
-        rubbish = set(diskfile.Files(names).rubbish) if names else ()
+        rubbish = set(diskfile.sort(names).rubbish) if names else ()
         kept = sorted(name for name in names if name not in rubbish and name.endswith(diskfile.EXTENSIONS))
         if kept:
             found[digest] = kept

@@ -113,7 +113,8 @@ class Replicator(Daemon):
         for device in self.server.devices.names():
             path = f'{self.server.devices.root}/{device}'
             for policy in self.server.policies:
-                self._objects(path, device, policy)
+                if self.server.rings.codec(policy) is None:
+                    self._objects(path, device, policy)
             for kind in ('account', 'container'):
                 self._databases(path, device, kind)
 

@@ -3,7 +3,7 @@ import mimetypes
 import random
 import time
 
-from . import backend, constraints, ranges
+from . import backend, constraints, ec_get, ec_put, ranges
 from . import put as uploads
 from .dbs import timestamp
 from .http import Fault, HeaderDict, Response, error, etag_matches, from_wsgi, is_true, parse_date, quote, unquote
@@ -51,7 +51,11 @@ class Objects:
             if header.startswith('X-Backend-'):
                 headers[header] = value
         path = f'/{account}/{container}/{name}'
-        answer = self._find(request, ring, part, path, headers)
+        codec = self.rings.codec(index)
+        if codec is not None and request.method == 'GET':
+            answer = ec_get.find(self.client, ring, part, path, headers, codec)
+        else:
+            answer = self._find(request, ring, part, path, headers)
         return self._respond(request, answer, ring, part, path, headers)
 
     HEAD = GET
@@ -128,7 +132,7 @@ class Objects:
             answer.close()
             made.body = b''
             return made
-        made.body = Download(self, request, answer, ring, part, path, headers)
+        made.body = answer if isinstance(answer, ec_get.Decoded) else Download(self, request, answer, ring, part, path, headers)
         return made
 
     def _many_ranges(self, request, account, container, name):
@@ -233,6 +237,8 @@ class Objects:
         if match is not None:
             common['If-None-Match'] = '*'
         footers = request.environ.pop('kodiak.footers', None) if length != 0 else None
+        if (codec := self.rings.codec(index)) is not None:
+            return self._put_fragments(request, (account, container, name), index, ring, codec, stamp, common, footers)
         tally = uploads.Tally() if length is not None and length >= uploads.Tally.LEAST else None
         if footers or tally:
             common['X-Backend-Footer-Size'] = str(uploads.FOOTER)
@@ -254,8 +260,26 @@ class Objects:
                 tally.end()
         return self._written(answers, len(each), stamp)
 
-    def _written(self, answers, replicas, stamp):
-        quorum = replicas // 2 + 1
+    def _put_fragments(self, request, names, index, ring, codec, stamp, common, footers):
+        """As PUT, of a policy with an erasure code."""
+        common.update({'X-Timestamp': stamp, 'X-Backend-Storage-Policy-Index': str(index)})
+        wanted = common.pop('Etag', None)
+        upload = ec_put.Upload(self.client, ring, ring.get_part(*names), '/' + '/'.join(names), common, codec,
+                               request.content_length)
+        source = uploads.pieces(request, constraints.LIMITS.max_file_size)
+        try:
+            stored, _ = upload.run(source, footers or dict, wanted)
+        except uploads.Refused:
+            stored = 0
+        finally:
+            source.close()
+        if stored < codec.quorum:
+            return self._written([answer for answer, _, _ in upload.answers], codec.replicas, stamp, codec.quorum)
+        each = self._update_headers(*names, index, stored, stamp, request.headers.get('X-Delete-At'))
+        return self._written(upload.commit(each), codec.replicas, stamp, codec.majority)
+
+    def _written(self, answers, replicas, stamp, quorum=None):
+        quorum = quorum or replicas // 2 + 1
         good = [a for a in answers if a.status // 100 == 2]
         if len(good) >= quorum:
             etags = {a.headers.get('Etag', '').strip('"') for a in good}
@@ -268,10 +292,10 @@ class Objects:
             headers['Last-Modified'] = time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(-(-float(stamp.split('_')[0]) // 1)))
             return Response(status, b'', headers)
         for status in (412, 422, 409, 404):
-            if sum(a.status == status for a in answers) >= quorum:
+            if sum(a.status == status for a in answers) >= replicas // 2 + 1:
                 return Response(202, b'') if status == 409 else error(status)
         bad = [a for a in answers if a.status // 100 == 4]
-        if len(bad) >= quorum:
+        if len(bad) >= replicas // 2 + 1:
             return error(bad[0].status)
         return error(503)
 
@@ -318,7 +342,8 @@ class Objects:
             wanted['Content-Length'] = '0'
         part = ring.get_part(account, container, name)
         answers = self.client.ask_many(ring, part, method, f'/{account}/{container}/{name}', each)
-        quorum = replicas // 2 + 1
+        codec = self.rings.codec(index)
+        quorum = replicas // 2 + 1 if codec is None else codec.majority
         good = [a.status for a in answers if a.status // 100 == 2]
         missing = [a for a in answers if a.status == 404]
         if len(good) >= quorum or (good and len(good) + len(missing) >= quorum):

@@ -42,6 +42,10 @@ class Rings:
         """The ring of a policy."""
         return self._objects[index]
 
+    def codec(self, index):
+        """The erasure code of a policy; None where whole replicas are kept."""
+        return self.policies[index].codec
+
     def policy_named(self, name):
         """The policy of a name or alias, whatever its case; None if there is none."""
         for policy in self.policies.values():

@@ -1,0 +1,89 @@
+"""Fragments of objects on a device: which of them a request wants, what of them, and when they hold.
+
+A PUT with ``X-Backend-Fragment-Index`` stores ``<timestamp>#<number>.data``, of which nothing is to be seen yet. A POST with
+``X-Backend-Fragment-Commit`` makes it durable: what was there before goes, and the containers are told.
+
+A GET is answered with fragments of the newest durable data. With ``X-Backend-Fragment-Preferences`` (JSON: ``stamp``, ``not``:
+numbers) it may ask for others; of the newest that are not durable, where none is. Its ``Range`` is one of the object's: those
+fragments are sent that it touches, whole.
+"""
+import os
+
+import orjson
+
+from . import diskfile
+from .devices import sync_folder
+
+PREFERENCES = 'X-Backend-Fragment-Preferences'
+
+
+def number(request, header='X-Backend-Fragment-Index'):
+    """The number of a fragment that a request says; None if it says none."""
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 3:
+        raise ValueError(f'{header} is no number')
+    return int(text)
+
+
+def chooser(request):
+    """What chooses the file for a GET."""
+    text = request.headers.get(PREFERENCES)
+    if text is None:
+        return None
+    wanted = orjson.loads(text)
+
+    def choose(files):
+        if not isinstance(files, diskfile.Fragments):
+            return None
+        stamp = wanted.get('stamp') or files.data or max(files.held, default=None)
+        found = {each: name for each, name in files.held.get(stamp, {}).items() if each not in wanted.get('not', ())}
+        return (stamp, found[min(found)]) if found else None
+    return choose
+
+
+def _told(files):
+    found = {'X-Backend-Fragments': orjson.dumps({stamp: sorted(names) for stamp, names in files.held.items()}).decode()}
+    if files.data is not None:
+        found['X-Backend-Durable-Timestamp'] = files.data
+    return found
+
+
+def held(folder):
+    """Headers that say which fragments there are."""
+    files = diskfile.files_in(folder)
+    return _told(files) if isinstance(files, diskfile.Fragments) else {}
+
+
+def headers(found):
+    """The same, and what a proxy needs to make sense of those of a :class:`~.diskfile.Object`."""
+    ec = found.ec
+    return {**_told(found.files), 'X-Backend-Fragment-Index': ec['number'], 'X-Backend-Fragment-Size': ec['fragment'],
+            'X-Backend-Segment-Size': ec['segment'], 'X-Backend-Content-Length': ec['length']}
+
+
+def span(found, start, end):
+    """Which bytes of the file the fragments of a range of the object are."""
+    if end <= start:
+        return 0, 0
+    segment, fragment = found.ec['segment'], found.ec['fragment']
+    return start // segment * fragment, min(-(-end // segment) * fragment, found.stored_size)
+
+
+def commit(folder, stamp, which):
+    """Make a fragment durable. 201; 404 where it is not there, 409 where something newer is."""
+    files = diskfile.files_in(folder)
+    if files is None:
+        return 404
+    if max(files.data or '', files.gone or '') > stamp or files.gone == stamp:
+        return 409
+    name, durable = (diskfile.fragment_name(stamp, which, done) for done in (False, True))
+    if durable not in (files.held.get(stamp, {}).values() if isinstance(files, diskfile.Fragments) else ()):
+        try:
+            os.rename(f'{folder}/{name}', f'{folder}/{durable}')
+        except FileNotFoundError:
+            return 404
+    sync_folder(folder)
+    diskfile.tidy(folder)
+    return 201

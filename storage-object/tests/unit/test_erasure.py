@@ -1,0 +1,96 @@
+"""Erasure codes, and which files of fragments hold."""
+import os
+import random
+
+import pytest
+
+from kodiak.storage_object.backend.diskfile import sort
+from kodiak.storage_object.ring import Policies
+
+pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
+from kodiak.storage_object.erasure import Codec, Damaged
+
+
+@pytest.mark.parametrize('scheme', ['2+1', '4+2', '10+4', '4+2/isa_l_rs_cauchy'])
+@pytest.mark.parametrize('length', [1, 100, 70_001, 1 << 20])
+def test_enough_fragments_are_the_segment(scheme, length):
+    codec, chance, data = Codec.of(scheme), random.Random(length), os.urandom(length)
+    fragments = codec.encode(data)
+    assert {len(fragment) for fragment in fragments} == {codec.fragment_size(length)}
+    chosen = chance.sample(range(codec.count), codec.data)
+    assert codec.decode([fragments[number] for number in chosen]) == data
+    lost = next(number for number in range(codec.count) if number not in chosen)
+    assert codec.rebuild([fragments[number] for number in chosen], lost) == fragments[lost]
+
+
+def test_a_damaged_fragment_is_known():
+    codec = Codec.of('4+2')
+    fragment = codec.encode(os.urandom(100_000))[1]
+    codec.check(fragment, 1)
+    for place in (3, 50, 200, len(fragment) - 1):
+        bad = bytearray(fragment)
+        bad[place] ^= 1
+        with pytest.raises(Damaged):
+            codec.check(bytes(bad), 1)
+    for bad in (b'', b'x', fragment[:-1]):
+        with pytest.raises(Damaged):
+            codec.check(bad, 1)
+    with pytest.raises(Damaged):
+        codec.check(fragment, 2)
+
+
+def test_numbers_of_a_scheme():
+    codec = Codec.of('4+2*2')
+    assert (codec.count, codec.replicas, codec.quorum, codec.copies) == (6, 12, 10, 2)
+    codec = Codec.of('4+2')
+    assert codec.archive_size(0) == 0
+    assert codec.archive_size(3 * codec.segment + 5) == 3 * codec.fragment + codec.fragment_size(5)
+    # No two sets of devices that each may answer "done" and "this is what there is" are without a common one.
+    for scheme in ('2+1', '4+2', '10+4', '2+4'):
+        codec = Codec.of(scheme)
+        assert codec.majority + codec.data > codec.replicas
+
+
+@pytest.mark.parametrize('text', ['4', '4+', '0+2', '4+0', '4+2*0', '4+2/nothing', '4+2*', 'a+b'])
+def test_a_scheme_that_there_is_not(text):
+    class Conf:
+        class storage:
+            policies, ring_path = ['0:gold', f'1:cold={text}'], '/nowhere'
+    with pytest.raises(ValueError):
+        Policies(Conf)
+
+
+def test_without_pyeclib_it_is_said(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'pyeclib', None)
+    with pytest.raises(ValueError, match='need pyeclib'):
+        Codec.of('4+2')
+
+
+T = [f'{second:010d}.00000' for second in range(10)]
+
+
+@pytest.mark.parametrize('names,data,held,gone,rubbish', [
+    # Written, and not durable yet: nothing is to be seen.
+    ([f'{T[1]}#0.data'], None, {T[1]: {0}}, None, set()),
+    ([f'{T[1]}#0#d.data'], T[1], {T[1]: {0}}, None, set()),
+    # What is newer and not durable hides nothing.
+    ([f'{T[1]}#0#d.data', f'{T[2]}#0.data'], T[1], {T[1]: {0}, T[2]: {0}}, None, set()),
+    ([f'{T[1]}#0#d.data', f'{T[2]}#0#d.data'], T[2], {T[2]: {0}}, None, {f'{T[1]}#0#d.data'}),
+    ([f'{T[1]}#0.data', f'{T[2]}#0#d.data'], T[2], {T[2]: {0}}, None, {f'{T[1]}#0.data'}),
+    # Several numbers, one of them durable: all are.
+    ([f'{T[1]}#0#d.data', f'{T[1]}#3.data'], T[1], {T[1]: {0, 3}}, None, set()),
+    ([f'{T[1]}#0.data', f'{T[1]}#0#d.data'], T[1], {T[1]: {0}}, None, {f'{T[1]}#0.data'}),
+    # Deleted.
+    ([f'{T[1]}#0#d.data', f'{T[2]}.ts'], None, {}, T[2], {f'{T[1]}#0#d.data'}),
+    ([f'{T[3]}#0.data', f'{T[2]}.ts'], None, {T[3]: {0}}, T[2], set()),
+    ([f'{T[3]}#0#d.data', f'{T[2]}.ts'], T[3], {T[3]: {0}}, None, {f'{T[2]}.ts'}),
+    ([f'{T[1]}#0#d.data', f'{T[2]}.meta', f'{T[1]}.meta'], T[1], {T[1]: {0}}, None, {f'{T[1]}.meta'}),
+])
+def test_files_of_fragments(names, data, held, gone, rubbish):
+    for seed in range(4):
+        random.Random(seed).shuffle(names)
+        files = sort(names)
+        assert (files.data, files.gone, set(files.rubbish)) == (data, gone, rubbish)
+        assert {stamp: set(found) for stamp, found in files.held.items()} == held
+        if data:
+            assert files.data_name in names
