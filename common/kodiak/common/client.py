@@ -115,6 +115,7 @@ class Client:
                 stream=False, timeout=60, retries=RETRIES):
         """One request; returns a ``requests.Response`` of a status below 400.
 
+        :param path: not quoted; it may hold an id that a user sent. Queries go into ``params``.
         :param context: its token is sent, with the service's own as X-Service-Token, and its request id. The
             service's own token alone is sent without a context, with one that holds no token (a saga's), or
             ``as_service``.
@@ -122,6 +123,7 @@ class Client:
             idempotent only where they cannot have arrived.
         :raises errors.Error: the fault of the other service; :class:`errors.Unavailable` if it cannot be reached.
         """
+        path = _path(path)
         headers = {'Accept': 'application/json', **(headers or {})}
         if json is not None:
             data = orjson.dumps(json)
@@ -203,6 +205,13 @@ class Client:
         error.kind = kind or error.kind
         error.service = self.service_type
         return error
+
+
+def _path(path):
+    """A path with whatever stands in it where an id should be; what would lead elsewhere is an id that does not exist."""
+    if any(part in ('.', '..') for part in path.split('/')):
+        raise errors.NotFound()
+    return urllib.parse.quote(path, safe="/:@!$&'()*+,;=~")
 
 
 def _refused(error):

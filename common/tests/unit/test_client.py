@@ -31,7 +31,7 @@ def world(monkeypatch):
 def test_a_users_request_goes_with_both_tokens_and_its_id(world):
     network, app = world
     asker = context.Context(auth_token='user-token', request_id='req-12345678')
-    assert network.post('/v2.0/ports?fields=id', {'port': {}}, asker) == {'fine': True}
+    assert network.post('/v2.0/ports', {'port': {}}, asker, params={'fields': 'id'}) == {'fine': True}
     asked, = app.asked
     assert (asked['HTTP_X_AUTH_TOKEN'], asked['HTTP_X_SERVICE_TOKEN']) == ('user-token', 'own-token')
     assert asked['HTTP_X_OPENSTACK_REQUEST_ID'] == 'req-12345678'
@@ -138,3 +138,13 @@ def test_the_project_in_an_endpoint_gives_way_to_the_path():
     for base in ('http://x:8776', 'http://x:8776/v3', 'http://x:8776/v3/', 'http://x:8776/v3/' + 'p' * 32):
         conf.set_override('endpoints', {'block-storage': base}, group='clients')
         assert client.Clients(conf).volume._url(None, '/v3/p/volumes') == 'http://x:8776/v3/p/volumes'
+
+
+def test_an_id_in_a_path_leads_nowhere_else(world):
+    network, app = world
+    network.get('/v2.0/ports/a?b#c%2f d\N{SNOWMAN}')
+    assert app.asked[-1]['PATH_INFO'] == '/v2.0/ports/a?b#c%2f d\N{SNOWMAN}' and not app.asked[-1]['QUERY_STRING']
+    for path in ('/v2.0/ports/..', '/v2.0/ports/../networks', '/v2.0/ports/.'):
+        with pytest.raises(errors.NotFound):
+            network.get(path)
+    assert len(app.asked) == 1

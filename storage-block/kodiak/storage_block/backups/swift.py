@@ -1,6 +1,4 @@
 """Backups in object storage, by the Swift API, in the account of the block storage service's own user."""
-import urllib.parse
-
 from kodiak.common import errors
 from kodiak.storage_block.backups import base
 from kodiak.storage_block.drivers.base import Fault
@@ -46,7 +44,7 @@ class SwiftStore(base.Store):
                 raise
 
     def _request(self, method, container, name='', **options):
-        where = '/'.join(urllib.parse.quote(part) for part in (container, name) if part)
+        where = '/'.join(part for part in (container, name) if part)
         try:
             path = f'/v1/AUTH_{self.clients.project_id()}/{where}'
             return self.clients.object_store.request(method, path, timeout=300, **options)
