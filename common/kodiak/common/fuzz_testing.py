@@ -20,12 +20,12 @@ MOST = 50
 _CHECKS = [checks.not_a_server_error, checks.response_schema_conformance]
 
 
-def run(application, token, values=lambda names: {}, bodies=None, headers=None, media=(), sent=None, allowed=(), skip=()):
+def run(application, token, values=lambda path, names: {}, bodies=None, headers=None, media=(), sent=None, allowed=(), skip=()):
     """Try every operation of a document with requests that fit it and others that don't; returns the faults found, as text.
 
     :param application: the WSGI pipeline, with the document at ``/openapi.json``. :param token: who asks.
-    :param values: ``function(names of path parameters) -> {name: [values]}``, called before whatever may change or remove
-        them: what exists. Most requests name it, so that they come further than to a 404; each list keeps its length.
+    :param values: ``function(path, names of its parameters) -> {name: [values]}``, called before whatever may change or
+        remove them: what exists. Most requests name it, so that they come further than to a 404; each list keeps its length.
     :param bodies: ``{(method, path): strategy}`` of bodies that mean something there; half of the requests use them.
     :param headers: the same for headers. :param media: media types that are JSON under another name.
     :param sent: headers that go with every request.
@@ -50,6 +50,15 @@ def run(application, token, values=lambda names: {}, bodies=None, headers=None, 
     return found
 
 
+def mounted(application, prefix):
+    """A pipeline as it is under the prefix that its document names."""
+    def call(environ, start_response):
+        if environ['PATH_INFO'].startswith(prefix):
+            environ['SCRIPT_NAME'], environ['PATH_INFO'] = prefix, environ['PATH_INFO'].removeprefix(prefix)
+        return application(environ, start_response)
+    return call
+
+
 def _one(operation, sent, values, body, header, allowed, found):
     examples = int(os.environ.get('KODIAK_FUZZ_EXAMPLES') or EXAMPLES)
     settings = hypothesis.settings(
@@ -57,13 +66,13 @@ def _one(operation, sent, values, body, header, allowed, found):
         phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck))
     changes = operation.method.upper() not in ('GET', 'HEAD')
     names = {parameter.name for parameter in operation.path_parameters}
-    known = values(names)
+    known = values(operation.path, names)
 
     def attempt(case, data):
         nonlocal known
         if case.path_parameters and data.draw(st.integers(0, 4)):
             if changes:
-                known = values(names)
+                known = values(operation.path, names)
             for name in case.path_parameters:
                 if known.get(name):
                     case.path_parameters[name] = known[name][data.draw(st.integers(0, len(known[name]) - 1))]

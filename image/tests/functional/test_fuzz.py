@@ -65,7 +65,7 @@ def _image(client, data=None):
 
 def _values(admin, client):
     """What exists: an image without and one with data and a member, a namespace with parts."""
-    def make(names):
+    def make(path, names):
         found = {'member_id': [testing.OTHER_PROJECT], 'tag': ['t'], 'name': ['p', 'o', 'OS::Glance::Image'],
                  'store_id': ['file', 'web']}
         if 'image_id' in names:

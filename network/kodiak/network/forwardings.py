@@ -1,6 +1,4 @@
 """Port forwardings: single ports of a floating address, led to ports behind its router."""
-import ipaddress
-
 import sqlalchemy as sa
 
 from kodiak.common import db
@@ -30,8 +28,7 @@ def _check(unit, floating, row):
     port = find.port(unit, row['internal_port_id'])
     own = [ip for ip in port['fixed_ips'] if ':' not in ip['ip_address']]
     if row.get('internal_ip_address'):
-        address = str(ipaddress.ip_address(row['internal_ip_address']))
-        own = [ip for ip in own if ip['ip_address'] == address]
+        own = [ip for ip in own if ip['ip_address'] == row['internal_ip_address']]
     if not own:
         raise faults.bad(f"Bad port_forwarding request: Port {port['id']} does not have the internal IP address "
                          f"{row.get('internal_ip_address')}.")

@@ -1,6 +1,6 @@
 """Ports: their addresses, their filters, their binding to a host, and what is told about each change."""
 import ipaddress
-import random
+import os
 
 import sqlalchemy as sa
 
@@ -75,7 +75,7 @@ def create(unit, values, count=True):
 
 def random_mac(base):
     """A MAC address with the cloud's prefix."""
-    return f'{base}:{random.getrandbits(8):02x}:{random.getrandbits(8):02x}:{random.getrandbits(8):02x}'
+    return f"{base}:{os.urandom(3).hex(':')}"
 
 
 def subnets_of(unit, network):

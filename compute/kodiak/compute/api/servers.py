@@ -134,7 +134,7 @@ def _conditions(req):
         if name in query and column is not None and name not in ('project_id', 'tenant_id') and (name in OPEN_FILTERS or admin):
             value = query[name]
             if column.type.python_type is int:
-                value = schema.integer(value, name)
+                value = schema.integer(value, name, -2 ** 31, 2 ** 31 - 1)
             conditions.append(column == (None if value == 'None' else value))
     for name, column in MATCHING.items():
         if name in query and column is not None and (name in OPEN_FILTERS or admin):

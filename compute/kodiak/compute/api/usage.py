@@ -53,7 +53,7 @@ def _rows(req, connection, start, end, project_id=None):
             query = query.where(sa.or_(servers.c.project_id > found.project_id, sa.and_(
                 servers.c.project_id == found.project_id, servers.c.id > found.id)))
         rows = connection.execute(query).mappings().all()
-        return rows[:min(limit, common.MAX_PAGE)], len(rows) > min(limit, common.MAX_PAGE)
+        return rows[:min(limit, common.MAX_PAGE)], len(rows) > min(limit, common.MAX_PAGE) > 0
     return connection.execute(query.order_by(servers.c.project_id, servers.c.id)).mappings().all(), False
 
 

@@ -75,7 +75,8 @@ def show(req, volume_id):
     'snapshot_id': TEXT, 'size': SIZE, 'availability_zone': TEXT}, ['size'], extra=True)), summary='Make a volume')
 def create(req):
     sent = req.body['volume']
-    body = {'size': int(sent['size']), 'name': sent.get('display_name'), 'description': sent.get('display_description')}
+    body = {'size': schema.integer(sent['size'], 'size', 1, 2 ** 31 - 1),
+            'name': sent.get('display_name'), 'description': sent.get('display_description')}
     body.update({name: sent[name] for name in ('volume_type', 'metadata', 'snapshot_id', 'availability_zone') if sent.get(name)})
     try:
         return {'volume': _volume(_block(req).post('/volumes', {'volume': body})['volume'])}

@@ -90,6 +90,8 @@ class Block:
         return 202, None
 
     def make_snapshots(self, sent):
+        if sent['volume_id'] not in self.volumes:
+            return 404, {'itemNotFound': {'code': 404, 'message': f'Volume {sent["volume_id"]} could not be found.'}}
         made = {'id': str(uuid.uuid4()), 'status': 'available', 'size': self.volumes[sent['volume_id']]['size'],
                 'created_at': '2026-01-01T00:00:00.000000', 'description': None, **sent}
         self.snapshots[made['id']] = made

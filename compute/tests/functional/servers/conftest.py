@@ -174,6 +174,10 @@ class Network(Service):
             found = [row for row in table.values() if all(
                 str(row.get(name)) in values for name, values in query.items() if name not in ('fields', 'limit'))]
             return 200, {key: found}
+        if method == 'POST' and kind != 'ports':
+            row = {'id': str(uuid.uuid4()), 'description': '', **body[key[:-1]]}
+            table[row['id']] = row
+            return 201, {key[:-1]: row}
         if method == 'POST':
             return self.make_port(body['port'])
         row = table.get(rest[0])

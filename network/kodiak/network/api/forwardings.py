@@ -36,6 +36,8 @@ def view(row):
 
 def _values(body, new):
     values = {name: body[name] for name in ('protocol', 'internal_port_id', 'internal_ip_address', 'description') if name in body}
+    if values.get('internal_ip_address'):
+        values['internal_ip_address'] = fields.canonical_ip(values['internal_ip_address'], 'internal_ip_address')
     for side in ('external', 'internal'):
         if f'{side}_port_range' in body:
             first, _, last = body[f'{side}_port_range'].partition(':')
