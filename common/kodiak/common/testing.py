@@ -4,7 +4,9 @@ Nothing here is imported outside tests.
 """
 import dataclasses
 import datetime
+import importlib.util
 import json as jsonlib
+import pathlib
 import time
 import uuid
 
@@ -195,3 +197,13 @@ def check_personas(api, client_of, parameters=None, prefix='', body=None):
 def iso_now():
     """Now in ISO form, for bodies."""
     return datetime.datetime.now(datetime.UTC).isoformat()
+
+
+def module(test, name):
+    """The module ``name`` in the folder above the one of ``test`` (its ``__file__``): what tests of several folders share, which no
+    test can import, since tests are no packages."""
+    path = pathlib.Path(test).parents[1] / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made

@@ -12,7 +12,7 @@ from . import web
 NAMESPACE = 'kodiak.image.stores'
 #: A driver that is part of this distribution is found without its metadata, so that a source tree runs as it is.
 BUILT_IN = {name: f'kodiak.image.drivers.{name}:{title}Store' for name, title in (
-    ('file', 'File'), ('http', 'Http'), ('swift', 'Swift'), ('s3', 'S3'), ('rbd', 'Rbd'))}
+    ('cinder', 'Cinder'), ('file', 'File'), ('http', 'Http'), ('rbd', 'Rbd'), ('s3', 'S3'), ('swift', 'Swift'))}
 
 
 def _class_of(name):

@@ -1,8 +1,6 @@
 import gzip
-import importlib.util
 import io
 import os
-import pathlib
 import shutil
 import subprocess
 import tarfile
@@ -12,9 +10,7 @@ import pytest
 from kodiak.common import errors, testing
 from kodiak.image import convert, unpack
 
-_spec = importlib.util.spec_from_file_location('images', pathlib.Path(__file__).parents[1] / 'images.py')
-images = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(images)
+images = testing.module(__file__, 'images')
 
 BYTES = {'Content-Type': 'application/octet-stream'}
 needs_qemu = pytest.mark.skipif(not (shutil.which('qemu-img') and shutil.which('prlimit')), reason='qemu-img or prlimit is missing')

@@ -1,9 +1,7 @@
 """Images made to hurt: each is refused with a reason, within bounded memory and time, and nothing of it stays."""
 import gzip
-import importlib.util
 import io
 import os
-import pathlib
 import shutil
 import signal
 import stat
@@ -18,9 +16,7 @@ import werkzeug.test
 from kodiak.common import testing
 from kodiak.image import convert, models, unpack
 
-_spec = importlib.util.spec_from_file_location('images', pathlib.Path(__file__).parents[1] / 'images.py')
-images = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(images)
+images = testing.module(__file__, 'images')
 
 BYTES = {'Content-Type': 'application/octet-stream'}
 #: Bytes that the process may grow by while it looks at one image.

@@ -1,8 +1,6 @@
-"""Several stores at once: files here, the Swift and the S3 API elsewhere."""
-import importlib.util
+"""Several stores at once: files here, the Swift, the S3 and the Cinder API elsewhere."""
 import io
 import os
-import pathlib
 import types
 
 import pytest
@@ -12,9 +10,7 @@ from kodiak.common import db, errors, testing
 from kodiak.image import models
 from kodiak.image.drivers import base
 
-_spec = importlib.util.spec_from_file_location('objectstores', pathlib.Path(__file__).parents[1] / 'objectstores.py')
-objectstores = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(objectstores)
+objectstores, blockstore = testing.module(__file__, 'objectstores'), testing.module(__file__, 'blockstore')
 
 DATA = os.urandom(3 << 20) + b'end'
 
@@ -177,3 +173,34 @@ def test_data_of_unknown_size(make_cloud, helpers, monkeypatch):
         'Content-Type': 'application/openstack-images-v2.1-json-patch'}).expect(200)
     answer = admin.get(image['file'], headers={'Range': 'bytes=0-9'}).expect(200)
     assert answer.data == DATA and 'Content-Length' not in answer.headers
+
+
+@pytest.mark.skipif(blockstore.MISSING, reason='qemu-nbd is missing')
+def test_images_on_block_storage(make_cloud, helpers, monkeypatch, tmp_path):
+    with blockstore.running(tmp_path, objectstores.serving) as server:
+        session = objectstores.Session(server.root)
+        monkeypatch.setattr('kodiak.image.stores._sessions', lambda *_: lambda: session)
+        cloud = make_cloud(stores__enabled=['file:file', 'volumes:cinder'], stores__default='volumes')
+        owner, boss = cloud.client(testing.MEMBER), cloud.client(testing.ADMIN)
+        image = helpers.create(owner)
+        path = '/v2/images/' + image['id']
+        helpers.upload(owner, image['id'], DATA)
+        assert owner.get(path).json['stores'] == 'volumes' and len(server.volumes) == 1
+        assert owner.get(image['file']).data == DATA
+        assert owner.get(image['file'], headers={'Range': 'bytes=1048570-1048580'}).expect(206).data == DATA[1048570:1048581]
+        boss.post(path + '/import', {'method': {'name': 'copy-image'}, 'stores': ['file']}).expect(202)
+        run(cloud)
+        boss.delete('/v2/stores/volumes/' + image['id']).expect(204)
+        run(cloud)
+        assert server.volumes == {} and owner.get(image['file']).data == DATA
+        # What is refused leaves no volume; what is deleted neither; nor does an import, whose data is staged in one.
+        refused = helpers.create(owner, disk_format='qcow2')
+        helpers.upload(owner, refused['id'], DATA, status=400)
+        assert server.volumes == {}
+        owner.put(f"/v2/images/{refused['id']}/stage", data=DATA, headers={'Content-Type': 'application/octet-stream'}).expect(204)
+        assert len(server.volumes) == 1
+        owner.delete('/v2/images/' + refused['id']).expect(204)
+        run(cloud)
+        server.room = 0
+        helpers.upload(owner, helpers.create(owner)['id'], DATA, status=413)
+        assert server.volumes == {} == server.attachments and [store for store, _ in blobs(cloud)] == ['file']

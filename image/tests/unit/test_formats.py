@@ -1,17 +1,13 @@
-import importlib.util
-import pathlib
 import random
 import shutil
 import subprocess
 
 import pytest
 
-from kodiak.common import errors
+from kodiak.common import errors, testing
 from kodiak.image import formats
 
-_spec = importlib.util.spec_from_file_location('images', pathlib.Path(__file__).parents[1] / 'images.py')
-images = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(images)
+images = testing.module(__file__, 'images')
 
 
 def judge(data, declared, piece=65536, **more):

@@ -11,11 +11,10 @@ import uuid
 import pytest
 from oslo_config import cfg
 
-from kodiak.image.drivers import base, file, pipe, rbd, s3, swift
+from kodiak.common import testing
+from kodiak.image.drivers import base, cinder, file, pipe, rbd, s3, swift
 
-_spec = importlib.util.spec_from_file_location('objectstores', pathlib.Path(__file__).parents[1] / 'objectstores.py')
-objectstores = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(objectstores)
+objectstores, blockstore = testing.module(__file__, 'objectstores'), testing.module(__file__, 'blockstore')
 
 MIB = 1 << 20
 DATA = os.urandom(3 * MIB) + bytes(2 * MIB) + os.urandom(MIB // 2 + 3)
@@ -51,6 +50,14 @@ def s3_server():
 
 
 @pytest.fixture
+def block_server(tmp_path):
+    if blockstore.MISSING:
+        pytest.skip('qemu-nbd is missing')
+    with blockstore.running(tmp_path, objectstores.serving) as server:
+        yield server
+
+
+@pytest.fixture
 def ceph(monkeypatch):
     rados, fake = objectstores.ceph()
     monkeypatch.setitem(sys.modules, 'rados', rados)
@@ -75,13 +82,18 @@ def s3_store(server, tmp_path, monkeypatch):
     return store
 
 
-@pytest.fixture(params=['file', 'swift', 's3', 'rbd'])
+@pytest.fixture(params=['cinder', 'file', 'swift', 's3', 'rbd'])
 def store(request, tmp_path, monkeypatch):
     if request.param == 'file':
         made = make(file.FileStore, tmp_path, path=str(tmp_path / 'store'))
         made.prepare()
     elif request.param == 'swift':
         made = swift_store(request.getfixturevalue('swift_server'), tmp_path)
+    elif request.param == 'cinder':
+        made = make(cinder.CinderStore, tmp_path)
+        session = objectstores.Session(request.getfixturevalue('block_server').root)
+        made.session = lambda: session
+        made.prepare()
     elif request.param == 's3':
         made = s3_store(request.getfixturevalue('s3_server'), tmp_path, monkeypatch)
     else:
@@ -101,6 +113,9 @@ def _left(request, made, name):
     if name == 's3':
         server = request.getfixturevalue('s3_server')
         return [one for objects in server.buckets.values() for one in objects] + list(server.uploads)
+    if name == 'cinder':
+        server = request.getfixturevalue('block_server')
+        return [*server.volumes, *server.attachments]
     return list(request.getfixturevalue('ceph').images)
 
 
@@ -133,7 +148,7 @@ def test_what_is_written_is_read(store, data, known):
     for offset in (1, MIB, len(data) - 1):
         if 0 < offset < len(data):
             assert read(store, key, offset, 70000) == data[offset:]
-    assert store.url(key).startswith(store.SCHEME + '://') and key in store.url(key)
+    assert store.url(key).startswith(store.SCHEME + '://') and (key in store.url(key) or store.SCHEME == 'cinder')
     assert store.properties()
     store.remove(key)
     assert store.left() == []
