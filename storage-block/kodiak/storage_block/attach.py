@@ -76,11 +76,23 @@ def export(connection, conf, volume, row, connector, settle=True):
     return row
 
 
-def await_export(database, conf, attachment_id):
+def await_export(database, conf, attachment_id, context):
     """The attachment once its agent reported how its export is reached.
 
-    :raises errors.Error: the agent could not do it, or did not answer in time.
+    :raises errors.Error: the agent could not do it, or did not answer in time; the volume's owner gets a message too.
     """
+    try:
+        return _await_export(database, conf, attachment_id)
+    except (errors.Unavailable, Failed) as error:
+        database.transact(_tell, conf, attachment_id, context, error.message)
+        raise
+
+
+class Failed(errors.Error):
+    """The agent could not export it."""
+
+
+def _await_export(database, conf, attachment_id):
     deadline, pause = time.monotonic() + conf.storage_block.export_timeout, LOOK
     while True:
         with database.read() as connection:
@@ -90,7 +102,7 @@ def await_export(database, conf, attachment_id):
         if row['reached'] is not None:
             return row
         if row['error']:
-            raise errors.Error(f"The volume could not be exported: {row['error']}")
+            raise Failed(f"The volume could not be exported: {row['error']}")
         if time.monotonic() > deadline:
             raise errors.Unavailable('The back end did not export the volume in time. Try again later.')
         time.sleep(pause)
@@ -118,7 +130,7 @@ def connection_info(connection, volume, row, secret):
     data = {**said.get('data', {})}
     if not secret:
         data = {name: value for name, value in data.items() if name not in SECRET}
-    qos = types.qos_of(connection, types.get(connection, volume['volume_type_id']))
+    qos = types.qos_of(connection, types.get(connection, volume['volume_type_id']), volume['size'])
     data.update(volume_id=volume['id'], attachment_id=row['id'], access_mode='ro' if row['attach_mode'] == 'ro' else 'rw',
                 encrypted=volume['encrypted'], qos_specs=qos, cacheable=False)
     return {'driver_volume_type': said['driver_volume_type'], 'data': data}
@@ -151,9 +163,11 @@ def remove(connection, volume, row):
         store.settle(connection, volume, status=volume['status'])
 
 
-def failed(connection, conf, volume, context, text):
-    """Tell the owner why a volume was not attached."""
-    messages.add(connection, conf, volume, 'update_attachment', text, request_id=context.request_id)
+def _tell(connection, conf, attachment_id, context, text):
+    row = store.get(connection, attachments, attachment_id)
+    volume = row and store.get(connection, volumes, row['volume_id'])
+    if volume:
+        messages.add(connection, conf, volume, 'update_attachment', text, request_id=context.request_id)
 
 
 def lock_both(connection, attachment_id):

@@ -1,4 +1,4 @@
-"""LUKS containers (version 1, AES-256 in XTS): the header, made here.
+"""LUKS containers (version 1, AES in XTS): the header, made here.
 
 qemu-img could make one too, but spends seconds on finding out how slow it can make a passphrase. Ours are random and of
 256 bits, and nobody tries those. What is inside is read and written by QEMU, in guests and in its tools.
@@ -11,7 +11,7 @@ import uuid
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 SECTOR = 512
-KEY_BYTES = 64
+KEY_BYTES = 64      # of AES-256; half of it for AES-128
 STRIPES = 4000
 ITERATIONS = 1000
 SLOTS = 8
@@ -25,16 +25,16 @@ PAYLOAD = FIRST + SLOTS * SLOT_SECTORS
 OVERHEAD = PAYLOAD * SECTOR
 
 
-def header(passphrase):
+def header(passphrase, key_bytes=KEY_BYTES):
     """The first :data:`OVERHEAD` bytes of a new container that ``passphrase`` (bytes) opens."""
-    key, salt, digest_salt = os.urandom(KEY_BYTES), os.urandom(32), os.urandom(32)
+    key, salt, digest_salt = os.urandom(key_bytes), os.urandom(32), os.urandom(32)
     digest = hashlib.pbkdf2_hmac('sha256', key, digest_salt, ITERATIONS, 20)
-    head = HEAD.pack(b'LUKS\xba\xbe', 1, b'aes', b'xts-plain64', b'sha256', PAYLOAD, KEY_BYTES, digest, digest_salt, ITERATIONS,
+    head = HEAD.pack(b'LUKS\xba\xbe', 1, b'aes', b'xts-plain64', b'sha256', PAYLOAD, key_bytes, digest, digest_salt, ITERATIONS,
                      str(uuid.uuid4()).encode())
     slots = b''.join(
         SLOT.pack(ACTIVE if number == 0 else DISABLED, ITERATIONS if number == 0 else 0, salt if number == 0 else bytes(32),
                   FIRST + number * SLOT_SECTORS, STRIPES) for number in range(SLOTS))
-    unlock = hashlib.pbkdf2_hmac('sha256', passphrase, salt, ITERATIONS, KEY_BYTES)
+    unlock = hashlib.pbkdf2_hmac('sha256', passphrase, salt, ITERATIONS, key_bytes)
     material = _encrypt(unlock, _split(key))
     return ((head + slots).ljust(FIRST * SECTOR, b'\0') + material).ljust(OVERHEAD, b'\0')
 

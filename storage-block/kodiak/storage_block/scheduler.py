@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
+from . import types
 from .models import backends, services, snapshots, volumes
 
 BINARY, BACKUP_BINARY = 'cinder-volume', 'cinder-backup'
@@ -102,16 +103,22 @@ def is_up(connection, conf, backend):
         row.seen_at > db.utcnow() - datetime.timedelta(seconds=conf.storage_block.agent_down_time)
 
 
+def zone_of(connection, backend):
+    """The availability zone of a back end."""
+    return connection.scalar(sa.select(backends.c.zone).where(backends.c.name == backend))
+
+
 def place(connection, conf, wish):
     """The name of the back end for a volume. :raises NoValidBackend: none can take it."""
     found = list(pools(connection, conf, lock=True).values())
-    near = _near(connection, wish.hints)
+    near, zones = _near(connection, wish.hints), types.zones_of(wish.extra_specs)
     dropped = []
     for name, keep in (
             ('is up', lambda pool: pool.up), ('is enabled', lambda pool: not pool.disabled),
             ('is where the source is', lambda pool: wish.backend in (None, pool.name)),
             ('is another one', lambda pool: pool.name not in wish.avoid),
             (f'is in the zone {wish.zone}', lambda pool: wish.zone in (None, pool.zone)),
+            ('is in a zone of the volume type', lambda pool: not zones or pool.zone in zones),
             ('has what the volume type asks for', lambda pool: fits(wish.extra_specs, pool.capabilities())),
             ('can attach a volume to several servers', lambda pool: not wish.multiattach or pool.stats.get('multiattach')),
             ('is beside the volumes hinted at', lambda pool: near is None or not near[0] or pool.name in near[0]),

@@ -6,6 +6,10 @@ from kodiak.common import db, errors
 from .models import default_types, encryptions, qos_specs, type_access, volume_types
 
 DEFAULT = '__DEFAULT__'
+PER_GB = '_per_gb'
+CIPHER, KEY_SIZES = 'aes-xts-plain64', (256, 512)
+#: Of an extra spec: the zones that volumes of a type may be in.
+ZONES = 'RESKEY:availability_zones'
 
 
 def visible(ctx, table=volume_types, access=type_access):
@@ -46,18 +50,42 @@ def default(connection, conf, project_id):
 
 
 def encryption_of(connection, type_id):
-    """How volumes of a type are encrypted (without a key), or None."""
+    """How volumes of a type are encrypted (without a key), or None.
+
+    :raises BadRequest: it asks for what is not offered.
+    """
     row = db.one(connection, sa.select(encryptions).where(encryptions.c.volume_type_id == type_id)) if type_id else None
-    return None if row is None else {'provider': row['provider'], 'cipher': row['cipher'] or 'aes-xts-plain64',
-                                     'key_size': row['key_size'] or 256}
+    if row is None:
+        return None
+    found = {'provider': row['provider'], 'cipher': row['cipher'] or CIPHER, 'key_size': row['key_size'] or max(KEY_SIZES)}
+    if 'luks' not in row['provider'].lower() or found['cipher'] != CIPHER or found['key_size'] not in KEY_SIZES:
+        raise errors.BadRequest(f"Invalid volume type: Its encryption asks for {row['provider']} with {found['cipher']} and a key "
+                                f"of {found['key_size']} bits; offered is luks with {CIPHER} and "
+                                f"{' or '.join(map(str, KEY_SIZES))} bits. Choose another type.", kind='InvalidVolumeType')
+    return found
 
 
-def qos_of(connection, volume_type):
-    """What the hypervisor is to hold a volume of a type to, or None."""
+def zones_of(extra_specs):
+    """The availability zones that volumes of a type may be in; empty for all."""
+    return [zone.strip() for zone in extra_specs.get(ZONES, '').split(',') if zone.strip()]
+
+
+def qos_of(connection, volume_type, size=None):
+    """What the hypervisor is to hold a volume of a type to, or None.
+
+    :param size: GiB of the volume: limits for each GiB (``..._per_gb``, at least ``..._per_gb_min``) become those of the whole.
+    """
     if volume_type is None or volume_type['qos_specs_id'] is None:
         return None
     row = db.one(connection, sa.select(qos_specs).where(qos_specs.c.id == volume_type['qos_specs_id']))
-    return dict(row['specs']) if row is not None and row['consumer'] in ('front-end', 'both') else None
+    if row is None or row['consumer'] not in ('front-end', 'both'):
+        return None
+    specs = dict(row['specs'])
+    for name in [name for name in specs if name.endswith(PER_GB)] if size else ():
+        each, least = specs.pop(name), specs.pop(name + '_min', '0')
+        if each.isdigit() and least.isdigit():
+            specs[name.removesuffix(PER_GB)] = str(max(int(each) * size, int(least)))
+    return specs
 
 
 def multiattach(volume_type):

@@ -186,10 +186,11 @@ def test_stats_add_up(driver, volume):
     assert stats.clones in ('reflink', 'native', 'copy')
 
 
-def test_a_luks_container_fits_and_hides_its_content(driver, tmp_path):
+@pytest.mark.parametrize('bits', [256, 512])
+def test_a_luks_container_fits_and_hides_its_content(driver, tmp_path, bits):
     name, path, back, raw = new(), tmp_path / 'header', tmp_path / 'back', tmp_path / 'raw'
     passphrase = os.urandom(32).hex().encode()
-    path.write_bytes(luks.header(passphrase))
+    path.write_bytes(luks.header(passphrase, bits // 8))
     driver.load(name, str(path), SIZE + luks.OVERHEAD)
     inside = qemu_img.luks(driver.open(name))
     source = tmp_path / 'plain'

@@ -81,6 +81,8 @@ def test_an_export_that_fails(cloud, service, member, volume):
     one = service.post('/attachments', {'attachment': {'volume_uuid': made['id']}}).json['attachment']
     answer = service.put('/attachments/' + one['id'], {'attachment': {'connector': CONNECTOR}}).expect(500)
     assert 'There is no port left.' in answer.data.decode()
+    told, = service.get('/messages').json['messages']
+    assert told['resource_uuid'] == made['id'] and 'There is no port left.' in told['user_message']
     cloud.agent.fails.clear()
     service.put('/attachments/' + one['id'], {'attachment': {'connector': CONNECTOR}}).expect(200)
 

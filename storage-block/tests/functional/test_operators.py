@@ -203,3 +203,46 @@ def test_what_compute_tells_of_volumes_that_it_moves(admin, member, volume):
     admin.post(path, {'os-migrate_volume_completion': {'new_volume': '9f1b3a5e-0000-4000-8000-000000000000'}}).expect(404)
     member.post(path, {'os-migrate_volume_completion': {'new_volume': new['id']}}).expect(403)
     admin.post(path, {'os-extend_volume_completion': {'error': False}}).expect(400)
+
+
+def test_a_type_of_some_zones(make_cloud):
+    cloud = make_cloud(hosts={'one': [backend('near')], 'two': [backend('far', zone='az2', free_gb=9)]})
+    admin, member = cloud.client(testing.ADMIN), cloud.client()
+    admin.post('/types', {'volume_type': {'name': 'fast', 'extra_specs': {'RESKEY:availability_zones': 'az2, az3'}}}).expect(200)
+    told = member.post('/volumes', {'volume': {'size': 1, 'volume_type': 'fast', 'availability_zone': 'nova'}}).expect(400)
+    assert 'az2, az3' in told.json['badRequest']['message']
+    for more in ({}, {'availability_zone': 'az2'}):
+        made = member.post('/volumes', {'volume': {'size': 1, 'volume_type': 'fast', **more}}).expect(202).json['volume']['id']
+        cloud.settle()
+        shown = admin.get(f'/volumes/{made}').json['volume']
+        assert (shown['status'], shown['availability_zone'], shown['os-vol-host-attr:host']) == ('available', 'az2', 'two@far#far')
+
+
+def test_an_attached_volume_keeps_the_limits_that_its_guest_has(cloud, admin, member, volume):
+    qos = admin.post('/qos-specs', {'qos_specs': {'name': 'q', 'consumer': 'front-end', 'total_iops_sec': '5'}}).json['qos_specs']
+    for name in ('limited', 'free'):
+        kind = admin.post('/types', {'volume_type': {'name': name}}).json['volume_type']['id']
+        if name == 'limited':
+            admin.get(f'/qos-specs/{qos["id"]}/associate?vol_type_id={kind}').expect(202)
+    made = volume()
+    path = f'/volumes/{made["id"]}/action'
+    member.post(path, {'os-attach': {'instance_uuid': made['id'], 'mountpoint': '/dev/vdb'}}).expect(202)
+    told = member.post(path, {'os-retype': {'new_type': 'limited'}}).expect(400)
+    assert 'QoS' in told.json['badRequest']['message']
+    member.post(path, {'os-retype': {'new_type': 'free'}}).expect(202)
+    cloud.settle()
+    shown = member.get('/volumes/' + made['id']).json['volume']
+    assert (shown['status'], shown['volume_type']) == ('in-use', 'free')
+
+
+def test_what_is_managed_already_is_listed_too(cloud, admin, volume):
+    cloud.agent.manageable = [{'reference': {'source-name': 'zebra'}, 'size': 3}, {'reference': {'source-name': 'ant'}, 'size': 5}]
+    made = volume()
+    path = '/manageable_volumes?host=one@file%23file'
+    found = admin.get(path).expect(200).json['manageable-volumes']
+    assert [one['reference']['source-name'] for one in found] == ['ant', f'volume-{made["id"]}', 'zebra']
+    assert [one['safe_to_manage'] for one in found] == [True, False, True]
+    found = admin.get(path.replace('?', '/detail?') + '&sort=size:desc').expect(200).json['manageable-volumes']
+    assert [one['size'] for one in found] == [5, 3, 1]
+    assert (found[2]['cinder_id'], found[2]['reason_not_safe']) == (made['id'], 'already managed')
+    admin.get(path + '&sort=age').expect(400)

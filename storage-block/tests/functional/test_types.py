@@ -2,7 +2,7 @@
 import base64
 
 from kodiak.common import testing
-from kodiak.storage_block import keys, models
+from kodiak.storage_block import keys, models, types
 
 
 def make(admin, **fields):
@@ -130,3 +130,25 @@ def test_an_encrypted_volume(cloud, admin, member, volume):
         member.delete('/volumes/' + one['id']).expect(202)
     cloud.settle()
     assert cloud.all(models.keys) == []
+
+
+def test_what_encryption_is_not_offered_is_refused(admin, member):
+    path = f'/types/{make(admin)["id"]}/encryption'
+    made = admin.post(path, {'encryption': {**ENCRYPTION, 'cipher': 'aes-cbc-essiv:sha256'}}).expect(200).json['encryption']
+    for changes in ({'cipher': 'aes-cbc-essiv:sha256'}, {'cipher': None, 'key_size': 128}, {'key_size': 256, 'provider': 'plain'}):
+        admin.put(f'{path}/{made["encryption_id"]}', {'encryption': changes}).expect(200)
+        told = member.post('/volumes', {'volume': {'size': 1, 'volume_type': 'fast'}}).expect(400)
+        assert 'offered is luks with aes-xts-plain64' in told.json['badRequest']['message']
+    admin.put(f'{path}/{made["encryption_id"]}', {'encryption': {'provider': 'LuksEncryptor'}}).expect(200)
+    member.post('/volumes', {'volume': {'size': 1, 'volume_type': 'fast'}}).expect(202)
+
+
+def test_limits_for_each_gib(cloud, admin, volume):
+    specs = {'read_iops_sec_per_gb': '10', 'write_iops_sec_per_gb': '10', 'write_iops_sec_per_gb_min': '100',
+             'total_bytes_sec': '5', 'total_iops_sec_per_gb': 'many'}
+    qos = admin.post('/qos-specs', {'qos_specs': {'name': 'q', 'consumer': 'both', **specs}}).expect(200).json['qos_specs']
+    kind = make(admin)
+    admin.get(f'/qos-specs/{qos["id"]}/associate?vol_type_id={kind["id"]}').expect(202)
+    with cloud.db.read() as connection:
+        found = types.get(connection, kind['id'])
+        assert types.qos_of(connection, found, 3) == {'read_iops_sec': '30', 'write_iops_sec': '100', 'total_bytes_sec': '5'}

@@ -102,7 +102,7 @@ class Tasks:
     def _header(self, path, encryption):
         """A file with an empty LUKS container."""
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as file:
-            file.write(luks.header(self.passphrase(encryption['key_id'])))
+            file.write(luks.header(self.passphrase(encryption['key_id']), encryption['key_size'] // 8))
 
     def _from_image(self, driver, name, length, source, encryption):
         with self.images.raw(source['image']) as path:

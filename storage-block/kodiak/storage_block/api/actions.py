@@ -148,7 +148,7 @@ def initialize_connection(req, volume_id):
         one = one or next((one for one in there if one['connector'] is None), None)
         one = one or attach.reserve(connection, row, req.ctx)
         return attach.export(connection, req.app.conf, row, one, connector)
-    row = attach.await_export(req.db, req.app.conf, change(req, write)['id'])
+    row = attach.await_export(req.db, req.app.conf, change(req, write)['id'], req.ctx)
     with req.db.read() as connection:
         volume = store.get(connection, volumes, volume_id)
         info = attach.connection_info(connection, volume, row, common.is_service(req))

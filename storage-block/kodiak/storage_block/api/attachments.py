@@ -111,7 +111,7 @@ def create(req):
 
 def _reached(req, row, connector):
     if connector:
-        row = attach.await_export(req.db, req.app.conf, row['id'])
+        row = attach.await_export(req.db, req.app.conf, row['id'], req.ctx)
     with req.db.read() as connection:
         volume = store.get(connection, volumes, row['volume_id'])
         return {'attachment': shown(connection, req, volume, row)}

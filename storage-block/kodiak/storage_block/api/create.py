@@ -81,7 +81,7 @@ class _Wanted:
         kind = self._type(connection, from_what.get('volume_type_id'))
         size = self._size(from_what)
         encryption = self._encryption(connection, kind, from_what)
-        zone = self._zone(connection, from_what)
+        zone = self._zone(connection, from_what, kind)
         group = self._group(connection, kind)
         self.wish.update(size=size, zone=sent.get('availability_zone') and zone, extra_specs=kind['extra_specs'],
                          multiattach=types.multiattach(kind), backend=(group or {}).get('backend') or from_what.get('backend'))
@@ -175,13 +175,17 @@ class _Wanted:
             return there and {name: there[name] for name in ('provider', 'cipher', 'key_size')}
         return wanted
 
-    def _zone(self, connection, source):
+    def _zone(self, connection, source, kind):
         conf = self.req.app.conf.storage_block
         asked = self.sent.get('availability_zone')
         if asked:
             known = {conf.default_availability_zone, *connection.scalars(sa.select(backends.c.zone).distinct())}
             if asked not in known:
                 raise errors.BadRequest(f"Availability zone '{asked}' is invalid.", kind='InvalidAvailabilityZone')
+            offered = types.zones_of(kind['extra_specs'])
+            if offered and asked not in offered:
+                raise errors.BadRequest(f"Availability zone '{asked}' is not one of those of volume type {kind['name']}: "
+                                        f"{', '.join(offered)}.", kind='InvalidTypeAvailabilityZones')
             return asked
         return source.get('availability_zone') or conf.default_availability_zone
 

@@ -75,36 +75,49 @@ def _manage(req):
 
 
 def _manageable(req, kind):
-    """What lies on the back end that the query names: a question that only its agent can answer."""
+    """What lies on the back end that the query names: a question that only its agent can answer; and what is managed already."""
     host = req.query.get('host')
     if not host:
         raise errors.BadRequest('Invalid input: host: name the back end, as in host@backend#pool.')
+    table = {'volumes': volumes, 'snapshots': snapshots}[kind]
     with req.db.read() as connection:
         backend = _backend(connection, host)
+        managed = db.all_dicts(connection, sa.select(table).where(table.c.backend == backend['name']))
     found = req.app.bus.client(rpc.AGENT, rpc.AGENT_TOPIC).call(
         'list_manageable', req.ctx, server=backend['host'], backend=work.short(backend['name']), kind=kind)
+    shown = [{'reference': one['reference'], 'size': one['size'], 'safe_to_manage': True, 'reason_not_safe': None,
+              'cinder_id': None, 'source_reference': one.get('origin')} for one in found]
+    for row in managed:
+        shown.append({'reference': {'source-name': f'{kind[:-1]}-{row["id"]}'}, 'size': row['size'], 'safe_to_manage': False,
+                      'reason_not_safe': 'already managed', 'cinder_id': row['id'],
+                      'source_reference': {'source-name': f'volume-{row["volume_id"]}'} if kind == 'snapshots' else None})
+    for key, direction in reversed(_sorts(req.query.get('sort') or 'reference')):
+        shown.sort(key=lambda one, key=key: str(one[key]) if key == 'reference' else one[key], reverse=direction == 'desc')
     offset, limit = req.query.get('offset', 0), req.query.get('limit', 1000)
-    return sorted(found, key=lambda one: str(one['reference']))[offset:offset + limit]
+    return shown[offset:offset + limit]
+
+
+def _sorts(text):
+    found = [(key.strip(), direction.strip() or 'asc') for key, _, direction in (one.partition(':') for one in text.split(','))]
+    for key, direction in found:
+        if key not in ('reference', 'size') or direction not in ('asc', 'desc'):
+            raise errors.BadRequest(f'Invalid input: sort: {key}:{direction}; a list is sorted by reference or size, asc or desc.')
+    return found
 
 
 def _list(path, kind, since, full):
     key = f'manageable-{kind}'
+    hidden = ([] if kind == 'snapshots' else ['source_reference']) + ([] if full else ['reason_not_safe', 'cinder_id'])
 
     @routes.get(path, rule=f'volume_extension:list_manageable_{kind}', default=common.ADMIN, since=since, query={
         'host': schema.STRING, 'limit': {'type': 'integer', 'minimum': 0}, 'offset': {'type': 'integer', 'minimum': 0},
         'marker': schema.STRING, 'sort': schema.STRING, 'cluster': schema.STRING},
         response=schema.wrap(key, schema.array(common.OBJECT)),
-        summary=f'List {kind} on a back end that could be taken on{" with details" if full else ""}')
+        summary=f'List {kind} on a back end, those that could be taken on and those that are{" with details" if full else ""}')
     def index(req):
-        shown = []
-        for one in _manageable(req, kind):
-            entry = {'reference': one['reference'], 'size': one['size'], 'safe_to_manage': True}
-            if kind == 'snapshots':
-                entry['source_reference'] = one.get('origin')
-            if full:
-                entry.update(reason_not_safe=None, cinder_id=None, extra_info=None)
-            shown.append(entry)
-        return {key: shown}
+        more = {'extra_info': None} if full else {}
+        return {key: [{**{name: value for name, value in one.items() if name not in hidden}, **more}
+                      for one in _manageable(req, kind)]}
 
 
 for _kind, _old, _new in (('volumes', '/os-volume-manage', '/manageable_volumes'),
@@ -190,6 +203,10 @@ def retype(req, volume_id):
         there = row['encryption'] and {name: row['encryption'][name] for name in ('provider', 'cipher', 'key_size')}
         if row['status'] == states.IN_USE and (other != there or types.multiattach(kind) != row['multiattach']):
             raise actions.invalid('An attached volume cannot get a type that is encrypted or attached otherwise. Detach it first.')
+        if row['status'] == states.IN_USE and types.qos_of(connection, kind) != types.qos_of(connection, types.get(
+                connection, row['volume_type_id'])):
+            raise actions.invalid('An attached volume cannot get a type whose QoS specs the hypervisor keeps otherwise. Detach it '
+                                  'first.')
         if policy == 'on-demand':
             req.authorize(req.target, 'volume:retype_migrate')
             if row['status'] == states.IN_USE:

@@ -14,7 +14,8 @@ def _schedule(job):
     def write(connection, row):
         if row['backend'] is None:
             wish = scheduler.Wish(**job.data['wish'])
-            store.save(connection, volumes, row, backend=scheduler.place(connection, job.app.conf, wish))
+            backend = scheduler.place(connection, job.app.conf, wish)
+            store.save(connection, volumes, row, backend=backend, availability_zone=scheduler.zone_of(connection, backend))
     row_of(job)
     alter(job, write)
 
