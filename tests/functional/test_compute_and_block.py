@@ -167,3 +167,14 @@ def test_an_image_of_it_and_a_server_of_that(cloud, boot):
     assert shown['snapshot_id'] == cloud.volumes.get('/snapshots').json['snapshots'][0]['id'] and shown['bootable'] == 'true'
     again = boot(imageRef=image)
     assert cloud.compute.row(again)['volumes'][0]['id'] != cloud.compute.row(server)['volumes'][0]['id']
+
+
+def test_a_volume_in_use_is_snapshot_by_force_alone_where_compute_is_asked(cloud, boot):
+    old = cloud.compute.client(testing.MEMBER, '2.1')
+    free, held = cloud.volume(), cloud.volume()
+    cloud.member.post(f'/servers/{boot()}/os-volume_attachments', {'volumeAttachment': {'volumeId': held}}).expect(200)
+    cloud.settle()
+    made = old.post('/os-snapshots', {'snapshot': {'volume_id': free}}).expect(200).json['snapshot']
+    assert made['volumeId'] == free
+    old.post('/os-snapshots', {'snapshot': {'volume_id': held, 'force': False}}).expect(400)
+    old.post('/os-snapshots', {'snapshot': {'volume_id': held, 'force': True}}).expect(200)

@@ -36,9 +36,9 @@ class Block:
         """GET; the decoded body."""
         return self.client.get(self.root + path, context=self.context, params=params or None, headers=VERSION)
 
-    def post(self, path, body):
+    def post(self, path, body, headers=VERSION):
         """POST; the decoded body."""
-        return self.client.post(self.root + path, body, context=self.context, headers=VERSION)
+        return self.client.post(self.root + path, body, context=self.context, headers=headers)
 
     def put(self, path, body):
         """PUT; the decoded body."""

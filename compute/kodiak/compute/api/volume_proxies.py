@@ -7,6 +7,8 @@ from kodiak.compute.api import common
 routes = api.Routes('volume proxies')
 LAST = '2.35'
 RULE = 'os_compute_api:os-volumes:'
+#: The last version of block storage in which ``force`` says whether a volume in use may be snapshot, as it does here.
+FORCE = {'OpenStack-API-Version': 'volume 3.65'}
 TEXT = schema.nullable(schema.STRING)
 QUERY = {'limit': schema.STRING, 'offset': schema.STRING}
 SIZE = {'type': ['integer', 'string'], 'pattern': '^[0-9]+$', 'minimum': 1}
@@ -117,7 +119,7 @@ def snapshot_create(req):
     body = {'volume_id': sent['volume_id'], 'force': sent.get('force') in common.TRUE, 'name': sent.get('display_name'),
             'description': sent.get('display_description')}
     try:
-        return {'snapshot': _snapshot(_block(req).post('/snapshots', {'snapshot': body})['snapshot'])}
+        return {'snapshot': _snapshot(_block(req).post('/snapshots', {'snapshot': body}, headers=FORCE)['snapshot'])}
     except errors.Error as error:
         raise _refused(error) from None
 
