@@ -3,6 +3,7 @@
 import itertools
 
 import hypothesis.strategies as st
+
 from kodiak.common import fuzz_testing, testing
 
 _TEXT = st.text(max_size=40)
