@@ -1,8 +1,13 @@
 """How oslo.messaging is set up on a configuration object of our own; imported when a broker is first used."""
+import contextlib
 import logging
 import socket
+import ssl
 import time
 import urllib.parse
+
+from oslo_config import cfg
+from oslo_utils import strutils
 
 from kodiak.common import noeventlet
 
@@ -35,6 +40,25 @@ def _connects(host, port):
         return True
     except OSError:
         return False
+
+
+def tls(conf):
+    """What py-amqp is to make connections to the broker with, as ``[oslo_messaging_rabbit]`` or the URL's query says; False
+    where they are plain."""
+    names = ('ssl_ca_file', 'ssl_cert_file', 'ssl_key_file')
+    for option in (cfg.BoolOpt('ssl', default=False, deprecated_name='rabbit_use_ssl'), *(
+            cfg.StrOpt(name, default='', deprecated_name='kombu_ssl_' + {'ssl_ca_file': 'ca_certs', 'ssl_cert_file': 'certfile',
+                                                                         'ssl_key_file': 'keyfile'}[name]) for name in names)):
+        with contextlib.suppress(cfg.DuplicateOptError):
+            conf.register_opt(option, group='oslo_messaging_rabbit')
+    group = conf.oslo_messaging_rabbit
+    asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(conf.transport_url or '').query))
+    if not strutils.bool_from_string(asked.get('ssl', group.ssl)):
+        return False
+    authority, certificate, key = (asked.get(name) or getattr(group, name) for name in names)
+    found = {'ca_certs': authority, 'certfile': certificate, 'keyfile': key,
+             'cert_reqs': ssl.CERT_REQUIRED if authority else ssl.CERT_NONE}
+    return {name: value for name, value in found.items() if value != ''}
 
 
 class _Seldom(logging.Filter):

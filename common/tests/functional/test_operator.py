@@ -3,13 +3,14 @@ import datetime
 import http.server
 import os
 import socketserver
+import ssl
 import threading
 import time
 
 import orjson
 import pytest
 
-from kodiak.common import context, db, errors, heartbeat, saga
+from kodiak.common import context, db, errors, heartbeat, oslobus, saga
 from kodiak.common.operator import doctor, installation, main, status, trace
 from kodiak.common.runtime import Runtime
 
@@ -212,7 +213,7 @@ def test_doctor_says_what_to_do(world, capsys):
     world.servers.remove(world.api)
     os.rmdir(world.run)
     found = faults(world)
-    port = world.services()[0].api_address[1]
+    port = world.services()[0].servers()['kodiak-trial-api'][1]
     assert set(found) == {str(world.conf), str(keys / '1'), 'broker 127.0.0.1:1', f'kodiak-trial-api on port {port}', 'clock',
                           'kodiak-trial-conductor on here', str(world.run)}
     assert found[str(world.conf)][1].endswith(f'chmod 0640 {world.conf}')
@@ -236,6 +237,74 @@ def test_doctor_reads_on_past_a_broken_file_and_a_missing_database(world):
     assert not (world.state / 'trial' / 'trial.sqlite').exists()
     lines = status.collect(world.services())
     assert any('its database' in line['note'] for line in lines)
+
+
+def test_a_host_with_an_agent_alone_is_asked_for_no_database_and_no_api(world):
+    world.configure('[agent]')
+    world.db.close()
+    for path in (world.state / 'trial').glob('trial.sqlite*'):
+        path.unlink()
+    assert states(status.collect(world.services())) == {('kodiak-trial-agent', 'here'): 'down'}
+    world.worker('kodiak-trial-agent')
+    assert states(status.collect(world.services())) == {('kodiak-trial-agent', 'here'): 'up'}
+    assert faults(world) == {}
+
+
+def test_a_host_with_a_conductor_alone_is_asked_for_no_api(world):
+    world.worker('kodiak-trial-conductor')
+    world.beat('kodiak-trial-conductor')
+    assert states(status.collect(world.services())) == {('kodiak-trial-conductor', 'here'): 'up'}
+    (world.run / 'kodiak-trial-api.metrics').mkdir()
+    assert states(status.collect(world.services()))['kodiak-trial-api', 'here'] == 'up'
+
+
+def test_a_dead_process_here_is_not_taken_for_one_elsewhere(world):
+    world.beat('kodiak-trial-conductor', host='before')
+    world.beat('kodiak-trial-conductor')
+    world.worker('kodiak-trial-conductor')
+    server = world.servers.pop()
+    server.shutdown()
+    server.server_close()
+    found = states(status.collect(world.services()))
+    assert found['kodiak-trial-conductor', 'before'] == 'up'
+    assert found['kodiak-trial-conductor', 'here'] == 'down'
+
+
+def test_an_api_of_another_host_that_fell_silent_is_a_fault(world):
+    world.beat('kodiak-trial-api', host='elsewhere', ago=500)
+    assert set(faults(world)) == {'kodiak-trial-api on elsewhere'}
+
+
+def test_a_host_that_is_gone_is_forgotten_with_all_but_its_agents(world, capsys):
+    world.beat('kodiak-trial-api', host='gone', ago=500)
+    world.beat('kodiak-trial-agent', host='gone', ago=500)
+    world.beat('kodiak-trial-conductor', host='gone')
+    world.beat('kodiak-trial-conductor', ago=500)
+    assert main.main(['--config-dir', str(world.etc), 'forget', 'gone']) == 1
+    said = capsys.readouterr().out
+    assert 'kodiak-trial-api on gone is forgotten' in said
+    assert 'kodiak-trial-conductor on gone is up' in said
+    assert 'kodiak-trial-agent on gone belongs to an agent' in said
+    left = states(status.collect(world.services()))
+    assert {key for key in left if key[1] == 'gone'} == {('kodiak-trial-agent', 'gone'), ('kodiak-trial-conductor', 'gone')}
+    assert ('kodiak-trial-conductor', 'here') in left
+    assert main.main(['--config-dir', str(world.etc), 'forget', 'nowhere']) == 1
+
+
+def test_a_file_of_another_program_is_no_service(world):
+    (world.etc / 'realms.conf').write_text('[realm1]\nkey = secret\n')
+    assert [service.name for service in world.services()] == ['trial']
+
+
+def test_what_the_broker_is_reached_by(world):
+    def tls(more):
+        world.configure('transport_url = ' + more)
+        return oslobus.tls(world.services()[0].conf)
+    plain = 'rabbit://kodiak:x@127.0.0.1:1/'
+    assert tls(plain) is False
+    assert tls(plain + '\n[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /ca.pem') == {
+        'ca_certs': '/ca.pem', 'cert_reqs': ssl.CERT_REQUIRED}
+    assert tls(plain + '?ssl=1') == {'cert_reqs': ssl.CERT_NONE}
 
 
 def test_no_installation(tmp_path, capsys):

@@ -36,3 +36,9 @@ DEFAULTS = {
     ('api', 'bind_port'): 8080,
     ('api', 'threads'): 16,
 }
+
+#: What listens on a node, and where that is said.
+SERVERS = {
+    'kodiak-object-proxy': ('api', 'bind_host', 'bind_port'),
+    'kodiak-object-server': ('storage', 'server_host', 'server_port'),
+}

@@ -1,1 +1,1 @@
-"""The operator's command: ``kodiak status``, ``kodiak trace``, ``kodiak doctor``."""
+"""The operator's command: ``kodiak status``, ``kodiak trace``, ``kodiak doctor``, ``kodiak forget``."""

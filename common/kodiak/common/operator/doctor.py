@@ -11,7 +11,7 @@ import urllib.parse
 from sqlalchemy import exc
 
 from kodiak.common import db, heartbeat, migrate
-from kodiak.common.operator import host, status
+from kodiak.common.operator import host, installation, status
 
 
 @dataclasses.dataclass
@@ -110,6 +110,8 @@ def _secrets(folder):
 
 
 def _database(service, seen):
+    if not service.has_tables or service.agent_only:
+        return
     subject = f'database of {service.name}'
     try:
         with service.database() as database:
@@ -139,14 +141,18 @@ def _broker(service, seen):
         return
     seen[url] = True
     import amqp
+
+    from kodiak.common import oslobus
+    tls = oslobus.tls(service.conf)
     for netloc in urllib.parse.urlsplit(url).netloc.split(','):
         part = urllib.parse.urlsplit('//' + netloc)
         where = f'{part.hostname or "localhost"}:{part.port or 5672}'
         vhost = urllib.parse.unquote(urllib.parse.urlsplit(url).path.lstrip('/')) or '/'
         try:
             with amqp.Connection(where, urllib.parse.unquote(part.username or 'guest'),
-                                 urllib.parse.unquote(part.password or 'guest'), virtual_host=vhost, connect_timeout=5):
-                yield Finding('ok', f'broker {where}', f'takes our connections to {vhost}')
+                                 urllib.parse.unquote(part.password or 'guest'), virtual_host=vhost, connect_timeout=5,
+                                 ssl=tls):
+                yield Finding('ok', f'broker {where}', f'takes our connections to {vhost}{" over TLS" if tls else ""}')
         except (amqp.AccessRefused, amqp.NotAllowed) as error:
             yield Finding('fault', f'broker {where}', f'refuses us: {error}.',
                           f'rabbitmqctl add_vhost {vhost}; rabbitmqctl add_user {part.username} PASSWORD; rabbitmqctl '
@@ -157,16 +163,14 @@ def _broker(service, seen):
 
 
 def _api(service, seen):
-    if service.api_address is None:
-        return
-    subject = f'kodiak-{service.name}-api on port {service.api_address[1]}'
-    ready, why = service.api_health()
-    if ready:
-        yield Finding('ok', subject, 'ready')
-    else:
-        yield Finding('fault', subject, why + ('' if why.endswith('.') else '.'),
-                      f'Start kodiak-{service.name}-api and read the end of its log; `ss -ltnp sport = :{service.api_address[1]}` '
-                      'shows who holds the port.')
+    for binary, address in service.servers().items():
+        subject = f'{binary} on port {address[1]}'
+        ready, why = installation.health(address)
+        if ready:
+            yield Finding('ok', subject, 'ready')
+        else:
+            yield Finding('fault', subject, why + ('' if why.endswith('.') else '.'),
+                          f'Start {binary} and read the end of its log; `ss -ltnp sport = :{address[1]}` shows who holds the port.')
 
 
 def _credentials(service, seen):
@@ -195,10 +199,8 @@ def _credentials(service, seen):
 
 def _clock(readable):
     skews = []
-    for service in readable:
-        if service.api_address is None:
-            continue
-        connection = http.client.HTTPConnection(*service.api_address, timeout=5)
+    for binary, address in ((binary, address) for service in readable for binary, address in service.servers().items()):
+        connection = http.client.HTTPConnection(*address, timeout=5)
         try:
             connection.request('GET', '/healthcheck')
             date = connection.getresponse().getheader('Date')
@@ -207,8 +209,10 @@ def _clock(readable):
         finally:
             connection.close()
         if date:
-            skews.append((abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()), f'the API of {service.name}'))
+            skews.append((abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()), binary))
     for service in readable:
+        if not service.has_tables or service.agent_only:
+            continue
         try:
             with service.database() as database, database.read() as connection:
                 for row in db.all_dicts(connection, heartbeat.query()):
@@ -226,15 +230,16 @@ def _clock(readable):
 
 
 def _processes(readable):
+    looked_at = {(binary, service.conf.host) for service in readable for binary in service.servers()}
     for line in status.collect(readable):
         subject = f'{line["binary"]} on {line["host"]}'
-        if line['binary'].endswith('-api') or line['binary'] == '-':
-            continue        # looked at above
+        if line['binary'] == '-' or (line['binary'], line['host']) in looked_at:
+            continue
         if line['state'] == 'down':
             last = f' since {line["since"]} UTC' if line['since'] else ''
             yield Finding('fault', subject, f'no sign of life{last}. {line["note"]}'.strip(),
-                          'Start it and read the end of its log. If the host is gone for good, delete the process from its '
-                          "service's list (openstack compute service delete, openstack network agent delete).")
+                          f'Start it and read the end of its log. If the host is gone for good: kodiak forget {line["host"]}; for '
+                          'agents openstack compute service delete, openstack network agent delete.')
         elif line['note'] and line['state'] == 'up':
             yield Finding('fault', subject, line['note'], 'Read the end of its log.')
         elif line['state'] == 'disabled':

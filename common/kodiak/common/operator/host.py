@@ -1,10 +1,12 @@
 """What ``kodiak doctor`` looks for on a host that runs guests or networks: programs, kernel features, libvirt."""
+import contextlib
 import os
 import shutil
 import subprocess
 
-NETWORK_PROGRAMS = {'dnsmasq': 'dnsmasq-base', 'iptables': 'iptables', 'nft': 'nftables', 'conntrack': 'conntrack',
-                    'ip': 'iproute2'}
+from oslo_config import cfg
+
+NETWORK_PROGRAMS = {'dnsmasq': 'dnsmasq-base', 'nft': 'nftables'}
 COMPUTE_PROGRAMS = {'qemu-system-x86_64': 'qemu-system-x86', 'qemu-img': 'qemu-utils', 'genisoimage': 'genisoimage'}
 PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
 
@@ -26,8 +28,9 @@ def examine(readable, finding):
 
 
 def _driver(service):
-    section = getattr(service.conf, 'agent', None)
-    return getattr(section, 'driver', 'libvirt')
+    with contextlib.suppress(cfg.DuplicateOptError):
+        service.conf.register_opt(cfg.StrOpt('driver', default='libvirt'), group='agent')
+    return service.conf.agent.driver
 
 
 def _programs(programs, finding):
@@ -47,7 +50,7 @@ def _network(finding):
     if os.path.exists('/proc/sys/net/bridge/bridge-nf-call-iptables'):
         yield finding('ok', 'br_netfilter', 'there')
     else:
-        yield finding('fault', 'br_netfilter', 'the kernel does not show bridged packets to iptables, so security groups would '
+        yield finding('fault', 'br_netfilter', 'the kernel does not show bridged packets to nftables, so security groups would '
                       'not be enforced.', 'modprobe br_netfilter, and name it in /etc/modules-load.d')
     if os.path.exists('/dev/net/tun'):
         yield finding('ok', '/dev/net/tun', 'there')

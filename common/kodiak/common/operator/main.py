@@ -5,7 +5,7 @@ import sys
 
 import orjson
 
-from kodiak.common.operator import doctor, installation, status, trace
+from kodiak.common.operator import doctor, forget, installation, status, trace
 
 
 def main(argv=None):
@@ -18,6 +18,8 @@ def main(argv=None):
     tracing = commands.add_parser('trace', help='one timeline of a request over all services')
     tracing.add_argument('request_id', metavar='REQUEST_ID')
     commands.add_parser('doctor', help='check this installation and say what to do about each fault')
+    forgetting = commands.add_parser('forget', help='take the API and conductor processes of a host that is gone from the lists')
+    forgetting.add_argument('host', metavar='HOST')
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.CRITICAL)
     found = installation.services(options.config_dir)
@@ -25,7 +27,7 @@ def main(argv=None):
         print('No configuration file of a service was found in '
               f'{options.config_dir or installation.DEFAULT_FOLDER}.', file=sys.stderr)
         return 1
-    return {'status': _status, 'trace': _trace, 'doctor': _doctor}[options.command](found, options)
+    return {'status': _status, 'trace': _trace, 'doctor': _doctor, 'forget': _forget}[options.command](found, options)
 
 
 def _status(found, options):
@@ -54,6 +56,15 @@ def _doctor(found, options):
     else:
         print(doctor.show(findings))
     return 1 if any(finding.level == 'fault' for finding in findings) else 0
+
+
+def _forget(found, options):
+    done, left = forget.forget(found, options.host)
+    if options.json:
+        print(_json({'done': done, 'left': left}))
+    else:
+        print('\n'.join([*done, *left]) or f'Nothing is known of {options.host}.')
+    return 1 if left or not done else 0
 
 
 def _json(value):

@@ -20,17 +20,20 @@ def collect(found, now=None):
         if service.problem:
             lines.append(_line(service.name, '-', '-', 'down', note=service.problem))
             continue
-        ready, why = service.api_health() if service.api_address else (True, '')
-        try:
-            with service.database() as database, database.read() as connection:
-                rows = db.all_dicts(connection, heartbeat.query())
-        except (exc.SQLAlchemyError, OSError) as error:
-            rows = []
-            lines.append(_line(service.name, '-', '-', 'down', note=f'its database: {_first(error)}'))
-        api = f'kodiak-{service.name}-api'
+        rows = []
+        if service.has_tables and not service.agent_only:
+            try:
+                with service.database() as database, database.read() as connection:
+                    rows = db.all_dicts(connection, heartbeat.query())
+            except (exc.SQLAlchemyError, OSError) as error:
+                lines.append(_line(service.name, '-', '-', 'down', note=f'its database: {_first(error)}'))
+        here = service.conf.host
+        health = {binary: installation.health(address) for binary, address in service.servers(
+            known={row['binary'] for row in rows if row['host'] == here}).items()}
         for row in rows:
             up, note = heartbeat.is_up(row, now), row['disabled_reason'] or ''
-            if row['binary'] == api and row['host'] == service.conf.host and not ready:
+            ready, why = health.get(row['binary'], (True, '')) if row['host'] == here else (True, '')
+            if not ready:
                 up, note = False, why
             state = 'up' if up else 'down'
             if up and row['disabled']:
@@ -38,29 +41,40 @@ def collect(found, now=None):
             lines.append(_line(service.name, row['binary'], row['host'], state, row['started_at'] if up else
                                row['last_seen_at'], row['version'], note))
             seen.add((row['binary'], row['host']))
-        if service.api_address and (api, service.conf.host) not in seen:
-            lines.append(_line(service.name, api, service.conf.host, 'up' if ready else 'down', note=why))
-            seen.add((api, service.conf.host))
+        for binary, (ready, why) in health.items():
+            if (binary, here) not in seen:
+                lines.append(_line(service.name, binary, here, 'up' if ready else 'down', note=why))
+                seen.add((binary, here))
     # Processes without a database say for themselves how they are.
-    for run_path in sorted({service.conf.run_path for service in found if not service.problem}):
+    hosts = {service.conf.run_path: service.conf.host for service in found if not service.problem}
+    for run_path, host in sorted(hosts.items()):
         for binary, answer in installation.workers(run_path).items():
-            if isinstance(answer, Exception):
-                _amend(lines, binary, None, f'its status socket: {answer}', seen)
-            else:
-                _amend(lines, binary, answer, ' '.join(answer['faults']), seen)
+            _amend(lines, binary, host, answer)
+    for service in found:
+        agent = f'kodiak-{service.name}-agent'
+        if not service.problem and service.agent_only and not any(
+                line['binary'] == agent and line['host'] == service.conf.host for line in lines):
+            lines.append(_line(service.name, agent, service.conf.host, 'down', note='it has no status socket here'))
     return sorted(lines, key=lambda line: (line['service'], line['binary'], line['host']))
 
 
-def _amend(lines, binary, answer, problem, seen):
-    host = answer['host'] if answer else None
+def _amend(lines, binary, host, answer):
+    """Add what the status socket of a process of this host answers (or the error that it is)."""
+    dead = isinstance(answer, OSError) and not isinstance(answer, TimeoutError)
+    if isinstance(answer, Exception):
+        problem, version = f'its status socket: {answer}', None
+    else:
+        problem, version, host = ' '.join(answer['faults']), answer['version'], answer['host']
     for line in lines:
-        if line['binary'] == binary and host in {None, line['host']}:
+        if line['binary'] == binary and line['host'] == host:
             if problem:
                 line['note'] = problem
+            if dead:
+                # Nobody holds its socket: it died, however lately it was heard of.
+                line['state'] = 'down'
             return
     service = binary.removeprefix('kodiak-').rpartition('-')[0] or '-'
-    lines.append(_line(service, binary, host or '-', 'up' if answer else 'down',
-                       version=answer['version'] if answer else None, note=problem))
+    lines.append(_line(service, binary, host, 'down' if isinstance(answer, Exception) else 'up', version=version, note=problem))
 
 
 def _line(service, binary, host, state, since=None, version=None, note=''):
