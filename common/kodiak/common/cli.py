@@ -11,10 +11,11 @@ class Commands:
     """Collects sub-commands and runs the one that was asked for.
 
     :param service: its short name. :param load_conf: ``function(args) -> conf``. :param apis: ``function() -> [Api]`` for
-        the documents that follow from the declarations. :param database: whether it has one.
+        the documents that follow from the declarations. :param database: whether it has one. :param broker: whether it has one.
+        :param root: whether an agent of it has a privileged daemon.
     """
 
-    def __init__(self, service, load_conf, apis=None, database=True):
+    def __init__(self, service, load_conf, apis=None, database=True, broker=False, root=False):
         self.service = service
         self.load_conf = load_conf
         self.apis = apis
@@ -23,7 +24,7 @@ class Commands:
         self.groups = self.parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
         if database:
             self._database()
-        self.add('config-sample', lambda conf, options: print(config_sample(conf), end=''),
+        self.add('config-sample', lambda conf, options: print(config_sample(_whole(conf, broker, root)), end=''),
                  'Print <service>.conf.sample: every option with its default.')
         if apis:
             self._documents()
@@ -76,6 +77,26 @@ class Commands:
         options = self.parser.parse_args(argv)
         arguments = [part for path in options.config_file for part in ('--config-file', path)]
         return options.function(self.load_conf(arguments), options) or 0
+
+
+def _whole(conf, broker, root):
+    """The configuration with the options that libraries register when they are first used."""
+    from keystoneauth1 import loading
+
+    from . import authtoken
+    conf.register_opts([option for option in loading.get_auth_plugin_conf_options('password')
+                        if option.dest not in conf[authtoken.GROUP]], group=authtoken.GROUP)
+    if broker:
+        from . import noeventlet
+        noeventlet.import_messaging()
+        from oslo_messaging import opts
+        for group, found in opts.list_opts():
+            if group in ('oslo_messaging_rabbit', 'oslo_messaging_notifications'):
+                conf.register_opts(found, group=group)
+    if root:
+        from . import privileged
+        conf.register_opts(privileged.OPTS, group='privileged')
+    return conf
 
 
 def config_sample(conf):

@@ -56,6 +56,8 @@ COMMON = {
         cfg.IntOpt('threads', default=8, min=1, help='Threads of an API process.'),
         cfg.StrOpt('public_endpoint', help='URL under which users reach this API, where it differs from the '
                                            'one in their request (a load balancer, TLS in front).'),
+        cfg.ListOpt('trusted_proxies', default=['127.0.0.1', '::1'],
+                    help='Addresses and networks of load balancers, whose X-Forwarded-For and X-Forwarded-Proto are believed.'),
         cfg.StrOpt('paste_config', help='The paste.deploy pipeline; the one installed with the service if unset.'),
         cfg.IntOpt('max_body_size', default=114688, help='Largest body of a JSON request, in bytes.'),
         cfg.ListOpt('cors_allowed_origin', default=[], help='Origins whose pages may call this API from a browser.'),

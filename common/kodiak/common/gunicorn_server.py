@@ -140,6 +140,8 @@ class Server(gunicorn.app.base.BaseApplication):
             'control_socket_disable': True, 'keepalive': 65, 'timeout': 60, 'graceful_timeout': 30, 'backlog': 1024,
             'logger_class': _Logger, 'proc_name': self.runtime.binary, 'worker_connections': 1000,
             'worker_tmp_dir': SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None,
+            # Who believes what a proxy says is kodiak.common.wsgi.
+            'forwarded_allow_ips': '',
             'when_ready': self._when_ready, 'post_fork': self._post_fork, 'post_worker_init': self._post_worker_init,
             'worker_exit': self._worker_exit, 'child_exit': self._child_exit, **self.settings,
         }.items():

@@ -42,12 +42,15 @@ class Runtime:
     background: list = dataclasses.field(default_factory=list)
     on_reload: list = dataclasses.field(default_factory=list)
 
-    def faults(self):
-        """What keeps this process from serving, as sentences; an empty list when it is ready."""
+    def faults(self, broker=True):
+        """What keeps this process from serving, as sentences; an empty list when it is ready.
+
+        :param broker: False: leave out the broker, without which requests are answered all the same.
+        """
         found = []
         if self.db is not None and not self.db.healthy():
             found.append(f'The database {self.db.url.render_as_string(hide_password=True)} does not answer.')
-        if self.bus is not None and not self.bus.healthy():
+        if broker and self.bus is not None and not self.bus.healthy():
             found.append('The message broker does not answer.')
         return found
 

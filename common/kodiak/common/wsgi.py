@@ -4,6 +4,7 @@ Each filter is a small WSGI middleware with a ``*_factory`` for paste.deploy. Th
 ``api-paste.ini`` is: cors healthcheck front sizelimit authtoken, then the application.
 """
 import importlib.resources
+import ipaddress
 import logging
 import os
 import re
@@ -137,17 +138,65 @@ def cors_factory(global_conf, origins='', **local):
     return wrap
 
 
+class Forwarded:
+    """Takes from a proxy in front who asks, and how: ``X-Forwarded-For`` and ``X-Forwarded-Proto``.
+
+    They are believed of the proxies of ``[api] trusted_proxies`` only, from the nearest outwards as long as each is one of
+    those. From anybody else these headers, and ``X-Forwarded-Host``, are taken away.
+    """
+
+    HEADERS = ('HTTP_X_FORWARDED_FOR', 'HTTP_X_FORWARDED_PROTO', 'HTTP_X_FORWARDED_HOST')
+
+    def __init__(self, application, trusted):
+        self.application = application
+        self.networks = [ipaddress.ip_network(span.strip(), strict=False) for span in trusted]
+
+    def __call__(self, environ, start_response):
+        for name in self.HEADERS:
+            if name in environ:
+                self._look(environ)
+                break
+        return self.application(environ, start_response)
+
+    def _look(self, environ):
+        if not self._trusts(environ.get('REMOTE_ADDR', '')):
+            for name in self.HEADERS:
+                environ.pop(name, None)
+            return
+        for address in reversed(environ.get('HTTP_X_FORWARDED_FOR', '').split(',')):
+            try:
+                environ['REMOTE_ADDR'] = str(ipaddress.ip_address(address.strip()))
+            except ValueError:
+                break
+            if not self._trusts(environ['REMOTE_ADDR']):
+                break
+        if environ.get('HTTP_X_FORWARDED_PROTO', '').split(',')[-1].strip().lower() == 'https':
+            environ['wsgi.url_scheme'] = 'https'
+
+    def _trusts(self, text):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return any(address in network for network in self.networks)
+
+
 class HealthCheck:
-    """``GET /healthcheck``: 200 when the service's database and broker answer, else 503 that names what doesn't."""
+    """``GET /healthcheck``: 200 when the service's database and broker answer, else 503 that names what doesn't.
+
+    ``GET /healthcheck/serving`` is for load balancers: 503 only while requests cannot be answered here. Without its broker an
+    API takes requests as ever, and what they ask for waits; if that took it out, no API would be left.
+    """
 
     def __init__(self, application, runtime):
         self.application = application
         self.runtime = runtime
 
     def __call__(self, environ, start_response):
-        if environ.get('PATH_INFO') != '/healthcheck':
+        path = environ.get('PATH_INFO')
+        if path not in ('/healthcheck', '/healthcheck/serving'):
             return self.application(environ, start_response)
-        faults = self.runtime.faults()
+        faults = self.runtime.faults(broker=path == '/healthcheck')
         body = ('OK' if not faults else '\n'.join(faults)).encode() + b'\n'
         start_response('503 Service Unavailable' if faults else '200 OK',
                        [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])
@@ -183,4 +232,5 @@ def load(runtime, name=None):
         path = str(importlib.resources.files(f'kodiak.{runtime.name.replace("-", "_")}') / 'api-paste.ini')
     key = f'{os.getpid()}-{id(runtime)}'
     _runtimes[key] = runtime
-    return deploy.loadapp('config:' + os.path.abspath(path), name=name, global_conf={'kodiak_runtime': key})
+    app = deploy.loadapp('config:' + os.path.abspath(path), name=name, global_conf={'kodiak_runtime': key})
+    return Forwarded(app, runtime.conf.api.trusted_proxies)

@@ -36,5 +36,5 @@ def admin():
     def apis():
         from kodiak.compute import api as made
         return made.apis()
-    commands = cli.Commands('compute', load_conf, apis)
+    commands = cli.Commands('compute', load_conf, apis, broker=True)
     cli.main(commands)

@@ -40,4 +40,4 @@ def conductor():
 def admin():
     """``kodiak-network``."""
     from .api import API
-    cli.main(cli.Commands(NAME, load_conf, lambda: [API]))
+    cli.main(cli.Commands(NAME, load_conf, lambda: [API], broker=True, root=True))

@@ -41,4 +41,4 @@ def admin():
     def apis():
         from .api import API
         return [API]
-    cli.main(cli.Commands(NAME, load_conf, apis))
+    cli.main(cli.Commands(NAME, load_conf, apis, broker=True, root=True))
