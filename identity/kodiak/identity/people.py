@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from kodiak.common import db, errors
 
 from . import changes
-from .models import assignments, credentials, oauth_tokens, passwords, projects, trusts, users
+from .models import app_credentials, assignments, credentials, oauth_tokens, passwords, projects, trusts, users
 
 domains = projects.alias('domains')
 _USER = sa.select(users, domains.c.name.label('domain_name'), domains.c.enabled.label('domain_enabled')).join_from(
@@ -220,11 +220,16 @@ def _may_change(user, old, new):
 
 
 def forget(core, connection, user_ids):
-    """Remove what refers to users without a foreign key, and revoke their tokens. Before their rows are deleted."""
+    """Remove what refers to users without a foreign key, and revoke their tokens. Before their rows are deleted.
+
+    Application credentials go here too: a database that follows foreign keys by itself does so in an order of its own, and access
+    rules cannot go while a credential uses them.
+    """
     core.revoke(connection, *({'user_id': user_id} for user_id in user_ids))
     for user_id in user_ids:
         connection.execute(sa.delete(assignments).where(assignments.c.actor_kind == 'user', assignments.c.actor_id == user_id))
         connection.execute(sa.delete(credentials).where(credentials.c.user_id == user_id))
+        connection.execute(sa.delete(app_credentials).where(app_credentials.c.user_id == user_id))
         connection.execute(sa.update(trusts).where(trusts.c.deleted_at.is_(None),
                                                    sa.or_(trusts.c.trustor_id == user_id, trusts.c.trustee_id == user_id))
                            .values(deleted_at=db.utcnow()))

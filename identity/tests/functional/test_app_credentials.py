@@ -146,3 +146,20 @@ def test_oauth2(cloud, ann):
     assert bad.json['error'] == 'invalid_client' and 'WWW-Authenticate' in bad.headers
     assert client.post('/v3/OS-OAUTH2/token', data='grant_type=password').expect(400).json['error'] == 'unsupported_grant_type'
     assert client.post('/v3/OS-OAUTH2/token', data='').expect(400).json['error'] == 'invalid_request'
+
+
+def test_who_has_access_rules_can_be_deleted(cloud, ann):
+    rules = [{'service': 'compute', 'method': 'GET', 'path': '/v2.1/servers'}]
+    made = make(ann, access_rules=rules).expect(201).json['application_credential']
+    admin = cloud.admin()
+    domain_id = admin.post('/v3/domains', {'domain': {'name': 'd'}}).json['domain']['id']
+    cid, home = cloud.user('cid', domain_id=domain_id), cloud.project('home', domain_id=domain_id)
+    cloud.grant(cid['id'], 'member', home['id'])
+    client = cloud.client(cloud.login(cid['id'], project=home['id']))
+    client.path = f'/v3/users/{cid["id"]}/application_credentials'
+    make(client, access_rules=rules).expect(201)
+    admin.delete('/v3/users/' + ann.id).expect(204)
+    log_in(cloud, id=made['id'], secret=made['secret']).expect(401)
+    admin.patch('/v3/domains/' + domain_id, {'domain': {'enabled': False}}).expect(200)
+    admin.delete('/v3/domains/' + domain_id).expect(204)
+    admin.get('/v3/users/' + cid['id']).expect(404)
