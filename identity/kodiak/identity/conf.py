@@ -48,8 +48,9 @@ OPTS = {
         cfg.IntOpt('user_limit', default=-1, help='Credentials a user may have, and application credentials; -1: any number.'),
     ],
     'federation': [
-        cfg.MultiStrOpt('trusted_dashboard', default=[], help='URL of a dashboard that may be sent tokens of people who logged in '
-                                                              'through an identity provider. May be repeated.'),
+        cfg.MultiStrOpt('trusted_dashboard', default=[], mutable=True,
+                        help='URL of a dashboard that may be sent tokens of people who logged in through an identity provider. '
+                             'May be repeated.'),
         cfg.StrOpt('saml_entity_id', help='What this cloud is called in SAML; the URL of its metadata, below [api] '
                                           'public_endpoint, if unset.'),
     ],

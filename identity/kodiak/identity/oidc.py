@@ -15,13 +15,14 @@ from oslo_config import cfg
 
 from kodiak.common import errors
 
+#: Read again on SIGHUP: a provider that is entered needs no restart.
 OPTS = [
-    cfg.StrOpt('issuer', help='The issuer, below which /.well-known/openid-configuration is found.'),
-    cfg.StrOpt('client_id', help='Our client id at the provider.'),
-    cfg.StrOpt('client_secret', secret=True, help='Our client secret.'),
-    cfg.ListOpt('scopes', default=['openid', 'email', 'profile'], help='Scopes that are asked for in the browser.'),
-    cfg.ListOpt('audiences', default=[], help='Audiences of access tokens that are taken besides our client id.'),
-    cfg.StrOpt('ca_file', help='Certificates that the provider is checked against; those of the system if unset.'),
+    cfg.StrOpt('issuer', mutable=True, help='The issuer, below which /.well-known/openid-configuration is found.'),
+    cfg.StrOpt('client_id', mutable=True, help='Our client id at the provider.'),
+    cfg.StrOpt('client_secret', secret=True, mutable=True, help='Our client secret.'),
+    cfg.ListOpt('scopes', default=['openid', 'email', 'profile'], mutable=True, help='Scopes that are asked for in the browser.'),
+    cfg.ListOpt('audiences', default=[], mutable=True, help='Audiences of access tokens that are taken besides our client id.'),
+    cfg.StrOpt('ca_file', mutable=True, help='Certificates that the provider is checked against; those of the system if unset.'),
 ]
 TIMEOUT = 10
 KEEP = 3600

@@ -4,7 +4,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from kodiak.common import testing
+from kodiak.common import errors, testing
 from kodiak.identity import models
 
 RULES = [
@@ -119,6 +119,20 @@ def test_a_client_brings_what_the_provider_signed(federated, provider):
     federated.core.conf.set_override('client_id', 'kodiak', 'idp_corp')
     admin.patch('/v3/OS-FEDERATION/identity_providers/corp', {'identity_provider': {'remote_ids': ['https://other']}}).expect(200)
     client.post(path, headers={'Authorization': 'Bearer ' + given['id_token']}).expect(403)
+
+
+def test_a_provider_in_the_configuration_needs_no_restart(cloud, tmp_path):
+    from kodiak.common import service
+    from kodiak.identity import oidc
+    conf = cloud.core.conf
+    # As a process does at a SIGHUP: the configuration is read again, then the application is made anew.
+    with pytest.raises(errors.NotImplementedHere):
+        cloud.core.oidc.of('corp')
+    path = tmp_path / '0' / 'identity.conf'
+    path.write_text(path.read_text() + f'[federation]\ntrusted_dashboard = {ORIGIN}\n'
+                    '[idp_corp]\nissuer = http://corp.example\nclient_id = kodiak\nclient_secret = xyzzy\n')
+    service.reload(cloud.runtime)
+    assert oidc.Providers(conf).of('corp').issuer == 'http://corp.example' and conf.federation.trusted_dashboard == [ORIGIN]
 
 
 def test_identity_providers(cloud):

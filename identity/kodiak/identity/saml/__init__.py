@@ -24,9 +24,10 @@ from . import keys
 LOG = logging.getLogger(__name__)
 
 OPTS = [
-    cfg.StrOpt('metadata', help='SAML metadata of the provider: the path of a file, or a URL (https).'),
-    cfg.StrOpt('entity_id', help='What the provider calls itself, where the metadata describes several.'),
-    cfg.BoolOpt('allow_sha1', default=False, help='Take signatures with SHA-1, which are not safe any more: Keystone makes such.'),
+    cfg.StrOpt('metadata', mutable=True, help='SAML metadata of the provider: the path of a file, or a URL (https).'),
+    cfg.StrOpt('entity_id', mutable=True, help='What the provider calls itself, where the metadata describes several.'),
+    cfg.BoolOpt('allow_sha1', default=False, mutable=True,
+                help='Take signatures with SHA-1, which are not safe any more: Keystone makes such.'),
 ]
 #: Protocols that are SAML where the same provider speaks OpenID Connect too.
 NAMES = ('saml2', 'saml', 'mapped')
