@@ -1,8 +1,12 @@
-"""What the system tests share: the stock client, guests by SSH, patience."""
+"""What the system tests share: the stock client, guests by SSH, patience, processes and configuration of the cloud."""
+import contextlib
 import json
 import os
+import pathlib
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 
@@ -21,6 +25,69 @@ def until(seconds, what, look, pause=0.5):
         if time.monotonic() > end:
             pytest.fail(f'{what}: not within {seconds} s')
         time.sleep(pause)
+
+
+def images(session):
+    """The status that the image service answers to somebody's token (a keystoneauth session) when asked for its images."""
+    return session.get('/v2/images', endpoint_filter={'service_type': 'image'}, raise_exc=False, allow_reauth=False).status_code
+
+
+def free_port():
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+def stop(process):
+    """End a process that a test started."""
+    if process is not None and process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def kodiak_processes():
+    """{pid: (name, uid)} of the processes of the services."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            words = pathlib.Path('/proc', pid, 'cmdline').read_bytes().decode(errors='replace').split('\0')
+            uid = os.stat(f'/proc/{pid}').st_uid
+        except OSError:
+            continue
+        name = next((os.path.basename(word) for word in words[:2] if re.search(r'/kodiak-[a-z-]+$', word)), None)
+        if name:
+            found[int(pid)] = (name, uid)
+    return found
+
+
+def read_again(binary):
+    """Let the processes of this name read their configuration again (SIGHUP); where one forked others, the first of them."""
+    pids = {pid for pid, (name, _) in kodiak_processes().items() if name == binary}
+    for pid in pids:
+        parent = int(pathlib.Path('/proc', str(pid), 'stat').read_text().rpartition(')')[2].split()[1])
+        if parent not in pids:
+            os.kill(pid, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def settings(service, text):
+    """Add ``text`` to the configuration of an API of this machine, which reads it again; at the end it is as it was."""
+    path = pathlib.Path(f'/etc/kodiak/{service}.conf')
+    if os.geteuid() != 0 or not path.exists():
+        pytest.skip('changes the configuration of the cloud: must run as root where devstack/stack.sh ran')
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + f'\n{text}\n'.encode())
+        read_again(f'kodiak-{service}-api')
+        yield
+    finally:
+        path.write_bytes(before)
+        read_again(f'kodiak-{service}-api')
 
 
 class Client:

@@ -1,5 +1,7 @@
 """Fixtures of the system tests: a running cloud (devstack/stack.sh), through the stock client and openstacksdk."""
+import secrets
 import subprocess
+import types
 import uuid
 
 import pytest
@@ -32,6 +34,36 @@ def admin_sdk():
     import openstack
     with openstack.connect(cloud='kodiak-admin') as connection:
         yield connection
+
+
+@pytest.fixture(scope='session')
+def auth_url(admin_sdk):
+    """Where identity is: the base of its version 3."""
+    return admin_sdk.config.config['auth']['auth_url'].rstrip('/').removesuffix('/v3') + '/v3'
+
+
+@pytest.fixture
+def person(admin_sdk, auth_url, unique):
+    """``person(*roles)``: a new user with roles in a new project: ``id``, ``name``, ``password``, ``project_id``, ``project_name``,
+    ``session`` (keystoneauth's, for the project)."""
+    from keystoneauth1 import session
+    from keystoneauth1.identity import v3
+    made, identity = [], admin_sdk.identity
+
+    def make(*roles):
+        password = secrets.token_urlsafe()
+        project = identity.create_project(name=unique('project'))
+        made.append((identity.delete_project, project))
+        user = identity.create_user(name=unique('user'), password=password)
+        made.append((identity.delete_user, user))
+        for role in roles:
+            identity.assign_project_role_to_user(project, user, identity.find_role(role, ignore_missing=False))
+        mine = session.Session(auth=v3.Password(auth_url, user_id=user.id, password=password, project_id=project.id))
+        return types.SimpleNamespace(id=user.id, name=user.name, password=password, project_id=project.id,
+                                     project_name=project.name, session=mine)
+    yield make
+    for delete, what in reversed(made):
+        delete(what)
 
 
 @pytest.fixture

@@ -5,11 +5,6 @@ from cloud import Client
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture
-def auth_url(admin):
-    return next(endpoint['URL'] for endpoint in admin('endpoint list', '--service', 'identity', '--interface', 'public'))
-
-
 def test_user_project_role(admin, auth_url, unique):
     project, user, role = unique('project'), unique('user'), unique('role')
     try:

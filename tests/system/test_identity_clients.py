@@ -1,7 +1,6 @@
 """Identity as other people's software meets it: a library of authenticators, keystoneauth, keystonemiddleware."""
 import json
 import time
-import types
 import wsgiref.util
 
 import pytest
@@ -11,31 +10,6 @@ pyotp = pytest.importorskip('pyotp')
 auth_token = pytest.importorskip('keystonemiddleware.auth_token')
 keystoneauth1 = pytest.importorskip('keystoneauth1')
 pytestmark = pytest.mark.system
-PASSWORD = 'Sesame-3'
-
-
-@pytest.fixture
-def auth_url(admin_sdk):
-    """Where identity is."""
-    return admin_sdk.config.config['auth']['auth_url'].rstrip('/').removesuffix('/v3') + '/v3'
-
-
-@pytest.fixture
-def person(admin_sdk, unique):
-    """``person(*roles)``: a new user with roles in a new project: ``id``, ``name``, ``project_id``, ``project_name``."""
-    made = []
-
-    def make(*roles):
-        identity = admin_sdk.identity
-        project = identity.create_project(name=unique('project'))
-        user = identity.create_user(name=unique('user'), password=PASSWORD)
-        made.extend([(identity.delete_user, user), (identity.delete_project, project)])
-        for role in roles:
-            identity.assign_project_role_to_user(project, user, identity.find_role(role, ignore_missing=False))
-        return types.SimpleNamespace(id=user.id, name=user.name, project_id=project.id, project_name=project.name)
-    yield make
-    for delete, what in made:
-        delete(what)
 
 
 def session(plugin):
@@ -44,11 +18,6 @@ def session(plugin):
 
 def account(person):
     return {'username': person.name, 'user_domain_id': 'default', 'project_id': person.project_id}
-
-
-def password(auth_url, person):
-    from keystoneauth1.identity import v3
-    return v3.Password(auth_url, password=PASSWORD, **account(person))
 
 
 def test_two_factors_with_an_authenticator(admin_sdk, auth_url, person):
@@ -63,14 +32,14 @@ def test_two_factors_with_an_authenticator(admin_sdk, auth_url, person):
     admin_sdk.identity.update_user(ann.id, options={
         'multi_factor_auth_enabled': True, 'multi_factor_auth_rules': [['password', 'totp']]})
     with pytest.raises(exceptions.MissingAuthMethods) as caught:
-        session(password(auth_url, ann)).get_token()
+        ann.session.get_token()
     assert caught.value.required_auth_methods == [['password', 'totp']] and caught.value.receipt
     # The same digits count once, so this waits for the next ones.
     used = pyotp.TOTP(secret).now()
     code = until(40, 'the next passcode', lambda: pyotp.TOTP(secret).now() if pyotp.TOTP(secret).now() != used else None)
-    both = v3.MultiFactor(auth_url, ['v3password', 'v3totp'], password=PASSWORD, passcode=code, **account(ann))
+    both = v3.MultiFactor(auth_url, ['v3password', 'v3totp'], password=ann.password, passcode=code, **account(ann))
     assert session(both).get_user_id() == ann.id
-    again = v3.MultiFactor(auth_url, ['v3password', 'v3totp'], password=PASSWORD, passcode=code, **account(ann))
+    again = v3.MultiFactor(auth_url, ['v3password', 'v3totp'], password=ann.password, passcode=code, **account(ann))
     with pytest.raises(exceptions.Unauthorized):
         session(again).get_token()
 
@@ -92,16 +61,15 @@ def test_keystonemiddleware_takes_our_tokens(auth_url, person):
         start_response('200 OK', [('Content-Type', 'application/json')])
         return [json.dumps({name: value for name, value in environ.items() if name.startswith('HTTP_X_')}).encode()]
     guarded = auth_token.filter_factory(
-        {}, auth_type='password', auth_url=auth_url, username=service.name, password=PASSWORD, user_domain_id='default',
+        {}, auth_type='password', auth_url=auth_url, username=service.name, password=service.password, user_domain_id='default',
         project_id=service.project_id, www_authenticate_uri=auth_url, token_cache_time='-1', memcached_servers='',
         include_service_catalog='true')(application)
-    mine = session(password(auth_url, ann))
-    token = mine.get_token()
+    token = ann.session.get_token()
     status, seen = call(guarded, token)
     assert status == 200 and seen['HTTP_X_USER_ID'] == ann.id and seen['HTTP_X_PROJECT_ID'] == ann.project_id
     assert set(seen['HTTP_X_ROLES'].split(',')) == {'member', 'reader'} and 'identity' in seen['HTTP_X_SERVICE_CATALOG']
     assert call(guarded)[0] == 401 and call(guarded, token[:-8] + 'AAAAAAAA')[0] == 401
-    mine.delete(auth_url + '/auth/tokens', headers={'X-Subject-Token': token})
+    ann.session.delete(auth_url + '/auth/tokens', headers={'X-Subject-Token': token})
     end = time.monotonic() + 10
     while call(guarded, token)[0] == 200:
         assert time.monotonic() < end, 'a revoked token is still taken'

@@ -1,30 +1,14 @@
 """stack.sh itself: what it left running, and that a second run changes nothing."""
 import os
 import pathlib
-import re
 import stat
 import subprocess
 
 import pytest
-from cloud import Guest, address_of
+from cloud import Guest, address_of, kodiak_processes
 
 pytestmark = pytest.mark.system
 TOP = pathlib.Path(__file__).resolve().parents[2]
-
-
-def kodiak_processes():
-    """{pid: (name, uid)} of the processes of the services."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            words = pathlib.Path('/proc', pid, 'cmdline').read_bytes().decode(errors='replace').split('\0')
-            uid = os.stat(f'/proc/{pid}').st_uid
-        except OSError:
-            continue
-        name = next((os.path.basename(word) for word in words[:2] if re.search(r'/kodiak-[a-z-]+$', word)), None)
-        if name:
-            found[int(pid)] = (name, uid)
-    return found
 
 
 def test_first_server_answers_by_ssh(demo):
