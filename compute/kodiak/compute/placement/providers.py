@@ -151,7 +151,7 @@ def check_inventory(provider_uuid, name, record, reserved_may_equal_total):
     return record
 
 
-def set_inventories(connection, provider, wanted, generation=None, touch=True):
+def set_inventories(connection, provider, wanted, generation=None):
     """Make ``{class: record}`` the provider's inventories, all of them.
 
     409 where a class that goes away is in use, and for a generation that isn't the current one.
@@ -174,8 +174,7 @@ def set_inventories(connection, provider, wanted, generation=None, touch=True):
         else:
             connection.execute(I.insert().values(provider_id=provider['id'], resource_class=name, used=0, **values))
     refresh(connection, [provider['id']])
-    if touch:
-        bump(connection, provider, generation)
+    bump(connection, provider, generation)
 
 
 def traits(connection, provider):

@@ -54,20 +54,20 @@ class Forest:
         return found
 
 
-def _allowed(forest, provider, group):
-    """True if traits, aggregates and tree let a provider take part in a group (room apart)."""
+def _allowed(forest, provider, group, suffix=''):
+    """True if traits, aggregates and tree let a provider take part in a group (room apart).
+
+    The aggregates of a root are those of its whole tree for the group without a suffix only.
+    """
     if provider.traits & group.forbidden:
         return False
-    root = forest.by_id[provider.root_id]
-    for uuids in group.member_of:
-        if not (provider.aggregates & uuids or root.aggregates & uuids):
-            return False
-    if group.forbidden_aggregates & (provider.aggregates | root.aggregates):
+    aggregates = provider.aggregates if suffix else provider.aggregates | forest.by_id[provider.root_id].aggregates
+    if not all(aggregates & uuids for uuids in group.member_of) or group.forbidden_aggregates & aggregates:
         return False
     return not group.in_tree or any(member.uuid == group.in_tree for member in forest.trees[provider.root_id])
 
 
-def _spread(forest, members, group):
+def _spread(forest, members, group, suffix):
     """Ways to satisfy the group without a suffix: each class from any provider, the traits from all together."""
     usable = [provider for provider in members if _allowed(forest, provider, group)]
     options = [[(name, amount, provider) for provider in usable if provider.has_room(name, amount)]
@@ -78,10 +78,10 @@ def _spread(forest, members, group):
             yield tuple((provider, name, amount) for name, amount, provider in choice)
 
 
-def _single(forest, members, group):
+def _single(forest, members, group, suffix):
     """Ways to satisfy a group with a suffix: everything from one provider."""
     for provider in members:
-        if (_allowed(forest, provider, group) and all(provider.traits & names for names in group.required)
+        if (_allowed(forest, provider, group, suffix) and all(provider.traits & names for names in group.required)
                 and all(provider.has_room(name, amount) for name, amount in group.resources.items())):
             yield tuple((provider, name, amount) for name, amount in group.resources.items()) or ((provider, None, 0),)
 
@@ -98,7 +98,7 @@ def _same_subtree(forest, query, chosen):
 def search(connection, query, nested=True):
     """Candidates of a :class:`~.query.Query`.
 
-    :param nested: False before microversion 1.29: providers with a parent are left out.
+    :param nested: False before microversion 1.29: what several providers of one tree would give together is left out.
     :returns: ``(forest, [({provider id: {class: amount}}, {suffix: [provider, ...]}), ...])``.
     """
     forest = Forest(connection)
@@ -107,10 +107,11 @@ def search(connection, query, nested=True):
         root = forest.by_id[root_id]
         if not (query.root_required <= root.traits) or query.root_forbidden & root.traits:
             continue
-        own = [provider for provider in tree if nested or provider.parent_id is None]
         aggregates = set().union(*(provider.aggregates for provider in tree))
         shared = [provider for provider in forest.sharing if provider.root_id != root_id and provider.aggregates & aggregates]
-        for candidate in _of_tree(forest, query, own, shared):
+        for candidate in _of_tree(forest, query, tree, shared):
+            if not nested and len({forest.by_id[one].root_id for one in candidate[0]}) < len(candidate[0]):
+                continue
             key = (frozenset((p, tuple(sorted(r.items()))) for p, r in candidate[0].items()),
                    frozenset((s, tuple(p.id for p in ps)) for s, ps in candidate[1].items()))
             if key not in seen:
@@ -126,7 +127,7 @@ def _of_tree(forest, query, own, shared):
     ways = []
     for suffix, group in query.groups.items():
         kind = _single if suffix else _spread
-        options = list(kind(forest, own + shared, group))
+        options = list(kind(forest, own + shared, group, suffix))
         if not options:
             return
         ways.append([(suffix, option) for option in options])
@@ -140,7 +141,7 @@ def _of_tree(forest, query, own, shared):
         if not total or not any(provider_id in ids for provider_id in total):
             continue
         if query.group_policy == 'isolate':
-            granular = [option[0][0].id for suffix, option in chosen.items() if suffix and option[0][1] is not None]
+            granular = [option[0][0].id for suffix, option in chosen.items() if suffix]
             if len(granular) != len(set(granular)):
                 continue
         if not all(_fits(forest.by_id[provider_id], resources) for provider_id, resources in total.items()):

@@ -178,6 +178,30 @@ def test_a_host_is_brought_to_what_its_agent_reports(service, admin):
     assert set(admin.get(f'/resource_providers/{uuid_}/inventories').json['inventories']) == {'MEMORY_MB', 'VCPU'}
 
 
+def test_aggregates_bind_groups_and_old_versions_see_single_providers(admin, as_):
+    aggregate = new_uuid()
+    host = make(admin, 'h1', {'MEMORY_MB': MEMORY}, aggregates=[aggregate])
+    numa = [make(admin, f'numa{index}', {'VCPU': VCPU}, parent=host, traits=['HW_CPU_X86_AVX']) for index in range(2)]
+    path = '/allocation_candidates?'
+    # The root's aggregates are those of the whole tree for the group without a suffix, and nobody else's.
+    assert len(chosen(admin.get(f'{path}resources=VCPU:1&member_of={aggregate}'))) == 2
+    assert chosen(admin.get(f'{path}resources1=VCPU:1&member_of1={aggregate}')) == []
+    old = as_(testing.ADMIN, '1.28')
+    assert {provider for found in chosen(old.get(path + 'resources=VCPU:1')) for provider in found} == set(numa)
+    assert chosen(old.get(path + 'resources=VCPU:1,MEMORY_MB:64')) == []
+    isolated = path + 'resources1=VCPU:1&required2=HW_CPU_X86_AVX&group_policy=isolate&same_subtree=1,2'
+    assert chosen(admin.get(isolated)) == []
+    admin.get(path + 'resources=VCPU:1&root_required=HW_CPU_X86_AVX&root_required=HW_CPU_X86_SSE').expect(400)
+    assert len(chosen(admin.get(path + 'resources=VCPU:1%20&required=%20HW_CPU_X86_AVX'))) == 2
+
+
+def test_administrators_of_the_system_manage_no_resources(as_):
+    system = testing.Persona('7' * 32, None, ('admin', 'member', 'reader'), system=True)
+    as_(system).get('/resource_providers').expect(403)
+    as_(system).post('/resource_providers', {'name': 'x'}).expect(403)
+    as_(system).get('/usages?project_id=p').expect(403)
+
+
 @pytest.mark.parametrize('version,code', [('1.40', 406), ('2.0', 406), ('x', 400)])
 def test_versions_outside_the_range(as_, version, code):
     as_(testing.ADMIN, version).get('/resource_providers').expect(code)

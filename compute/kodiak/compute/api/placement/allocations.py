@@ -156,8 +156,9 @@ def _reshape(req):
             wanted[name] = (provider, {cls: providers.check_inventory(name, cls, record, True)
                                        for cls, record in given['inventories'].items()})
         # What goes to another provider must be there before the allocations move, what it leaves may go only after them.
-        for provider, records in wanted.values():
-            providers.set_inventories(connection, provider, {**providers.inventories(connection, provider), **records}, touch=False)
+        for name, (_, records) in wanted.items():
+            provider = providers.get(connection, name)
+            providers.set_inventories(connection, provider, {**providers.inventories(connection, provider), **records})
         if req.body['allocations']:
             claims.replace(connection, {str(uuid.UUID(consumer)): _entry(req, body)
                                         for consumer, body in req.body['allocations'].items()})

@@ -1,4 +1,6 @@
 """Allocation candidates."""
+import re
+
 from kodiak.common import api, errors
 from kodiak.common.api import schema
 
@@ -26,7 +28,7 @@ def _query(req):
         if name in ('limit', 'group_policy', 'root_required', 'same_subtree'):
             continue
         match = common.SUFFIX.match(name)
-        if not match or (match[2] and (version < (1, 25) or (version < (1, 33) and not match[2].isdigit()))):
+        if not match or (match[2] and (version < (1, 25) or (version < (1, 33) and not re.fullmatch('[1-9][0-9]*', match[2])))):
             _refuse(name)
         if match[2] and match[1] == 'in_tree' and version < (1, 31):
             _refuse(name)
@@ -54,11 +56,13 @@ def _bind(query, arguments):
         if not schema.natural(arguments['limit']):
             raise errors.BadRequest(f"Invalid query string parameters: '{arguments['limit']}' does not match '^[1-9][0-9]*$'")
         query.limit = int(arguments['limit'])
+    if len(arguments.getlist('root_required')) > 1:
+        raise errors.BadRequest('Invalid query string parameters: root_required may be given once only.')
     if 'root_required' in arguments:
         required, query.root_forbidden = common.traits_of([arguments['root_required']], (1, 38))
         query.root_required = set().union(*required)
     for text in arguments.getlist('same_subtree'):
-        suffixes = text.split(',')
+        suffixes = text.strip().split(',')
         unknown = [suffix for suffix in suffixes if suffix not in query.groups or not suffix]
         if unknown:
             raise errors.BadRequest(f"Real suffixes should be specified in same_subtree: {', '.join(unknown)}")

@@ -6,7 +6,8 @@ import uuid
 from kodiak.common import api, db, errors, policy
 from kodiak.common.api import schema
 
-SERVICE = policy.SERVICE
+#: Scope is what the token is for: a system administrator manages no resources of Placement, as in the original.
+SERVICE = f'({policy.SERVICE}) and scope:project'
 UUID = {'type': 'string', 'format': 'uuid'}
 COUNT = {'type': 'integer', 'minimum': 0, 'maximum': 0x7FFFFFFF}
 GENERATION = {'type': 'integer'}
@@ -33,7 +34,7 @@ def resources_of(text):
     """``{class: amount}`` of ``VCPU:1,MEMORY_MB:512``."""
     found = {}
     for part in text.split(','):
-        name, colon, amount = part.partition(':')
+        name, colon, amount = part.strip().partition(':')
         if not colon or not name or not schema.natural(amount):
             raise errors.BadRequest('Badly formed resources parameter. Expected resources query string parameter in form: '
                                     f'?resources=VCPU:2,MEMORY_MB:1024. Got: {text}.')
@@ -46,7 +47,7 @@ def traits_of(texts, version):
     if version < (1, 39):
         texts = texts[-1:]
     required, forbidden = [], set()
-    for text in texts:
+    for text in (text.strip() for text in texts):
         if text.startswith('in:') and version >= (1, 39):
             names = text[3:].split(',')
             if any(not name or name.startswith('!') for name in names):

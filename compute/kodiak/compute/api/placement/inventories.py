@@ -82,7 +82,7 @@ def create(req, uuid):
         record = providers.check_inventory(uuid, name, req.body, req.at_least(1, 26))
         providers.set_inventories(connection, provider, {**have, name: record})
         return common.stamped(req, {'resource_provider_generation': provider['generation'], **_view(record)}, None, 201, [
-            ('Location', common.href(req, f'/resource_providers/{uuid}/inventories/{name}'))])
+            ('Location', f'{req.url}/{name}')])
 
 
 def _one(connection, provider, name, doing=''):

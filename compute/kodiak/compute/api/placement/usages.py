@@ -23,7 +23,8 @@ def _load_project(req):
     return {'project_id': req.http.args.get('project_id')}
 
 
-@routes.get('/usages', rule='placement:usages', default='role:service or role:admin or (role:reader and project_id:%(project_id)s)',
+@routes.get('/usages', rule='placement:usages',
+            default='scope:project and (role:service or role:admin or (role:reader and project_id:%(project_id)s))',
             since='1.9', strict_query=True, load=_load_project,
             query={'project_id': {'type': 'string', 'minLength': 1, 'maxLength': 255},
                    'user_id': {'type': 'string', 'minLength': 1, 'maxLength': 255}, 'consumer_type': schema.STRING},
