@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from kodiak.common import cli, db, errors
 
-from . import bootstrap, core, crypt, directory, housekeeping, keys, mapping
+from . import bootstrap, copies, core, crypt, directory, housekeeping, keys, mapping
 from .models import directory_looks
 from .saml import ours
 
@@ -49,6 +49,21 @@ def _keys(conf, options):
     elif options.action == 'list':
         for name, key_id in ring.listing():
             print(f'{key_id}  {name}')
+    elif options.action == 'export':
+        if sys.stdout.isatty():
+            print('This is an archive of secrets: pipe it into "kodiak-identity keys import" on another server.', file=sys.stderr)
+            return 2
+        sys.stdout.buffer.write(copies.pack(found))
+    elif options.action == 'import':
+        try:
+            count = copies.unpack(found, sys.stdin.buffer.read(), options.replace)
+        except copies.Refused as error:
+            print(error, file=sys.stderr)
+            return 1
+        for path in copies.folders(found).values():
+            if os.path.isdir(path):
+                _give(path)
+        print(f'{count} keys are as on the server that they come from.')
     else:
         if not options.key:
             print('Which key? Give its id (see "keys list").', file=sys.stderr)
@@ -77,7 +92,7 @@ def _credential_keys(conf, options):
     found = _core(conf)
     found.crypt.setup()
     if options.action == 'rotate':
-        found.crypt.add()
+        found.crypt.advance()
         _give(found.crypt.path)
         count = found.db.transact(crypt.encrypt_again, found.crypt)
         found.crypt.retire()
@@ -185,9 +200,11 @@ def build(load_conf, apis):
                      (['--username'], {'default': 'admin'}), (['--project-name'], {'default': 'admin'}),
                      (['--region-id'], {'default': 'RegionOne'}), (['--service-name'], {'default': 'keystone'}),
                      (['--public-url'], {'required': True}), (['--internal-url'], {}), (['--admin-url'], {})])
-    commands.add('keys', _keys, 'Manage the keys that sign tokens; setup makes the key of stored credentials too.', [
-        (['action'], {'choices': ['setup', 'rotate', 'list', 'revoke']}),
-        (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'})])
+    commands.add('keys', _keys, 'Manage the keys that sign tokens; setup makes the keys of stored credentials too. export writes '
+                 'all keys to standard output, for import on the other identity servers.', [
+        (['action'], {'choices': ['setup', 'rotate', 'list', 'revoke', 'export', 'import']}),
+        (['key'], {'nargs': '?', 'help': 'id of the key to revoke (it leaked): all its tokens become invalid'}),
+        (['--replace'], {'action': 'store_true', 'help': 'import even where this server signs with a key that is not among them'})])
     commands.add('credential-keys', _credential_keys, 'Manage the keys that encrypt stored credentials.', [
         (['action'], {'choices': ['setup', 'rotate']})])
     commands.add('saml', _saml, 'Manage the keys of SAML, or print the metadata that others read.', [

@@ -1,11 +1,14 @@
 """Encryption of stored credentials: Fernet keys in a folder, the newest encrypts, all decrypt.
 
-Files are numbered; the highest number is the newest. Rotation adds a key and encrypts everything anew, after which only the
-newest and the one before it (for a server that hasn't looked yet) are kept.
+Files are numbered; the highest number is the newest. ``next`` decrypts too, and is the one that the next rotation numbers: the
+other servers have it by then, so they read what is encrypted with it at once. Rotation encrypts everything anew, after which
+only the newest and the one before it (with which a server that has not got the newest yet encrypts) are kept.
 """
+import contextlib
 import logging
 import os
 import threading
+import time
 
 import sqlalchemy as sa
 from cryptography import fernet
@@ -15,6 +18,8 @@ from kodiak.common import errors
 from .models import credentials, domain_options
 
 LOG = logging.getLogger(__name__)
+NEXT = 'next'
+TICK = 1_000_000_000    # nanoseconds within which two changes of a folder may bear the same time
 
 
 class CredentialKeys:
@@ -40,14 +45,16 @@ class CredentialKeys:
         if self._fernet is None or stamp != self._stamp:
             with self._lock:
                 found = []
-                for number in reversed(self._numbers()):
-                    with open(os.path.join(self.path, str(number)), 'rb') as file:
-                        found.append(fernet.Fernet(file.read()))
-                if not found:
+                for name in (*reversed(self._numbers()), NEXT):
+                    # What has gone meanwhile was numbered or retired: the folder's time tells so at the next look.
+                    with contextlib.suppress(FileNotFoundError), open(os.path.join(self.path, str(name)), 'rb') as file:
+                        found.append((name, fernet.Fernet(file.read())))
+                if not found or found[0][0] == NEXT:
                     LOG.error('There is no credential key in %s: run "kodiak-identity keys setup".', self.path)
                     raise errors.Unavailable('Identity has no key for credentials yet. The operator makes one with '
                                              '"kodiak-identity keys setup".')
-                self._fernet, self._stamp = fernet.MultiFernet(found), stamp
+                settled = stamp is not None and abs(time.time_ns() - stamp) > TICK
+                self._fernet, self._stamp = fernet.MultiFernet([key for _, key in found]), stamp if settled else None
         return self._fernet
 
     def encrypt(self, text):
@@ -59,17 +66,23 @@ class CredentialKeys:
         return self._look().decrypt(text.encode()).decode()
 
     def setup(self):
-        """Make the folder and a first key; True if one was made."""
+        """Make the folder, a first key and the next one where they lack. Returns how many were made."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        if self._numbers():
-            return False
-        self.add()
-        return True
+        missing = [name for name, there in (('0', self._numbers()), (NEXT, os.path.exists(os.path.join(self.path, NEXT))))
+                   if not there]
+        for name in missing:
+            self._write(name)
+        return len(missing)
 
-    def add(self):
-        """Make a key that is newer than all others."""
-        numbers = self._numbers()
-        path = os.path.join(self.path, str(numbers[-1] + 1 if numbers else 0))
+    def advance(self):
+        """The key that was next is the newest from now on, and there is another next one."""
+        self.setup()
+        self._write('fresh')
+        os.rename(os.path.join(self.path, NEXT), os.path.join(self.path, str(self._numbers()[-1] + 1)))
+        os.rename(os.path.join(self.path, 'fresh'), os.path.join(self.path, NEXT))
+
+    def _write(self, name):
+        path = os.path.join(self.path, name)
         with open(os.open(path + '.tmp', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as file:
             file.write(fernet.Fernet.generate_key())
             file.flush()

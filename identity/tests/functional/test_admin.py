@@ -1,11 +1,12 @@
 import io
 import pathlib
 import stat
+import tarfile
 
 import pytest
 
 from kodiak.common import cli
-from kodiak.identity import admin, api, cmd
+from kodiak.identity import admin, api, cmd, core
 from kodiak.identity import conf as options
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
@@ -82,6 +83,72 @@ def test_keys(ready):
     assert 'is revoked' in ready('keys', 'revoke', listed.split()[0])[1]
     assert ready('credential-keys', 'rotate')[0] == 0
     assert ready('clear')[0] == 0
+
+
+@pytest.fixture
+def servers(tmp_path, monkeypatch, capsysbinary):
+    """Two servers with a database and folders of their own, as ``first(*arguments)`` and ``second(*arguments)``."""
+    def server(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = folder / 'identity.conf'
+        config.write_text(f'[DEFAULT]\nstate_path = {folder}\n[database]\nconnection = sqlite:///{tmp_path}/i.sqlite\n')
+
+        def run(*arguments, given=b''):
+            monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(given)))
+            status = admin.build(cmd.load_conf, lambda: [api.API]).run(['--config-file', str(config), *arguments])
+            return status, capsysbinary.readouterr()
+        run.core = core.Core(cmd.load_conf(['--config-file', str(config)]), None)
+        run.folder = folder / 'identity'
+        return run
+    first, second = server('first'), server('second')
+    first('db', 'sync')
+    first('keys', 'setup')
+    return first, second
+
+
+def listing(server):
+    return server('keys', 'list')[1].out
+
+
+def copy(source, target, *more):
+    return target('keys', 'import', *more, given=source('keys', 'export')[1].out)
+
+
+def test_servers_have_the_same_keys(servers):
+    first, second = servers
+    assert copy(first, second)[0] == 0
+    assert listing(second) == listing(first) and second.core.ring.signing()[0] == first.core.ring.signing()[0]
+    assert second.core.crypt.decrypt(first.core.crypt.encrypt('secret')) == 'secret'
+    for path in ('keys', 'credential-keys'):
+        assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in (second.folder / path).iterdir())
+    # Between a rotation and its copy each server's tokens and credentials are good at the other.
+    first('keys', 'rotate')
+    first('credential-keys', 'rotate')
+    assert first.core.ring.signing()[0] in second.core.ring.public()
+    assert second.core.ring.signing()[0] in first.core.ring.public()
+    assert second.core.crypt.decrypt(first.core.crypt.encrypt('secret')) == 'secret'
+    assert first.core.crypt.decrypt(second.core.crypt.encrypt('secret')) == 'secret'
+    assert copy(first, second)[0] == 0 and listing(second) == listing(first)
+    assert {file.name for file in (second.folder / 'credential-keys').iterdir()} == {'0', '1', 'next'}
+
+
+def test_keys_of_another_cloud_are_taken_only_if_that_is_said(servers):
+    first, second = servers
+    second('keys', 'setup')
+    status, said = copy(first, second)
+    assert status == 1 and b'--replace' in said.err and listing(second) != listing(first)
+    assert copy(first, second, '--replace')[0] == 0 and listing(second) == listing(first)
+
+
+@pytest.mark.parametrize('name', ['keys/../../evil.pem', '/keys/current.pem', 'keys/current.pem.tmp', 'other/next.pem', None])
+def test_what_is_no_archive_of_keys_is_refused(servers, name):
+    out = io.BytesIO()
+    if name:
+        with tarfile.open(fileobj=out, mode='w') as archive:
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    status, said = servers[1]('keys', 'import', given=out.getvalue() or b'no tar')
+    assert status == 1 and b'key' in said.err and not servers[1].folder.exists()
 
 
 def test_doctor(run, ready):

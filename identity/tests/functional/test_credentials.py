@@ -117,7 +117,7 @@ def test_credential_keys_rotate(cloud, ann):
     made = ann.post('/v3/credentials', {'credential': {'type': 'cert', 'blob': 'text'}}).json['credential']
     keys = cloud.core.crypt
     for _ in range(3):
-        keys.add()
+        keys.advance()
         assert cloud.db.transact(crypt.encrypt_again, keys) == 1
         keys.retire()
     assert ann.get('/v3/credentials/' + made['id']).json['credential']['blob'] == 'text'
