@@ -277,7 +277,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         old = device.objects.get(key)
         if old and old['stamp'] >= stamp:
             return self._say(409, {'X-Backend-Timestamp': old['stamp']})
-        if old and self.meta.get('If-None-Match') == '*' and 'body' in old:
+        if (old and self.meta.get('If-None-Match') == '*' and 'body' in old) or self._is_later(old):
             return self._say(412)
         if after := int(self.meta.pop('X-Backend-Footer-Size', 0)):
             # The Etag is counted here all the same; what the client said it is stays to be compared.
@@ -291,7 +291,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         overrides = {n.replace('X-Backend-', 'X-Object-Sysmeta-'): v for n, v in self.meta.items()
                      if n.startswith('X-Backend-Container-Update-Override-')}
         meta.update(overrides)
-        record = device.objects[key] = {'stamp': stamp, 'body': body, 'etag': etag, 'meta': meta}
+        record = device.objects[key] = {'stamp': stamp, 'data': stamp, 'body': body, 'etag': etag, 'meta': meta}
         self._row(account, container, name, record)
         return self._say(201, {'Etag': etag})
 
@@ -313,10 +313,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         record = device.objects.get(key)
         if record and record['stamp'] > stamp:
             return self._say(409)
+        if self._is_later(record):
+            return self._say(412)
         there = record and 'body' in record and not self._expired(record)
-        device.objects[key] = {'stamp': stamp}
+        device.objects[key] = {'stamp': stamp, 'data': stamp}
         self._row(account, container, name, None)
         return self._say(204 if there else 404, {'X-Backend-Timestamp': stamp})
+
+    def _is_later(self, record):
+        limit = self.meta.get('X-Backend-If-Not-After')
+        return bool(limit and record and record['data'] > limit)
 
     @staticmethod
     def _expired(record):
@@ -330,7 +336,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stamp = record['stamp']
         data, modified = record['body'], time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(-(-float(stamp) // 1)))
         headers = {'Etag': f'"{record["etag"]}"', 'Last-Modified': modified, 'X-Timestamp': stamp, 'X-Backend-Timestamp': stamp,
-                   **dict(record['meta'].items())}
+                   'X-Backend-Data-Timestamp': record['data'], **dict(record['meta'].items())}
         request = wire.Request({'REQUEST_METHOD': self.command, 'PATH_INFO': '/', **{
             wire.EnvironHeaders.key(n): v for n, v in self.meta.items()}})
         etag = record['etag']

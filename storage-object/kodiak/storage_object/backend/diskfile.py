@@ -15,6 +15,7 @@ object of headers, and ``name``. The trailer are the last 24 bytes, little-endia
 the metadata (4), CRC-32 of the metadata (4). A file is written in ``tmp`` of its device, synced, renamed, its folder synced.
 """
 import ctypes
+import fcntl
 import os
 import struct
 import zlib
@@ -343,8 +344,12 @@ class Writer:
             _begin_write_back(self.descriptor, self._begun, self.size - self._begun)
             self._begun = self.size
 
-    def commit(self, name, metadata=None):
-        """Put the file in its place under ``name``, synced. ``metadata``: None if what was written has metadata and trailer."""
+    def commit(self, name, metadata=None, may=None):
+        """Put the file in its place under ``name``, synced; whether it is there.
+
+        :param metadata: None if what was written has metadata and trailer.
+        :param may: asked right before, while nobody else is asked for the same object; where it says no, nothing is done.
+        """
         if metadata is not None:
             end = trailer(self.size, metadata)
             self.write(end)
@@ -355,7 +360,10 @@ class Writer:
             if attempt == 0:
                 os.fsync(self.descriptor)
             try:
-                os.rename(self.path, f'{self.folder}/{name}')
+                if may is None:
+                    os.rename(self.path, f'{self.folder}/{name}')
+                elif not self._rename(name, may):
+                    return False
                 break
             except FileNotFoundError:
                 if attempt == 2 or not os.path.exists(self.path):
@@ -365,6 +373,18 @@ class Writer:
         for path in reversed(changed):
             sync_folder(path)
         tidy(self.folder)
+        return True
+
+    def _rename(self, name, may):
+        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not may():
+                return False
+            os.rename(self.path, f'{self.folder}/{name}')
+            return True
+        finally:
+            os.close(lock)
 
 
 def tidy(folder, before=None):

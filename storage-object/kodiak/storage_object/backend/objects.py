@@ -133,7 +133,8 @@ class Objects:
         last = max(data or '', gone or '')
         if last >= stamp:
             return answer(409, {'X-Backend-Timestamp': last})
-        if data and request.headers.get('If-None-Match') == '*' and not self._is_expired(place):
+        may = self._condition(request, place)
+        if may is not None and not may():
             return answer(412)
         length = request.content_length
         if length is None and not request.chunked:
@@ -163,13 +164,29 @@ class Objects:
             metadata.setdefault('Content-Type', 'application/octet-stream')
             if (number := fragments.number(request)) is not None:
                 # Nobody is told of it before the proxy says that enough others have theirs: see commit().
-                writer.commit(diskfile.fragment_name(stamp, number, False), {**metadata, 'Ec': {**footers['Ec'], 'number': number}})
+                if not writer.commit(diskfile.fragment_name(stamp, number, False),
+                                     {**metadata, 'Ec': {**footers['Ec'], 'number': number}}, may):
+                    return answer(412)
                 return answer(201, {'Etag': f'"{etag}"'})
             size = writer.size
-            writer.commit(stamp + '.data', metadata)
+            if not writer.commit(stamp + '.data', metadata, may):
+                return answer(412)
         self._tell(request, place, self._row(place, stamp, stamp, size, etag, metadata))
         self._queue_expiry(request, place, metadata.get('X-Delete-At'), stamp)
         return answer(201, {'Etag': f'"{etag}"'})
+
+    def _condition(self, request, place):
+        """What a write hangs on, as a function; None where it does not."""
+        limit, new = request.headers.get('X-Backend-If-Not-After'), request.headers.get('If-None-Match') == '*'
+        if not limit and not new:
+            return None
+
+        def may():
+            data, gone, _ = diskfile.newest(place.path)
+            if limit and max(data or '', gone or '') > limit:
+                return False
+            return not (new and data and not self._is_expired(place))
+        return may
 
     @staticmethod
     def _take(request, writer, tally, length):
@@ -282,8 +299,10 @@ class Objects:
         if last is not None and last >= stamp:
             return answer(409, {'X-Backend-Timestamp': last})
         self.devices.need(place.device_path)
+        may = self._condition(request, place)
         with Writer(self.devices, place.device_path, place.folder) as writer:
-            writer.commit(stamp + '.ts', {'name': place.full})
+            if (may is not None and not may()) or not writer.commit(stamp + '.ts', {'name': place.full}, may):
+                return answer(412)
         self._tell(request, place, deletion(place.name, stamp, place.policy))
         return answer(204 if there else 404, {'X-Backend-Timestamp': stamp})
 

@@ -10,7 +10,8 @@ TAKEN = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Static-La
 
 
 # What is of a large object's manifest, not of the object that a copy of its data is.
-OF_LARGE = ('X-Object-Sysmeta-Slo', 'X-Object-Sysmeta-S3Api-Etag', 'X-Object-Sysmeta-Container-Update-Override-')
+OF_LARGE = ('X-Object-Sysmeta-Slo', 'X-Object-Sysmeta-S3Api-Etag', 'X-Object-Sysmeta-S3Api-Checksum',
+            'X-Object-Sysmeta-Container-Update-Override-')
 
 
 def _place(header, value):

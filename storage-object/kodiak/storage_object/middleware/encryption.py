@@ -116,11 +116,14 @@ class Encryption(Filter):
         wanted = (headers.pop('Etag') or '').strip('"').lower()
         body = request.environ['wsgi.input'] = Encrypted(request.input, secret, start)
 
+        more = request.environ.get('kodiak.footers')
+
         def footers():
             etag = body.md5.hexdigest()
             if wanted and wanted != etag:
                 raise Fault(422)
-            made = {BODY: key.seal(start + secret, b'body'), ETAG: key.seal(etag.encode(), b'etag'), MAC: key.mac(etag)}
+            made = {**(more() if more else {}), BODY: key.seal(start + secret, b'body'),
+                    ETAG: key.seal(etag.encode(), b'etag'), MAC: key.mac(etag)}
             if given is None:
                 made[OVERRIDE] = f'{of_box.seal(etag.encode(), b"list")}; {MARK}1'
             return made

@@ -4,7 +4,9 @@ The data of every version lies in a container that clients don't see, ``\\0versi
 where order makes the newest come first. What stands under the name in the client's own container is then a pointer: an object of no
 bytes whose system metadata names the version. So nothing is copied when something is overwritten, and what is current changes in
 one write.
-An object that was there before versioning, or came while it was suspended, is an ordinary object with the version id ``null``.
+An object that was there before versioning, or came while it was suspended, is an ordinary object with the version id ``null``. When
+it becomes a version, it gets its own time for an id, and a note by which the S3 API knows it as ``null`` still; the mark that S3
+leaves of a deletion while versioning is suspended has the same note.
 
 This filter stands inside of all others that know of objects: to them a version is an object like any other.
 """
@@ -24,7 +26,10 @@ EMPTY = 'd41d8cd98f00b204e9800998ecf8427e'
 VERSION = re.compile(r'^\d{10}\.\d{5}$')
 TAIL = 17           # of a version's name: NUL and sixteen figures
 HIDDEN = '\0versions\0'
+NULL, NULL_NOTE = 'X-Object-Sysmeta-Versions-Null', '; null_version=yes'
+GUARD = 'X-Backend-If-Not-After'
 DELETES = ('X-Delete-At', 'X-Delete-After')
+OVERRIDE = 'X-Backend-Container-Update-Override-'
 
 
 def hidden(container):
@@ -294,6 +299,10 @@ class Versioning(Filter):
                 continue
             name, version = version_of(row['name'])
             row['version_id'] = version
+            if NULL_NOTE in row['hash']:
+                row['hash'] = row['hash'].replace(NULL_NOTE, '')
+                if request.environ.get('kodiak.source') == 'S3':
+                    row['null_version'] = True
             # Without a current object a mark of deletion is the latest, if it is the newest; a page that begins in the
             # middle of a name's versions (marker and version_marker) has none.
             first = name not in newest and (backwards or after is None or name != asked.get('marker'))
@@ -331,7 +340,7 @@ def as_listed(headers):
         for name, note in (('X-Object-Sysmeta-Slo-Etag', 'slo_etag'), ('X-Object-Sysmeta-S3Api-Etag', 's3_etag')):
             if name in headers:
                 etag += f'; {note}={headers[name]}'
-    return etag, headers.get('X-Object-Sysmeta-Slo-Size', headers.get('Content-Length', '0'))
+    return etag.replace(NULL_NOTE, ''), headers.get('X-Object-Sysmeta-Slo-Size', headers.get('Content-Length', '0'))
 
 
 class _Object:
@@ -358,7 +367,7 @@ class _Object:
             if version is not None:
                 return error(400, 'Invalid version parameter')
             return self._put() if self.enabled else self.owner.next(request)
-        if method == 'DELETE' and self.enabled and version is None:
+        if method == 'DELETE' and version is None and (self.enabled or request.environ.get('kodiak.null_mark')):
             return self._delete()
         answer = self.owner.next(request)
         if version is not None:
@@ -396,6 +405,8 @@ class _Object:
         if 'X-Delete-At' in answer.headers:
             found.headers['X-Delete-At'] = answer.headers['X-Delete-At']
         found.headers['Content-Location'] = f'{quote(self.request.path)}?version-id={pointed}'
+        # What is written under a condition hangs on what stands under the name.
+        found.headers['X-Backend-Data-Timestamp'] = answer.headers.get('X-Backend-Data-Timestamp', '0')
         return found
 
     def _follow(self, version):
@@ -422,8 +433,8 @@ class _Object:
             'Content-Type', 'Content-Encoding', 'Content-Disposition', 'Content-Length', 'X-Static-Large-Object',
             'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag')}
         headers.update({'X-Timestamp': stamp, 'Etag': got.headers.get('Etag', '').strip('"')})
-        for what, value in zip(('Etag', 'Size'), as_listed(got.headers), strict=True):
-            headers['X-Backend-Container-Update-Override-' + what] = value
+        etag, size = as_listed(got.headers)
+        headers.update({NULL: 'yes', OVERRIDE + 'Etag': etag + NULL_NOTE, OVERRIDE + 'Size': size})
         try:
             kept = self._inner('PUT', stamp, headers, stream=Reader(got))
         finally:
@@ -444,8 +455,8 @@ class _Object:
         """Let the name stand for a version. ``facts``: its content type, etag (as listings have it) and size."""
         kind, etag, size = facts
         headers = {'Content-Type': kind, 'Content-Length': '0', 'Etag': EMPTY, POINTER: version,
-                   'X-Backend-Container-Update-Override-Etag': f'{etag}; version_id={version}; version_bytes={size}',
-                   'X-Backend-Container-Update-Override-Size': '0', **(more or {})}
+                   OVERRIDE + 'Etag': f'{etag}; version_id={version}; version_bytes={size}', OVERRIDE + 'Size': '0',
+                   **(more or {})}
         return self._own('PUT', headers)
 
     def _put(self):
@@ -453,7 +464,8 @@ class _Object:
         if refusal is not None:
             return refusal
         request = self.request
-        headers = {name: value for name, value in request.headers.items() if name not in (*DELETES, 'X-Newest', 'If-None-Match')}
+        headers = {name: value for name, value in request.headers.items() if name not in (
+            *DELETES, 'X-Newest', 'If-None-Match', GUARD)}
         if not headers.get('Content-Type') or is_true(headers.get('X-Detect-Content-Type', '')):
             headers['Content-Type'] = guess(self.split[3])
             headers.pop('X-Detect-Content-Type', None)
@@ -468,9 +480,9 @@ class _Object:
         answer = self._inner('PUT', version, {**headers, 'X-Timestamp': version}, stream=body)
         if answer.status != 201:
             return answer if not answer.ok else error(409)
-        etag = headers.get('X-Backend-Container-Update-Override-Etag') or answer.headers.get('Etag', '').strip('"')
-        size = headers.get('X-Backend-Container-Update-Override-Size') or body.size
-        more = {name: request.headers.get(name) for name in DELETES if request.headers.get(name)}
+        etag = headers.get(OVERRIDE + 'Etag') or answer.headers.get('Etag', '').strip('"')
+        size = headers.get(OVERRIDE + 'Size') or body.size
+        more = {name: request.headers.get(name) for name in (*DELETES, GUARD) if request.headers.get(name)}
         if only_new is not None:
             more['If-None-Match'] = '*'
         pointed = self._point(version, (headers['Content-Type'], etag, size), {**more, 'X-Timestamp': version})
@@ -502,12 +514,19 @@ class _Object:
         refusal = self._may('write_acl')
         if refusal is not None:
             return refusal
-        self._present()
-        version = timestamp()
-        mark = self._inner('PUT', version, {'Content-Type': MARKER, 'Content-Length': '0', 'X-Timestamp': version})
+        version, note = timestamp(), {}
+        if self.enabled:
+            self._present()
+        else:
+            # What is no version is not kept.
+            note = {NULL: 'yes', OVERRIDE + 'Etag': EMPTY + NULL_NOTE}
+        mark = self._inner('PUT', version, {'Content-Type': MARKER, 'Content-Length': '0', 'X-Timestamp': version, **note})
         if mark.status != 201:
             return error(503)
         answer = self.owner.next(self.request)
+        if answer.status == 412:
+            self._inner('DELETE', version).drain()
+            return answer
         answer.headers['X-Object-Version-Id'] = version
         answer.headers['X-Backend-Content-Type'] = MARKER
         return answer

@@ -98,6 +98,11 @@ def pieces(request, limit, footers=None, tally=None):
             tally.end()
 
 
+# A write that hangs on what is there: its first replica judges for all, before any other has the end of the body. Of two such
+# writes at the same time, one is refused everywhere, and leaves nothing behind.
+JUDGED = ('If-None-Match', 'X-Backend-If-Not-After')
+
+
 class Upload:
     """Connections to replicas that take one object."""
 
@@ -107,6 +112,7 @@ class Upload:
         self.quorum = len(headers) // 2 + 1
         self.nodes = client.nodes.usable(ring, part, len(headers))
         self.wanted = headers
+        self.judged = any(name in headers[0] for name in JUDGED)
         self.open = []
         self.answers = []
         self.sent = 0
@@ -134,6 +140,9 @@ class Upload:
         try:
             for headers in self.wanted:
                 self._start(headers, first, not following)
+                if self.judged and not following and not self.answers:
+                    self._finish(first)
+                    self._heed()
             if following:
                 self._replace_refused(first)
                 self._stream(following, source)
@@ -169,6 +178,8 @@ class Upload:
         while data:
             following = next(source, b'')
             framed = self._framed(data, False) if chunked else data
+            while self.judged and not following and self.open and not self._judge(framed):
+                pass
             for entry in self._readable():
                 # It has made up its mind before the end of the body.
                 self.open.remove(entry)
@@ -183,7 +194,7 @@ class Upload:
                     self.open.remove(entry)
                     entry[0].close()
                     self.client._node_failed(entry[1], error)
-            if len(self.open) < self.quorum:
+            if len(self.open) + sum(a.status // 100 == 2 for a in self.answers) < self.quorum:
                 self._judge_refusals()
             data = following
         if chunked:
@@ -192,6 +203,27 @@ class Upload:
                     entry[0].sock.sendall(b'0\r\n\r\n')
                 except OSError:
                     self.open.remove(entry)
+
+    def _judge(self, framed):
+        """The end of the body to the first replica alone; whether it has answered."""
+        connection, node, _ = self.open.pop(0)
+        try:
+            connection.sock.sendall(framed + (b'' if self.length is not None else b'0\r\n\r\n'))
+        except OSError as error:
+            connection.close()
+            self.client._node_failed(node, error)
+            return False
+        answer = self.client.answer(connection, node, 'PUT')
+        if answer is None:
+            return False
+        self._settle(answer)
+        self._heed()
+        return answer.status // 100 == 2
+
+    def _heed(self):
+        if self.answers and self.answers[-1].status == 412:
+            self.answers = [self.answers[-1]] * len(self.wanted)
+            raise Refused
 
     def _judge_refusals(self):
         if len([a for a in self.answers if a.status < 500]) < self.quorum:
@@ -222,4 +254,4 @@ class Upload:
 
 
 class Refused(Exception):
-    """A majority of the servers refused before the end of the body; their answers are in ``answers``."""
+    """A majority of the servers refused before the end of the body, or the one that judges; their answers are in ``answers``."""

@@ -5,8 +5,10 @@ access lists first (:mod:`.access`); where these say nothing, the Swift API's ow
 """
 import re
 
+import orjson
+
 from ..middleware.encryption import Encryption
-from ..proxy.http import Fault, Filter, Response, parse_date
+from ..proxy.http import Fault, Filter, Response
 from . import cors
 from .access import Access
 from .buckets import Buckets
@@ -28,7 +30,7 @@ MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 40
             499: 'IncompleteBody', 501: 'NotImplemented', 503: 'ServiceUnavailable', 507: 'ServiceUnavailable'}
 # Of buckets, that there are none of; whoever sets one is told so.
 UNBUILT = {'accelerate', 'analytics', 'intelligent-tiering', 'inventory', 'logging', 'metrics', 'notification', 'requestPayment',
-           'torrent', 'restore', 'select', 'attributes'}
+           'torrent', 'restore', 'select'}
 
 
 class S3(Filter):
@@ -187,10 +189,11 @@ class S3(Filter):
         """What the proxy knows of a call's bucket."""
         return call.request.environ['kodiak.proxy'].infos.get(call.request, call.place, call.bucket)
 
-    def ask(self, call, method, path, headers=None, authorize=True, place=None, **more):
-        """A request of the Swift API; ``path`` below the bucket's account, or ``place``."""
+    def ask(self, call, method, path, headers=None, authorize=True, place=None, environ=None, **more):
+        """A request of the Swift API; ``path`` below the bucket's account, or ``place``. ``environ``: for filters further in."""
         request = call.request.sub(method, f'/v1/{place or call.place}{path}', headers, source='S3',
                                    authorize=authorize and not call.free, **more)
+        request.environ.update(environ or {})
         return self.next(request)
 
     def head(self, call, key, version=None):
@@ -225,30 +228,30 @@ class S3(Filter):
 
     def versions(self, call, key, limit=1):
         """The newest versions of a key, as the Swift API lists them."""
+        return self._versions(call, key, {}, limit)
+
+    def _versions(self, call, key, more, limit):
         answer = self.ask(call, 'GET', '/' + call.bucket, authorize=False, query={
-            'versions': '', 'format': 'json', 'prefix': key, 'limit': str(limit)})
+            'versions': '', 'format': 'json', 'prefix': key, 'limit': str(limit), **more})
         if not answer.ok:
             answer.close()
             return []
-        import orjson
         return [row for row in orjson.loads(answer.read()) if row.get('name') == key]
+
+    def null_version(self, call, key):
+        """What the Swift API calls the version ``null`` of a key: ``null``, or a version id; None where there is none."""
+        more = {}
+        while rows := self._versions(call, key, more, 1000):
+            for row in rows:
+                if row['version_id'] == 'null' or row.get('null_version'):
+                    return row['version_id']
+            more = {'marker': key, 'version_marker': rows[-1]['version_id']}
+        return None
 
     def versioned(self, call):
         """Whether the bucket has, or had, versions; None, ``Enabled`` or ``Suspended``."""
         state = self.info(call)['sysmeta'].get('versions-enabled')
         return None if state is None else 'Enabled' if state == 'True' else 'Suspended'
-
-    def conditions(self, get, answer, prefix=''):
-        """PreconditionFailed unless an object is what If-Match and the like say. ``get``: of the request's headers."""
-        from .multipart import shown_etag
-        etag, changed = shown_etag(answer), parse_date(answer.headers.get('Last-Modified', '')) or 0
-        tests = (('If-Match', lambda v: v.strip('"') in (etag, '*')), ('If-None-Match', lambda v: v.strip('"') not in (etag, '*')),
-                 ('If-Modified-Since', lambda v: changed > (parse_date(v) or 0)),
-                 ('If-Unmodified-Since', lambda v: changed <= (parse_date(v) or 0)))
-        for name, test in tests:
-            value = get(prefix + name)
-            if value is not None and not test(value):
-                raise S3Error('PreconditionFailed', Condition=prefix + name)
 
 
 def empty(status=200, headers=None):

@@ -10,11 +10,13 @@ from . import acl
 from .checksums import told_by
 from .configs import LOCK
 from .errors import S3Error
+from .etags import etag_of
 from .lock import VERSION
-from .multipart import etag_of
+from .objects import MARKER, version_of_row
 from .xml import document, listed, parse_xml, tag
 
-MARKER = 'application/x-deleted;swift_versions_deleted=1'
+# What an object of many that are deleted may be asked to be, see :mod:`.conditions`.
+CONDITIONS = {'etag': 'ETag', 'modified': 'LastModifiedTime', 'size': 'Size'}
 STATES = {'Enabled': 'true', 'Suspended': 'false'}
 
 
@@ -270,7 +272,7 @@ class Buckets:
         if key:
             ask['marker'] = key
             if version:
-                ask['version_marker'] = version
+                ask['version_marker'] = (self.api.null_version(call, key) or version) if version == 'null' else version
         rows, more = self._rows(call, path, ask, limit)
 
         def shown(text):
@@ -280,7 +282,7 @@ class Buckets:
                  f'<VersionIdMarker>{escape(version)}</VersionIdMarker>')]
         if more:
             head.append(f'<NextKeyMarker>{shown(last.get("name", last.get("subdir")))}</NextKeyMarker>')
-            head.append(f'<NextVersionIdMarker>{last.get("version_id", "")}</NextVersionIdMarker>')
+            head.append(f'<NextVersionIdMarker>{version_of_row(last)}</NextVersionIdMarker>')
         head.append(f'<MaxKeys>{limit}</MaxKeys>')
         if query.get('encoding-type'):
             head.append('<EncodingType>url</EncodingType>')
@@ -292,7 +294,7 @@ class Buckets:
             if 'subdir' in row:
                 head.append(f'<CommonPrefixes><Prefix>{shown(row["subdir"])}</Prefix></CommonPrefixes>')
                 continue
-            common = (f'<Key>{shown(row["name"])}</Key><VersionId>{row["version_id"]}</VersionId><IsLatest>'
+            common = (f'<Key>{shown(row["name"])}</Key><VersionId>{version_of_row(row)}</VersionId><IsLatest>'
                       f'{"true" if row["is_latest"] else "false"}</IsLatest><LastModified>{listed(row)}</LastModified>')
             if row['content_type'] == MARKER:
                 head.append(f'<DeleteMarker>{common}{owner}</DeleteMarker>')
@@ -321,7 +323,8 @@ class Buckets:
             named = f'<Key>{escape(key)}</Key>' + (tag('VersionId', version) if version else '')
             try:
                 self.api.access.check(call, 'DeleteObjectVersion' if version else 'DeleteObject', key)
-                headers = self.api.objects.remove(call, key, version)
+                wanted = {name: item.findtext(tag) for name, tag in CONDITIONS.items() if item.findtext(tag) is not None}
+                headers = self.api.objects.remove(call, key, self.api.objects.resolved(call, key, version), wanted)
             except S3Error as error:
                 lines.append(f'<Error>{named}<Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>')
                 continue

@@ -5,6 +5,7 @@ import hashlib
 from xml.sax.saxutils import escape
 
 from .errors import S3Error
+from .signature import Whole
 
 DISCARDED = 256 << 20
 
@@ -25,6 +26,8 @@ class Call:
         self.user_id = (identity or {}).get('user') or account or 'anonymous'
         self.user_name = (identity or {}).get('user_name') or (identity or {}).get('user')
         self.heads = {}
+        # Of keys whose version ``null`` the Swift API calls by another id: that.
+        self.nulls = {}
 
     @property
     def user(self):
@@ -36,15 +39,19 @@ class Call:
         who = escape(who or self.user_id)
         return f'<Owner><ID>{who}</ID><DisplayName>{who}</DisplayName></Owner>'
 
-    def stream(self):
-        """The body and its decoded length."""
-        if self.signature is None:
-            return self.request.input, self.request.content_length
-        return self.signature.body(self.request.input, self.request.content_length)
+    def stream(self, told=True):
+        """The body and its decoded length; without a length it is nobody's to read.
 
-    def body(self, limit):
-        """The whole of a short body."""
-        stream, length = self.stream()
+        :param told: False: a checksum among the headers is not the body's.
+        """
+        source, length = self.request.input, self.request.content_length
+        if self.signature is None:
+            return Whole.of(source, length, None, self.request.headers, told), length
+        return self.signature.body(source, length, told)
+
+    def body(self, limit, told=True):
+        """The whole of a short body. ``told``: as of :meth:`stream`."""
+        stream, length = self.stream(told)
         if length is None:
             return b''
         parts, left = [], length
@@ -77,11 +84,6 @@ class Call:
         if len(digest) != 16:
             raise S3Error('InvalidDigest', Content_MD5=text)
         return digest.hex()
-
-    def checksums(self):
-        """The checksum headers of the request, for its answer."""
-        return {n: v for n, v in self.request.headers.items() if n.startswith('X-Amz-Checksum-') and len(v) < 100 and n not in (
-            'X-Amz-Checksum-Algorithm', 'X-Amz-Checksum-Mode', 'X-Amz-Checksum-Type')}
 
     def metadata(self):
         """The object's headers of the Swift API."""

@@ -36,6 +36,8 @@ CODES = {
     'MalformedPOSTRequest': (400, 'The body of your POST request is not well-formed multipart/form-data.'),
     'MalformedPolicy': (400, 'This policy contains invalid Json'),
     'MethodNotAllowed': (405, 'The specified method is not allowed against this resource.'),
+    'MalformedTrailerError': (400, ('The request contained trailing data that was not well-formed or did not conform to our '
+                                    'published schema.')),
     'MissingContentLength': (411, 'You must provide the Content-Length HTTP header.'),
     'NoSuchBucket': (404, 'The specified bucket does not exist.'), 'NoSuchKey': (404, 'The specified key does not exist.'),
     'NoSuchUpload': (404, ('The specified multipart upload does not exist. The upload ID might be invalid, or the multipart '

@@ -7,21 +7,21 @@ from xml.sax.saxutils import escape
 
 import orjson
 
+from kodiak.common.api.schema import natural
+
 from ..proxy.http import Response, quote
+from . import checksums, conditions
 from .errors import S3Error
+from .etags import ETAG, shown_etag
 from .xml import document, listed, modified, moment_of_row, parse_xml, tag
 
-ETAG, UPLOADED = 'X-Object-Sysmeta-S3Api-Etag', 'X-Object-Sysmeta-S3Api-Upload-Id'
+UPLOADED = 'X-Object-Sysmeta-S3Api-Upload-Id'
 KIND = 'X-Object-Sysmeta-S3Api-Content-Type'
 OWN = 'X-Object-Transient-Sysmeta-S3Api-'
 MINIMUM = 5 << 20
+EMPTY = 'd41d8cd98f00b204e9800998ecf8427e'
 UPLOAD = re.compile(r'^[0-9a-f]{32}$')
 KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
-
-
-def shown_etag(answer):
-    """The etag that S3's clients know an object by."""
-    return answer.headers.get(ETAG) or answer.headers.get('Etag', '').strip('"')
 
 
 def copy_headers(place, source):
@@ -29,18 +29,25 @@ def copy_headers(place, source):
     return {'X-Copy-From': quote(source), 'X-Copy-From-Account': quote(place), 'Content-Length': '0', 'X-Fresh-Metadata': 'true'}
 
 
-def etag_of(text):
-    """The etag that a listing shows: a multipart upload's own, where the row has one."""
-    etag, _, notes = text.partition(';')
-    return notes.partition('s3_etag=')[2].partition(';')[0].strip() or etag
-
-
 def _count(query, name, most, least=0):
     text = query.get(name) or str(most)
-    if not text.isdigit() or not least <= int(text) < 1 << 31:
+    number = natural(text)
+    if number is None or not least <= number < 1 << 31:
         raise S3Error('InvalidArgument', f'Provided {name} not an integer or within integer range', ArgumentName=name,
                       ArgumentValue=text)
-    return min(int(text), most)
+    return min(number, most)
+
+
+def _sums(known):
+    """``(algorithm, type)`` of the checksums of an upload's parts, of its HEAD; None for none."""
+    text = known.headers.get(checksums.UPLOAD)
+    return tuple(text.split(' ')) if text else None
+
+
+def _sums_of_row(row):
+    text = row.get('hash', '').partition('s3_sums=')[2]
+    name, _, kind = text.partition(':')
+    return tag('ChecksumAlgorithm', name.upper()) + tag('ChecksumType', kind) if text else ''
 
 
 class Multipart:
@@ -62,6 +69,10 @@ class Multipart:
         box, upload = self._box(call), uuid.uuid4().hex
         headers = {**call.metadata(), **self.api.objects.attributes(call)}
         headers[KIND] = headers.pop('Content-Type')
+        sums = checksums.of_upload(call.request.headers)
+        if sums:
+            headers[checksums.UPLOAD] = sums
+            headers['X-Backend-Container-Update-Override-Etag'] = f'{EMPTY}; s3_sums={sums.replace(" ", ":")}'
         path = f'{box}/{call.key}/{upload}'
         answer = self.api.ask(call, 'PUT', path, headers)
         if answer.status == 404:
@@ -70,8 +81,12 @@ class Multipart:
             self.api.good(self.api.ask(call, 'PUT', box, {'X-Storage-Policy': policy}), box)
             answer = self.api.ask(call, 'PUT', path, headers)
         self.api.good(answer, path)
-        return document('InitiateMultipartUploadResult',
+        made = document('InitiateMultipartUploadResult',
                         tag('Bucket', call.bucket) + tag('Key', call.key) + tag('UploadId', upload))
+        if sums:
+            name, kind = sums.split(' ')
+            made.headers.update({checksums.PREFIX + 'Algorithm': name.upper(), checksums.PREFIX + 'Type': kind})
+        return made
 
     def handle(self, call):
         """Whatever names an upload."""
@@ -90,9 +105,9 @@ class Multipart:
                 self.api.good(known, base)
             raise S3Error('NoSuchUpload', UploadId=upload)
         if method == 'PUT':
-            return self._part(call, base)
+            return self._part(call, base, _sums(known))
         if method == 'GET':
-            return self._parts(call, base, upload)
+            return self._parts(call, base, upload, _sums(known))
         if method == 'POST':
             return self._complete(call, base, known, upload)
         self.abort(call, base)
@@ -107,25 +122,35 @@ class Multipart:
     @staticmethod
     def _number(call):
         text = call.query.get('partNumber', '')
-        if not text.isdigit() or not 1 <= int(text) <= 10000:
+        number = natural(text)
+        if number is None or not 1 <= number <= 10000:
             raise S3Error('InvalidArgument', 'Part number must be an integer between 1 and 10000, inclusive',
                           ArgumentName='partNumber', ArgumentValue=text)
-        return int(text)
+        return number
 
-    def _part(self, call, base):
+    def _part(self, call, base, sums):
         path = f'{base}/{self._number(call):05d}'
         if call.request.headers.get('X-Amz-Copy-Source'):
-            return self._copied(call, path)
+            return self._copied(call, path, sums)
         md5 = call.md5()
         stream, length = call.stream()
         if length is None:
             raise S3Error('MissingContentLength')
+        told = next(iter(stream.sums.makers), None)
+        if sums and told not in (None, sums[0]):
+            raise S3Error('InvalidRequest', f'Checksum Type mismatch occurred, expected checksum Type: {sums[0]}, actual checksum '
+                                            f'Type: {told}')
+        if sums:
+            stream.sums.want(sums[0])
         headers = {'Content-Length': str(length), 'Content-Type': 'application/octet-stream', **({'Etag': md5} if md5 else {})}
-        answer = self.api.good(self.api.ask(call, 'PUT', path, headers, stream=stream), path)
-        made = {'Etag': f'"{shown_etag(answer)}"', 'Last-Modified': answer.headers.get('Last-Modified', ''), **call.checksums()}
+        answer = self.api.good(self.api.objects.send(call, path, headers, stream), path)
+        made = {'Etag': f'"{shown_etag(answer)}"', 'Last-Modified': answer.headers.get('Last-Modified', '')}
+        found = self.api.objects.sum_of(stream)
+        if found:
+            made[checksums.PREFIX + found[0]] = found[1]
         return Response(200, b'', made, content_type='text/html; charset=UTF-8')
 
-    def _copied(self, call, path):
+    def _copied(self, call, path, sums):
         place, source, query, found = self.api.objects.source(call)
         headers = copy_headers(place, source)
         span = call.request.headers.get('X-Amz-Copy-Source-Range')
@@ -140,9 +165,11 @@ class Multipart:
                 raise S3Error('InvalidArgument', f'Range specified is not valid for source object of size: {size}',
                               ArgumentName='x-amz-copy-source-range', ArgumentValue=span)
             headers['Range'] = span
-        answer = self.api.good(self.api.ask(call, 'PUT', path, headers, query=query), path)
+        answer, found = self.api.objects.copied(call, path, headers, query, sums and sums[0])
+        self.api.good(answer, path)
         etag = answer.headers.get('Etag', '').strip('"')
-        return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
+        return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
+                                          + (tag(checksums.element(found[0]), found[1]) if found else ''))
 
     def _rows(self, call, base):
         box = self._box(call)
@@ -155,7 +182,7 @@ class Multipart:
             rows += page
             marker = page[-1]['name']
 
-    def _parts(self, call, base, upload):
+    def _parts(self, call, base, upload, sums):
         query = call.query
         limit, marker = _count(query, 'max-parts', 1000), _count(query, 'part-number-marker', 1 << 30) % (1 << 30)
         if query.get('encoding-type') not in (None, 'url'):
@@ -163,8 +190,8 @@ class Multipart:
         rows = [row for row in self._rows(call, base) if int(row['name'].rpartition('/')[2]) > marker]
         more, rows = len(rows) > limit, rows[:limit]
         text = ''.join(f'<Part><PartNumber>{int(row["name"].rpartition("/")[2])}</PartNumber><LastModified>'
-                       f'{listed(row)}</LastModified><ETag>"{row["hash"]}"</ETag><Size>{row["bytes"]}</Size></Part>'
-                       for row in rows)
+                       f'{listed(row)}</LastModified><ETag>"{row["hash"]}"</ETag><Size>{row["bytes"]}</Size>'
+                       f'{self._sum_of_part(call, row) if sums else ""}</Part>' for row in rows)
         last = int(rows[-1]['name'].rpartition('/')[2]) if rows else 0
         who = call.owner()
         encoded = quote(call.key) if 'encoding-type' in query else call.key
@@ -173,22 +200,32 @@ class Multipart:
             + f'{who.replace("Owner", "Initiator")}{who}<StorageClass>STANDARD</StorageClass><PartNumberMarker>{marker}'
               f'</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker><MaxParts>{limit}</MaxParts>'
             + (tag('EncodingType', 'url') if 'encoding-type' in query else '')
+            + (tag('ChecksumAlgorithm', sums[0].upper()) + tag('ChecksumType', sums[1]) if sums else '')
             + f'<IsTruncated>{"true" if more else "false"}</IsTruncated>{text}'))
+
+    def _known_sum(self, call, row):
+        return checksums.known(self.api.ask(call, 'HEAD', f'{self._box(call)}/{row["name"]}').drain().headers)
+
+    def _sum_of_part(self, call, row):
+        found = self._known_sum(call, row)
+        return tag(checksums.element(found[0]), found[1]) if found else ''
 
     # completing
 
     @staticmethod
     def _asked(call):
-        """``[(number, etag)]`` of a request to complete."""
+        """``[(number, etag, {algorithm: base64})]`` of a request to complete."""
         found, previous = [], 0
-        for part in parse_xml(call.body(4 << 20), 'CompleteMultipartUpload').findall('Part'):
-            number, etag = part.findtext('PartNumber'), part.findtext('ETag')
-            if number is None or etag is None or not number.strip().isdigit():
+        for part in parse_xml(call.body(4 << 20, told=False), 'CompleteMultipartUpload').findall('Part'):
+            number, etag = natural((part.findtext('PartNumber') or '').strip()), part.findtext('ETag')
+            if number is None or etag is None:
                 raise S3Error('MalformedXML')
-            if int(number) <= previous:
+            if number <= previous:
                 raise S3Error('InvalidPartOrder')
-            previous = int(number)
-            found.append((previous, etag.strip().strip('"')))
+            previous = number
+            sums = {element.tag[8:].lower(): (element.text or '').strip() for element in part
+                    if element.tag.startswith('Checksum') and element.tag[8:].lower() in checksums.LENGTHS}
+            found.append((number, etag.strip().strip('"'), sums))
         if not found:
             raise S3Error('MalformedXML')
         return found
@@ -217,15 +254,22 @@ class Multipart:
     def _complete(self, call, base, known, upload):
         asked = self._asked(call)
         there = {int(row['name'].rpartition('/')[2]): row for row in self._rows(call, base)}
-        rows = [self._row(call, base, number, there, upload, etag) for number, etag in asked]
+        rows = [self._row(call, base, number, there, upload, etag) for number, etag, _ in asked]
         manifest = [{'path': f'{self._box(call)}/{row["name"]}', 'etag': row['hash'], 'size_bytes': row['bytes']} for row in rows]
-        for (number, etag), row in zip(asked[:-1], rows, strict=False):
+        for (number, etag, _), row in zip(asked[:-1], rows, strict=False):
             if row['bytes'] < MINIMUM:
                 raise S3Error('EntityTooSmall', ETag=etag, PartNumber=number, MinSizeAllowed=MINIMUM, ProposedSize=row['bytes'])
-        whole = self._whole([etag for _, etag in asked])
+        whole = self._whole([etag for _, etag, _ in asked])
+        size, told = sum(row['bytes'] for row in rows), call.request.headers.get('X-Amz-Mp-Object-Size')
+        if told is not None and natural(told) != size:
+            raise S3Error('InvalidRequest', f"The provided 'x-amz-mp-object-size' header value ({told}) does not match what was "
+                                            f'computed: {size}')
+        found = self._sum(call, asked, rows, _sums(known))
         headers = {n: v for n, v in known.headers.items() if n.startswith(('X-Object-Meta-', OWN.title())) or n in KEPT}
         headers.update({'Content-Type': known.headers.get(KIND, 'binary/octet-stream'), ETAG: whole, UPLOADED: upload})
-        self.api.objects.only_new(call, headers)
+        if found:
+            headers[checksums.KEPT] = checksums.kept(*found)
+        conditions.of_put(self.api, call, headers)
         if manifest[-1]['size_bytes'] == 0:
             # A manifest has no segments of no bytes; an upload of nothing is an object of nothing, with its own etag.
             manifest.pop()
@@ -233,15 +277,16 @@ class Multipart:
         if manifest:
             answer = self.api.ask(call, 'PUT', path, headers, body=orjson.dumps(manifest), query={'multipart-manifest': 'put'})
         else:
-            headers['X-Backend-Container-Update-Override-Etag'] = f'd41d8cd98f00b204e9800998ecf8427e; s3_etag={whole}'
+            headers['X-Backend-Container-Update-Override-Etag'] = f'{EMPTY}; s3_etag={whole}'
             answer = self.api.ask(call, 'PUT', path, headers)
         self.api.good(answer, path)
+        self.api.objects.written(call)
         kept = {item['path'].rpartition('/')[2] for item in manifest}
         for number in there:
             if f'{number:05d}' not in kept:
                 self.api.ask(call, 'DELETE', f'{base}/{number:05d}').drain()
         self.api.ask(call, 'DELETE', base).drain()
-        made = self._done(call, whole)
+        made = self._done(call, whole, found)
         if self.api.versioned(call) and 'X-Object-Version-Id' in answer.headers:
             made.headers['X-Amz-Version-Id'] = answer.headers['X-Object-Version-Id']
         return made
@@ -251,17 +296,40 @@ class Multipart:
         found = self.api.ask(call, 'HEAD', f'/{call.bucket}/{call.key}').drain()
         if not found.ok or found.headers.get(UPLOADED) != upload:
             raise S3Error('NoSuchUpload', UploadId=upload)
-        whole = self._whole([etag for _, etag in self._asked(call)])
+        whole = self._whole([etag for _, etag, _ in self._asked(call)])
         if found.headers.get(ETAG) != whole:
             raise S3Error('NoSuchUpload', UploadId=upload)
-        return self._done(call, whole)
+        return self._done(call, whole, checksums.known(found.headers))
+
+    def _sum(self, call, asked, rows, sums):
+        """The whole's checksum, of those of its parts, as :func:`.checksums.known` gives it; None where the upload has none."""
+        if sums is None:
+            return None
+        (name, kind), parts = sums, []
+        for (number, etag, told), row in zip(asked, rows, strict=True):
+            found = self._known_sum(call, row)
+            if set(told) - {name} or found is None or told.get(name, found[1]) != found[1]:
+                raise S3Error('InvalidPart', PartNumber=number, ETag=etag)
+            if kind == checksums.COMPOSITE and name not in told:
+                raise S3Error('InvalidRequest', f'The upload was created using a {name} checksum. The complete request must '
+                                                'include the checksum for each part. It was missing for part '
+                                                f'{number} in the request.')
+            parts.append((found[1], row['bytes']))
+        get = call.request.headers.get
+        if get('X-Amz-Checksum-Type') not in (None, kind):
+            raise S3Error('InvalidRequest', 'Value for x-amz-checksum-type header is not that of the upload.')
+        whole = checksums.of_parts(name, kind, parts)
+        if get(checksums.PREFIX + name) not in (None, whole, whole.partition('-')[0]):
+            raise S3Error('BadDigest', f'The {name.upper()} you specified did not match the calculated checksum.')
+        return name, whole, kind
 
     @staticmethod
-    def _done(call, whole):
+    def _done(call, whole, found):
         where = f'{call.request.environ["wsgi.url_scheme"]}://{call.request.headers.get("Host", "")}'
         where += quote(f'/{call.bucket}/{call.key}')
         return document('CompleteMultipartUploadResult', tag('Location', where) + tag('Bucket', call.bucket) + tag('Key', call.key)
-                        + f'<ETag>"{whole}"</ETag>')
+                        + f'<ETag>"{whole}"</ETag>'
+                        + (tag(checksums.element(found[0]), found[1]) + tag('ChecksumType', found[2]) if found else ''))
 
     # listing
 
@@ -304,7 +372,7 @@ class Multipart:
             groups.append(group) if group else found.append((key, upload, row))
         who = call.owner()
         text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>{who.replace("Owner", "Initiator")}{who}'
-                       f'<StorageClass>STANDARD</StorageClass><Initiated>{listed(row)}</Initiated></Upload>'
+                       f'<StorageClass>STANDARD</StorageClass><Initiated>{listed(row)}</Initiated>{_sums_of_row(row)}</Upload>'
                        for key, upload, row in found)
         text += ''.join(f'<CommonPrefixes><Prefix>{shown(group)}</Prefix></CommonPrefixes>' for group in groups)
         several = more or len(found) > 1

@@ -1,25 +1,31 @@
 """Objects: put, read, copied, deleted, version by version; their lists, tags, retentions and holds."""
 import time
 import urllib.parse
-from email.utils import formatdate
 
+from ..middleware.copying import Reader
 from ..middleware.s3_guard import locked
-from ..proxy.http import Response, parse_date, to_wsgi
-from . import acl, lifecycle, lock, tagging
+from ..middleware.versioning import MARKER, NULL
+from ..proxy.http import Response, parse_date, to_wsgi, unquote
+from . import acl, checksums, conditions, lifecycle, lock, tagging
+from .attributes import attributes
 from .errors import S3Error
-from .multipart import ETAG, copy_headers, shown_etag
-from .xml import document, modified, tag
+from .etags import ETAG, shown_etag
+from .multipart import copy_headers
+from .xml import document, http_date, modified, tag
 
-MARKER = 'application/x-deleted;swift_versions_deleted=1'
 OVERRIDES = ('content-type', 'content-language', 'expires', 'cache-control', 'content-disposition', 'content-encoding')
 PASSED = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires',
           'Last-Modified', 'Content-Length', 'Content-Range', 'Accept-Ranges', 'X-Trans-Id', 'X-Robots-Tag', 'X-Delete-At')
-CONDITIONS = ('If-Match', 'If-None-Match', 'If-Modified-Since', 'If-Unmodified-Since')
 # What a POST of the Swift API would take away, and a change of one of them must bring along.
 KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
 ENCRYPTION = 'X-Amz-Server-Side-Encryption'
 ENCRYPTED = ('X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id', 'X-Amz-Server-Side-Encryption-Customer-Algorithm',
              'X-Amz-Server-Side-Encryption-Customer-Key', 'X-Amz-Server-Side-Encryption-Context')
+
+
+def version_of_row(row):
+    """The version id of a row of the Swift API's list of versions, as S3 calls it."""
+    return 'null' if row.get('null_version') else row.get('version_id', '')
 
 
 class Objects:
@@ -43,8 +49,11 @@ class Objects:
                              ('legal-hold', self._hold)):
             if name in query:
                 return answer(call)
-        if {'attributes', 'torrent', 'restore', 'select'} & set(query):
+        if {'torrent', 'restore', 'select'} & set(query):
             raise S3Error('NotImplemented')
+        if 'attributes' in query:
+            self.api.access.check(call, 'GetObjectAttributes', call.key)
+            return attributes(self.api, call)
         if method == 'PUT':
             self.api.access.check(call, 'PutObject', call.key)
             return self.copy(call) if call.request.headers.get('X-Amz-Copy-Source') else self.put(call)
@@ -54,7 +63,8 @@ class Objects:
         if method == 'DELETE':
             version = self.version(call)
             self.api.access.check(call, 'DeleteObjectVersion' if version else 'DeleteObject', call.key)
-            return Response(204, b'', self.remove(call, call.key, version), content_type='text/html; charset=UTF-8')
+            headers = self.remove(call, call.key, version, conditions.of_delete(call.request.headers.get))
+            return Response(204, b'', headers, content_type='text/html; charset=UTF-8')
         raise S3Error('MethodNotAllowed', Method=method, ResourceType='OBJECT')
 
     def _part(self, call, method):
@@ -73,7 +83,20 @@ class Objects:
             raise S3Error('InvalidArgument', 'Invalid version id specified', ArgumentName='versionId', ArgumentValue=version)
         if version is not None and self.api.versioned(call) is None:
             raise S3Error('NoSuchVersion', Key=call.key, VersionId=version)
-        return version
+        return self.resolved(call, call.key, version)
+
+    def resolved(self, call, key, version):
+        """A version as the Swift API calls it."""
+        if version != 'null' or not self.api.versioned(call):
+            return version
+        found = self.api.null_version(call, key)
+        call.nulls[key] = found
+        return found or version
+
+    @staticmethod
+    def shown_version(call, key, version):
+        """A version as S3 calls it."""
+        return 'null' if version is not None and call.nulls.get(key) == version else version
 
     # writing
 
@@ -99,17 +122,6 @@ class Objects:
             raise S3Error('InvalidStorageClass')
         return headers
 
-    @staticmethod
-    def only_new(call, headers):
-        """Take the conditions of a PUT: that there be none yet is the only one."""
-        for name in CONDITIONS:
-            value = call.request.headers.get(name)
-            if value is None:
-                continue
-            if name != 'If-None-Match' or value != '*':
-                raise S3Error('NotImplemented', Header=name)
-            headers[name] = value
-
     def put(self, call, stream=None, length=None, more=None):
         """PUT of an object; POST of a form brings its own stream."""
         path = f'/{call.bucket}/{call.key}'
@@ -119,23 +131,51 @@ class Objects:
             stream, length = call.stream()
             if length is None:
                 raise S3Error('MissingContentLength')
-            self.only_new(call, headers)
+            conditions.of_put(self.api, call, headers)
         headers.update({'Content-Length': str(length)} if length is not None else {'Transfer-Encoding': 'chunked'})
         if md5:
             headers['Etag'] = md5
-        answer = self.api.ask(call, 'PUT', path, headers, stream=stream)
+        answer = self.send(call, path, headers, stream)
         if answer.status == 404:
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         if answer.status == 422:
             raise S3Error('BadDigest', ExpectedDigest=call.request.headers.get('Content-Md5', ''))
         self.api.good(answer, path)
-        made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **call.checksums(), **self._versioned(call, answer)}
+        self.written(call)
+        made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **checksums.shown(self.sum_of(stream)),
+                **self.version_header(call, answer)}
         if self.api.encrypted:
             made[ENCRYPTION] = 'AES256'
         return Response(200, b'', made, content_type='text/html; charset=UTF-8')
 
-    def _versioned(self, call, answer):
-        version = answer.headers.get('X-Object-Version-Id')
+    @staticmethod
+    def sum_of(stream):
+        """The checksum of a body that has been read, as :func:`.checksums.known` gives it: that which was told, or was wanted."""
+        told = getattr(stream, 'told', None)
+        if told:
+            (name, value), = told.items()
+            return name, value, checksums.FULL
+        sums = getattr(stream, 'sums', None)
+        if sums is not None and sums.makers:
+            name = next(iter(sums.makers))
+            return name, sums.made(name), checksums.FULL
+        return None
+
+    def send(self, call, path, headers, stream, query=None):
+        """PUT a body of the Swift API, and keep the checksum that is known of it at its end."""
+        def footers():
+            found = self.sum_of(stream)
+            return {checksums.KEPT: checksums.kept(*found)} if found else {}
+        more = {}
+        if headers.get('Content-Length') == '0':
+            headers.update(footers())
+        elif getattr(stream, 'sums', None) is not None and stream.sums.makers:
+            more['kodiak.footers'] = footers
+        return self.api.ask(call, 'PUT', path, headers, stream=stream, query=query, environ=more)
+
+    def version_header(self, call, answer):
+        """The header that tells the version, where the bucket has any."""
+        version = 'null' if NULL in answer.headers else answer.headers.get('X-Object-Version-Id')
         return {'X-Amz-Version-Id': version} if version and self.api.versioned(call) else {}
 
     def source(self, call):
@@ -166,7 +206,7 @@ class Objects:
                                                 'version id.')
             raise S3Error('NoSuchVersion' if version and version != 'null' else 'NoSuchKey', Key=key)
         self.api.good(found, f'/{bucket}/{key}')
-        self.api.conditions(call.request.headers.get, found, 'X-Amz-Copy-Source-')
+        conditions.of_source(call.request.headers.get, found)
         if other.free and not call.free:
             # The copy is one request of the Swift API: it needs no leave to read, so it must need none to write.
             if not call.owned:
@@ -197,25 +237,50 @@ class Objects:
         headers.update({acl.OBJECT: '', lock.RETENTION: '', lock.HOLD: '', **self.attributes(call)})
         headers[tagging.HEADER] = headers.get(tagging.HEADER, '') if tags == 'REPLACE' else found.headers.get(tagging.HEADER, '')
         headers = {n: v for n, v in headers.items() if v or n.startswith('X-Object-Transient')}
-        self.only_new(call, headers)
-        answer = self.api.ask(call, 'PUT', path, headers, query=query)
+        conditions.of_put(self.api, call, headers)
+        wanted, known = checksums.algorithm(call.request.headers), checksums.known(found.headers)
+        if known and (wanted not in (None, known[0]) or known[2] != checksums.FULL):
+            wanted, known = wanted or known[0], None
+        if known:
+            headers[checksums.KEPT] = checksums.kept(*known)
+        answer, known = self.copied(call, path, headers, query, wanted if not known else None, known)
         if answer.status == 404:
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         self.api.good(answer, path)
+        self.written(call)
         etag = answer.headers.get('Etag', '').strip('"')
-        made = document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>')
-        made.headers.update(self._versioned(call, answer))
+        made = document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
+                                            + (tag(checksums.element(known[0]), known[1]) + tag('ChecksumType', known[2])
+                                               if known else ''))
+        made.headers.update(self.version_header(call, answer))
         version = found.headers.get('X-Object-Version-Id')
         if version:
-            made.headers['X-Amz-Copy-Source-Version-Id'] = version
+            made.headers['X-Amz-Copy-Source-Version-Id'] = 'null' if NULL in found.headers else version
         return made
+
+    def copied(self, call, path, headers, query, wanted=None, known=None):
+        """A copy by the Swift API, and its checksum; where one is ``wanted`` that is not known, the data passes through here."""
+        if wanted is None:
+            return self.api.ask(call, 'PUT', path, headers, query=query), known
+        place, source = headers.pop('X-Copy-From-Account'), headers.pop('X-Copy-From')
+        span = headers.pop('Range', None)
+        got = self.api.ask(call, 'GET', unquote(source), {'Range': span} if span else None, query=query, place=unquote(place))
+        self.api.good(got, unquote(source))
+        headers.update({'Content-Length': got.headers['Content-Length']})
+        headers.pop('X-Fresh-Metadata')
+        stream = checksums.Summed(Reader(got), wanted)
+        try:
+            answer = self.send(call, path, headers, stream)
+        finally:
+            got.close()
+        return answer, self.sum_of(stream)
 
     # reading
 
     def _get(self, call):
         request, headers = call.request, {}
         path, version = f'/{call.bucket}/{call.key}', self.version(call)
-        for name in ('Range', 'If-Range', *CONDITIONS):
+        for name in ('Range', 'If-Range', *conditions.NAMES):
             value = request.headers.get(name)
             if value is not None:
                 headers[name] = value
@@ -264,14 +329,15 @@ class Objects:
         if not self.api.versioned(call):
             raise S3Error('NoSuchKey', Key=call.key)
         if version and answer.headers.get('Content-Type') == MARKER:
-            marked = {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': version, 'Allow': 'DELETE'}
+            marked = {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': self.shown_version(call, call.key, version),
+                      'Allow': 'DELETE'}
             raise S3Error('MethodNotAllowed', headers=marked, Method=call.request.method, ResourceType='DeleteMarker')
         if version:
             raise S3Error('NoSuchVersion', Key=call.key, VersionId=version)
         newest = next(iter(self.api.versions(call, call.key)), None)
         headers = {}
         if newest and newest['content_type'] == MARKER:
-            headers = {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': newest['version_id']}
+            headers = {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': version_of_row(newest)}
         raise S3Error('NoSuchKey', headers=headers, Key=call.key)
 
     def _shown(self, call, answer):
@@ -283,9 +349,11 @@ class Objects:
             if name.startswith('X-Object-Meta-'):
                 # (as S3 writes it; its clients keep the case)
                 dict.__setitem__(made.headers, 'x-amz-meta-' + name[14:].lower(), value)
-        made.headers.update(self._versioned(call, answer))
+        made.headers.update(self.version_header(call, answer))
         if self.api.encrypted:
             made.headers[ENCRYPTION] = 'AES256'
+        if answer.status == 200 and call.request.headers.get('X-Amz-Checksum-Mode', '').upper() == 'ENABLED':
+            made.headers.update(checksums.shown(checksums.known(answer.headers)))
         if 'X-Parts-Count' in answer.headers:
             made.headers['X-Amz-Mp-Parts-Count'] = answer.headers['X-Parts-Count']
         tags = tagging.stored(answer.headers)
@@ -293,7 +361,7 @@ class Objects:
             made.headers['X-Amz-Tagging-Count'] = str(len(tags))
         made.headers.update(lock.shown(answer.headers))
         if 'X-Delete-At' in answer.headers:
-            moment = formatdate(int(answer.headers['X-Delete-At']), usegmt=True)
+            moment = http_date(int(answer.headers['X-Delete-At']))
             made.headers['X-Amz-Expiration'] = f'expiry-date="{moment}", rule-id="swift-object-expiration"'
         elif 'lifecycle' in self.api.configs.index(call):
             ends = lifecycle.header(self.api.configs.get(call, 'lifecycle'), call.key, int(answer.headers.get('Content-Length', 0)),
@@ -309,19 +377,25 @@ class Objects:
 
     # deleting
 
-    def remove(self, call, key, version=None):
-        """Delete an object, and the segments that it has; the headers of the answer. Raises."""
+    def remove(self, call, key, version=None, wanted=None):
+        """Delete an object, and the segments that it has; the headers of the answer. Raises.
+
+        :param wanted: of :func:`.conditions.of_delete`.
+        """
         path = f'/{call.bucket}/{key}'
+        guard = conditions.judge(self.api, call, key, version if version != 'null' else None, wanted)
         state = self.api.versioned(call)
         if version is not None and not lock.VERSION.match(version) and version != 'null':
             raise S3Error('NoSuchVersion', Key=key, VersionId=version)
         if version is None and state == 'Enabled':
-            answer = self.api.ask(call, 'DELETE', path).drain()
+            answer = self.api.ask(call, 'DELETE', path, guard).drain()
             if answer.status == 404 and 'X-Object-Version-Id' not in answer.headers:
                 self.api.good(self.api.ask(call, 'HEAD', '/' + call.bucket), '/' + call.bucket)
             elif answer.status != 404:
                 self.api.good(answer, path)
             return {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': answer.headers.get('X-Object-Version-Id', '')}
+        if version is None and state == 'Suspended':
+            return self._mark_null(call, key, path, guard)
         query = {'version-id': version} if version and state else {}
         found = self.api.head(call, key, query.get('version-id'))
         bypass = self._bypass(call, key)
@@ -331,7 +405,7 @@ class Objects:
         if found.headers.get('X-Static-Large-Object', '').lower() == 'true':
             query['multipart-manifest'] = 'delete'
         call.request.environ['kodiak.bypass_governance'] = bypass
-        answer = self.api.ask(call, 'DELETE', path, query=query or None)
+        answer = self.api.ask(call, 'DELETE', path, guard, query=query or None)
         current = answer.headers.get('X-Object-Current-Version-Id')
         answer.drain()
         if answer.status == 404:
@@ -340,12 +414,34 @@ class Objects:
             self.api.good(answer, path)
         headers = {}
         if version and state:
-            headers['X-Amz-Version-Id'] = version
+            headers['X-Amz-Version-Id'] = self.shown_version(call, key, version)
             if found.headers.get('Content-Type') == MARKER:
                 headers['X-Amz-Delete-Marker'] = 'true'
             if current == '' or version == 'null' or 'multipart-manifest' in query:
                 self._bring_back(call, key)
         return headers
+
+    def _mark_null(self, call, key, path, guard):
+        """Delete where versions are suspended: what is no version goes, and a mark of that kind takes its place."""
+        before = self.api.null_version(call, key)
+        found = self.api.head(call, key) if before == 'null' else None
+        large = found is not None and found.headers.get('X-Static-Large-Object', '').lower() == 'true'
+        answer = self.api.ask(call, 'DELETE', path, guard, query={'multipart-manifest': 'delete'} if large else None,
+                              environ={'kodiak.null_mark': True}).drain()
+        if answer.status != 404 or 'X-Object-Version-Id' not in answer.headers:
+            self.api.good(answer, path)
+        self._forget_null(call, key, before)
+        return {'X-Amz-Delete-Marker': 'true', 'X-Amz-Version-Id': 'null'}
+
+    def _forget_null(self, call, key, version):
+        if version not in (None, 'null'):
+            self.api.ask(call, 'DELETE', f'/{call.bucket}/{key}', query={'version-id': version}, authorize=False).drain()
+
+    def written(self, call):
+        """What has been put where versions are suspended takes the place of the version that had no id."""
+        if self.api.versioned(call) == 'Suspended':
+            rows = self.api.versions(call, call.key, 1000)
+            self._forget_null(call, call.key, next((row['version_id'] for row in rows if row.get('null_version')), None))
 
     def _bypass(self, call, key):
         if call.request.headers.get('X-Amz-Bypass-Governance-Retention', '').lower() != 'true':

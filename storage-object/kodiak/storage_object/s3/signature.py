@@ -194,38 +194,51 @@ class Signature:
         """The day's signing key."""
         return day_key(self.secret, self.date, self.region, self.service)
 
-    def body(self, stream, length):
-        """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded."""
+    def body(self, stream, length, told=True):
+        """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded. ``told``: see :class:`Whole`."""
         if self.version == 4 and self.payload.startswith('STREAMING-'):
             decoded = self.request.headers.get('X-Amz-Decoded-Content-Length')
             if decoded is None or not decoded.isdigit():
                 raise S3Error('MissingContentLength')
-            return Chunks(self, stream, int(decoded)), int(decoded)
-        if length is None:
-            return stream, None
+            chunks = Chunks(self, stream, int(decoded))
+            if decoded == '0':
+                chunks.read(0)
+            return chunks, int(decoded)
         digest = self.payload.lower() if self.version == 4 and HASH.match(self.payload) else None
-        whole = Whole(stream, length, digest, self.request.headers)
-        if not length:
-            whole.read(0)       # nobody reads a body of nothing
-        return whole, length
+        return Whole.of(stream, length, digest, self.request.headers, told), length
 
 
 def _to_amz(date):
-
     moment = parsedate(date)
     return time.strftime('%Y%m%dT%H%M%SZ', moment) if moment else None
 
 
 class Whole:
-    """A body of known length; what is wrong with it is known before its last bytes are given on."""
+    """A body of known length; what is wrong with it is known before its last bytes are given on.
 
-    def __init__(self, stream, length, sha256, headers):
+    ``told``: the checksums that the request tells of it; ``sums``: those that are made.
+    """
+
+    def __init__(self, stream, length, sha256, told):
         self.stream, self.left = stream, length
         self.sha = hashlib.sha256() if sha256 else None
         self.sha256 = sha256
-        self.told = told_by(headers)
+        self.told = told
         self.sums = Checksums(set(self.told))
         self.checked = False
+
+    @classmethod
+    def of(cls, stream, length, sha256, headers, told=True):
+        """The body of a request; where it has no length, the stream as it is.
+
+        :param told: False: a checksum among the headers is not the body's.
+        """
+        if length is None:
+            return stream
+        made = cls(stream, length, sha256, told_by(headers) if told else {})
+        if not length:
+            made.read(0)        # nobody reads a body of nothing
+        return made
 
     def read(self, size=65536):
         """At most ``size`` bytes."""
@@ -311,11 +324,13 @@ class Chunks:
     def _trailers(self):
         self.ended = True
         if 'TRAILER' in self.signature.payload:
-            lines = []
+            lines, proved = [], not self.signed
             while line := self._last_line().decode('latin-1'):
                 name, _, value = line.partition(':')
                 if name.lower().startswith('x-amz-checksum-'):
-                    self.told[name.lower()[15:]] = value
+                    if name.lower()[15:] not in self.names:
+                        raise S3Error('MalformedTrailerError')
+                    self.told[name.lower()[15:]] = value.strip()
                     lines.append(f'{name.lower()}:{value.strip()}\n')
                 elif name.lower() == 'x-amz-trailer-signature' and self.signed:
                     text = '\n'.join(('AWS4-HMAC-SHA256-TRAILER', self.signature.stamp, self.signature.scope, self.previous,
@@ -323,7 +338,10 @@ class Chunks:
                     made = hmac.new(self.key, text.encode(), 'sha256').hexdigest()
                     if not hmac.compare_digest(made, value.strip()):
                         raise S3Error('SignatureDoesNotMatch')
+                    proved = True
                     break
+            if not proved or set(self.names) - set(self.told):
+                raise S3Error('MalformedTrailerError')
         self.sums.verify(self.told)
 
     def read(self, size=65536):
