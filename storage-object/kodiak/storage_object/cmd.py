@@ -64,9 +64,9 @@ def daemon():
     parser = argparse.ArgumentParser(prog='kodiak-object-daemon', description='Look after the devices of this node.')
     parser.add_argument('--once', action='store_true', help='make one pass of each and end')
     parser.add_argument('daemons', nargs='*', metavar='DAEMON',
-                        help='updater, replicator, auditor, expirer, reaper, syncer; all if none')
+                        help=f'{", ".join(options.DAEMONS)}; all if none')
     chosen, rest = parser.parse_known_args()
-    names = chosen.daemons or ['updater', 'replicator', 'auditor', 'expirer', 'reaper', 'syncer']
+    names = chosen.daemons or list(options.DAEMONS)
     if chosen.once:
         conf = load_conf(rest)
         log.setup(conf, 'kodiak-object-daemon')
@@ -87,7 +87,7 @@ def _one_pass(conf, names):
     daemons = app.make_daemons(server, conf, names)
     for each in daemons:
         each.run_once()
-        if each.name == 'replicator':
+        if hasattr(each, 'heal_noted'):
             each.heal_noted()
         print(each.name, json.dumps(each.progress.last))
     server.updater.report_changed()

@@ -1,6 +1,9 @@
 """Every option of object storage; its proxy and its servers read the same file."""
 from oslo_config import cfg
 
+# In the order in which ``kodiak-object-daemon --once`` runs them.
+DAEMONS = ('updater', 'replicator', 'reconstructor', 'auditor', 'expirer', 'reaper', 'syncer')
+
 OPTS = {
     'storage': [
         cfg.StrOpt('devices', default='/srv/kodiak-object', help='Folder of the devices: one folder, or mounted file system, '
@@ -20,7 +23,7 @@ OPTS = {
         cfg.StrOpt('server_paste_config', help='The paste.deploy pipeline of the servers; the one installed with them if unset.'),
         cfg.StrOpt('pipeline', default='main', help='The pipeline of the proxy; "standalone" has users of its own in place of an '
                                                     'identity service.'),
-        cfg.ListOpt('daemons', default=['replicator', 'updater', 'auditor', 'expirer', 'reaper', 'syncer'],
+        cfg.ListOpt('daemons', default=list(DAEMONS),
                     help='What looks after the devices within the server; empty where kodiak-object-daemon runs beside it.'),
         cfg.IntOpt('reserve', default=64 << 20, min=0, help='Bytes that a device keeps free: with less it takes no more (507).'),
         cfg.StrOpt('sync_realms', default='', help='File of the realms and clusters in which containers are kept the same, for '

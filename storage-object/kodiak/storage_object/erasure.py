@@ -37,8 +37,10 @@ class Codec:
         self._failed = ec_iface.ECDriverError
         self.count = data + parity
         self.replicas = self.count * copies
-        # So many are on disk before a write is answered: one more than needed, so that no device can be the last.
-        self.quorum = (data + 1) * copies
+        # So many devices are told that a write is durable before it is answered: some are left when as many as may be are lost.
+        self.durable = max(self.replicas // 2 + 1, parity * copies + 1)
+        # So many have stored it: one more than needed, whichever fragments they have, so that no device is the last.
+        self.quorum = max((data - 1) * copies + 2, self.durable)
         self.fragment = self.fragment_size(segment)
 
     @classmethod
@@ -56,7 +58,7 @@ class Codec:
 
     @property
     def majority(self):
-        """So many devices must agree to a change, or to what is durable: with fewer others than make up a body."""
+        """So many devices must agree to a change: the others are too few to make up a body of what was before."""
         return max(self.replicas // 2 + 1, self.replicas - self.data + 1)
 
     def fragment_size(self, length):

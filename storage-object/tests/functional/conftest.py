@@ -24,7 +24,7 @@ def _load(name):
     return module
 
 
-double, real = _load('double'), _load('real')
+double, real, probe = _load('double'), _load('real'), _load('probe')
 
 
 @pytest.fixture(scope='session')

@@ -38,10 +38,10 @@ def free_port():
             return port
 
 
-def make_rings(folder, places, replicas=3):
+def make_rings(folder, places, replicas=3, kinds=('account', 'container', 'object')):
     """Rings over ``[(zone, port, device)]``."""
     os.makedirs(folder, exist_ok=True)
-    for kind in ('account', 'container', 'object'):
+    for kind in kinds:
         builder = Builder(6, replicas, 0)
         for zone, port, device in places:
             builder.add(1, zone, '127.0.0.1', port, device, 100)

@@ -1,101 +1,21 @@
 """Four devices over four server processes, what goes wrong with them, and that it comes right without a hand."""
 import glob
 import hashlib
-import io
 import json
 import os
 import shutil
-import sys
 import time
 
 import pytest
-
-from kodiak.storage_object.proxy import app, backend, pipeline
-from kodiak.storage_object.proxy.http import Response, to_wsgi
-from kodiak.storage_object.proxy.rings import Rings
-from kodiak.storage_object.ring import Policies, Ring
-
-
-class Cluster:
-    """The processes, and a proxy over them."""
-
-    def __init__(self, folder, real):
-        self.folder = str(folder)
-        self.rings_folder = f'{folder}/rings'
-        ports = set()
-        while len(ports) < 4:
-            ports.add(real.free_port())
-        self.ports = sorted(ports)
-        real.make_rings(self.rings_folder, [(number, port, f'd{number}') for number, port in enumerate(self.ports)])
-        self.servers = [real.Process(f'{folder}/h{number}', self.rings_folder, port, f'h{number}', 'audit_rate = 1000000000')
-                        for number, port in enumerate(self.ports)]
-        self.rings = {kind: Ring(f'{self.rings_folder}/{kind}.ring.gz') for kind in ('account', 'container', 'object')}
-        self.make_devices()
-
-    def make_devices(self):
-        for number, server in enumerate(self.servers):
-            os.makedirs(f'{server.folder}/devices/d{number}', exist_ok=True)
-
-    def up(self):
-        """All processes run."""
-        for server in self.servers:
-            if server.process is None or server.process.poll() is not None:
-                server.start()
-
-    def device(self, number):
-        return f'{self.servers[number].folder}/devices/d{number}'
-
-    def primaries(self, kind, *names):
-        return [node['id'] for node in self.rings[kind].primaries(self.rings[kind].get_part(*names))]
-
-    def files(self, *names):
-        """``{device: [files of the object]}``."""
-        digest, part = self.rings['object'].hash_path(*names), self.rings['object'].get_part(*names)
-        found = {}
-        for number in range(4):
-            folder = f'{self.device(number)}/objects/{part}/{digest[-3:]}/{digest}'
-            if os.path.isdir(folder) and os.listdir(folder):
-                found[number] = sorted(os.listdir(folder))
-        return found
-
-    def whole(self, *names):
-        """Whether all primaries, and nobody else, hold the same of an object."""
-        found = self.files(*names)
-        return sorted(found) == sorted(self.primaries('object', *names)) and len(set(map(tuple, found.values()))) == 1
-
-    def listings(self, account, container=None):
-        """What each primary lists by itself."""
-        kind = 'account' if container is None else 'container'
-        names = [account] if container is None else [account, container]
-        ring = self.rings[kind]
-        part = ring.get_part(*names)
-        client = backend.Client(backend.Pool(), backend.Nodes())
-        found = []
-        for node in ring.primaries(part):
-            answer = client.ask(node, 'GET', part, '/' + '/'.join(names), {})
-            body = answer.read() if answer is not None else b''
-            found.append([row['name'] for row in json.loads(body)] if body and answer.status == 200 else None)
-        return found
-
-    def proxy(self):
-        class Conf:
-            class storage:
-                policies, ring_path = ['0:gold'], self.rings_folder
-        rings = Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))
-        made = app.Proxy(rings, nodes=backend.Nodes(interval=0.5), account_management=True)
-        return pipeline.assemble(made, [('catch_errors', {})])
+from storage_object_probe import Cluster, Interrupted
 
 
 @pytest.fixture(scope='module')
 def started(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('probe'), sys.modules['storage_object_real'])
+    world = Cluster(tmp_path_factory.mktemp('probe'))
     world.up()
     yield world
-    for server in world.servers:
-        server.process.terminate()
-    for server in world.servers:
-        server.stop()
-        assert 'Traceback' not in server.log(), server.log()[-4000:]
+    world.down()
 
 
 @pytest.fixture
@@ -107,20 +27,7 @@ def cluster(started):
 
 @pytest.fixture
 def call(cluster):
-    application = cluster.proxy()
-
-    def ask(method, path, body=b'', **headers):
-        environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path.partition('?')[0]), 'QUERY_STRING': path.partition('?')[2],
-                   'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'wsgi.url_scheme': 'http', 'HTTP_HOST': 'x'}
-        if not hasattr(body, 'read'):
-            environ['CONTENT_LENGTH'] = str(len(body))
-        environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
-        if 'HTTP_CONTENT_LENGTH' in environ:
-            environ['CONTENT_LENGTH'] = environ.pop('HTTP_CONTENT_LENGTH')
-        answer = Response.from_wsgi(application, environ)
-        answer.read()
-        return answer
-    return ask
+    return cluster.caller()
 
 
 @pytest.fixture
@@ -128,19 +35,6 @@ def account(call, request):
     name = 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
     assert call('PUT', f'/v1/{name}/c').status == 201
     return name
-
-
-class Interrupted(io.RawIOBase):
-    """A body during which something happens."""
-
-    def __init__(self, data, at, event):
-        self.data, self.at, self.event = io.BytesIO(data), at, event
-
-    def read(self, size=-1):
-        if self.event is not None and self.data.tell() >= self.at:
-            self.event()
-            self.event = None
-        return self.data.read(size)
 
 
 def test_a_server_is_killed_in_the_middle_of_a_put(cluster, call, account, eventually):

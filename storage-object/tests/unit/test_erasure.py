@@ -41,14 +41,17 @@ def test_a_damaged_fragment_is_known():
 
 def test_numbers_of_a_scheme():
     codec = Codec.of('4+2*2')
-    assert (codec.count, codec.replicas, codec.quorum, codec.copies) == (6, 12, 10, 2)
+    assert (codec.count, codec.replicas, codec.quorum, codec.copies) == (6, 12, 8, 2)
     codec = Codec.of('4+2')
     assert codec.archive_size(0) == 0
     assert codec.archive_size(3 * codec.segment + 5) == 3 * codec.fragment + codec.fragment_size(5)
-    # No two sets of devices that each may answer "done" and "this is what there is" are without a common one.
-    for scheme in ('2+1', '4+2', '10+4', '2+4'):
+    for scheme in ('2+1', '4+2', '10+4', '2+4', '2+1*2', '4+2*3'):
         codec = Codec.of(scheme)
+        # A deletion that was answered leaves too few devices to make up the object.
         assert codec.majority + codec.data > codec.replicas
+        # A write that was answered can be read without any one device, and is known as durable without all that may be lost.
+        assert -(-(codec.quorum - 1) // codec.copies) >= codec.data
+        assert codec.durable > codec.parity * codec.copies and codec.durable <= codec.quorum <= codec.replicas
 
 
 @pytest.mark.parametrize('text', ['4', '4+', '0+2', '4+0', '4+2*0', '4+2/nothing', '4+2*', 'a+b'])

@@ -60,6 +60,15 @@ class Server:
             return self.rings.container.hash_path(account, container)
         return self.rings.account.hash_path(account)
 
+    def home(self, device, policy, part):
+        """The number of the fragments that a device is to have of a partition; None if it is to have none."""
+        codec, ring = self.rings.codec(policy), self.rings.object(policy)
+        if codec is not None and part < 1 << ring.part_power:
+            for place, node in enumerate(ring.primaries(part)):
+                if node['device'] == device and (node['ip'], node['port']) in self.local:
+                    return place % codec.count
+        return None
+
     def damaged_object(self, device, policy, part, suffix):
         """An object was put away because it is not what was written."""
         if self.heal is not None:
@@ -139,8 +148,9 @@ def app_factory(global_conf, **local):
 
 def make_daemons(server, conf, names):
     """The daemons of these names; raises ValueError for one that there is not."""
-    from ..daemons import auditor, expirer, reaper, replicator, syncer, updater
-    known = {'updater': updater.Updater, 'replicator': replicator.Replicator, 'auditor': auditor.Auditor,
+    from ..daemons import auditor, expirer, reaper, reconstructor, replicator, syncer, updater
+    known = {'updater': updater.Updater, 'replicator': replicator.Replicator, 'reconstructor': reconstructor.Reconstructor,
+             'auditor': auditor.Auditor,
              'expirer': expirer.Expirer, 'reaper': reaper.Reaper, 'syncer': syncer.Syncer}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f'There is no daemon {unknown[0]!r}; there are {", ".join(known)}')

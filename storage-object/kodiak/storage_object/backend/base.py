@@ -18,6 +18,22 @@ def answer(status, headers=None, body=b''):
     return Response(status, body, {n: v for n, v in (headers or {}).items() if v is not None})
 
 
+class Part:
+    """A part of a file, for servers without a wrapper of their own."""
+
+    def __init__(self, file, length):
+        self.file, self.length = file, length
+
+    def __iter__(self):
+        while self.length and (data := self.file.read(min(262144, self.length))):
+            self.length -= len(data)
+            yield data
+
+    def close(self):
+        """Let go of it."""
+        self.file.close()
+
+
 @functools.lru_cache(65536)
 def _second(text):
     return (EPOCH + datetime.timedelta(seconds=int(text))).isoformat()

@@ -87,3 +87,31 @@ def commit(folder, stamp, which):
     sync_folder(folder)
     diskfile.tidy(folder)
     return 201
+
+
+def normal(name, home):
+    """A file's name as it is compared: without the number where it is the one that its device is to have."""
+    if '#' not in name:
+        return name
+    stamp, which, durable = diskfile.fragment_of(name)
+    return f'{stamp}#{"d" if durable else ""}.data' if which == home else name
+
+
+def is_stray(name, home):
+    """Whether a file has fragments that another device is to have; or whatever, on a device that is to have none."""
+    return home is None or ('#' in name and diskfile.fragment_of(name)[1] != home)
+
+
+def reclaim(folder, names, before):
+    """Remove fragments of writes that were given up before a timestamp. Returns the other names."""
+    old = {name for name in names if '#' in name and not name.endswith('#d.data') and name < before}
+    files = diskfile.sort(names) if old else None
+    old = {name for name in old if diskfile.fragment_of(name)[0] != files.data}
+    for name in old:
+        try:
+            os.unlink(f'{folder}/{name}')
+        except FileNotFoundError:
+            pass
+    if old:
+        diskfile.tidy(folder)
+    return [name for name in names if name not in old]

@@ -17,9 +17,8 @@ from ..proxy import http as wire
 from ..proxy import ranges
 from ..proxy.http import from_wsgi
 from . import diskfile, fragments
-from .base import answer, request_stamp
+from .base import Part, answer, request_stamp
 from .containers import deletion
-from .devices import STAMP
 from .diskfile import Corrupt, Missing, Writer
 
 LOG = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ class Objects:
         os.lseek(found.descriptor, start, os.SEEK_SET)
         file = open(found.take(), 'rb', buffering=0)     # noqa: SIM115 (closed by who sends it)
         wrapper = environ.get('wsgi.file_wrapper')
-        made.body = wrapper(file, CHUNK) if wrapper else _Part(file, end - start)
+        made.body = wrapper(file, CHUNK) if wrapper else Part(file, end - start)
         return made
 
     def _damaged(self, place, error):
@@ -359,23 +358,3 @@ class Place:
         self.hash = digest = server.digest('object', account, container, name, policy)
         self.folder = f'{diskfile.folder_of(policy)}/{part}/{digest[-3:]}/{digest}'
         self.path = f'{device_path}/{self.folder}'
-
-
-class _Part:
-    """A part of a file, for servers without a wrapper of their own."""
-
-    def __init__(self, file, length):
-        self.file, self.length = file, length
-
-    def __iter__(self):
-        while self.length and (data := self.file.read(min(CHUNK, self.length))):
-            self.length -= len(data)
-            yield data
-
-    def close(self):
-        self.file.close()
-
-
-def good_stamp(text):
-    """Whether a file's name begins with a timestamp."""
-    return bool(STAMP.match(text))

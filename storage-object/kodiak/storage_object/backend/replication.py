@@ -6,6 +6,7 @@
 - ``parts/{policy}``, body ``{partition: hash}``: the suffixes' hashes of those of these partitions that are different here.
 - ``suffixes/{policy}/{partition}``, body ``[suffix]``: ``{hash: [file names]}`` of these.
 - ``file/{policy}/{partition}/{hash}/{name}``, the file as body: it is checked, and takes its place.
+- ``fetch/{policy}/{partition}/{hash}/{name}``: the body of a file; what its metadata says in ``X-Backend-Metadata``.
 - ``databases/{kind}``, body ``{hash: [partition, summary]}``: the hashes whose database is different here, or is not here.
 - ``database/{kind}/{partition}/{hash}``, body: what the database says of itself: it is merged (made, if it is not here). The
   answer tells up to which ``seq`` the rows of that file are known here.
@@ -14,13 +15,14 @@
   suffix.
 """
 import hashlib
+import json
 import os
 import re
 
 import orjson
 
 from . import diskfile
-from .base import JSON, answer
+from .base import JSON, Part, answer
 from .broker import ZERO, Brokers, Corrupt
 from .devices import STAMP, Out
 from .diskfile import Writer
@@ -50,6 +52,8 @@ class Replication:
 
     def handle(self, request, device, what, rest):
         """Answer a request."""
+        if what == 'fetch':
+            return self._fetched(request, device, *rest)
         if what == 'file':
             return answer(self.file(device, *rest, read=request.input.read, length=request.content_length))
         body = request.body(MOST)
@@ -74,7 +78,7 @@ class Replication:
         """Compare partitions."""
         found = {}
         for part, root in body.items():
-            mine = self.trees.partition(path, int(policy), int(part))
+            mine = self.trees.partition(path, int(policy), int(part), self.server.home(device, int(policy), int(part)))
             if Trees.root(mine) != root:
                 found[part] = mine
         return found
@@ -87,6 +91,28 @@ class Replication:
             if len(suffix) == 3 and suffix.isalnum():
                 found.update(hash_folders(f'{top}/{suffix}'))
         return found
+
+    def fetch(self, device, policy, part, digest, name):
+        """``(open file, metadata, size of the body)`` of a file."""
+        path, policy, part = self.devices.path(device), int(policy), int(part)
+        if len(digest) != 32 or not digest.isalnum() or not _is_file_name(name):
+            raise ValueError('no file')
+        file = open(f'{path}/{diskfile.folder_of(policy)}/{part}/{digest[-3:]}/{digest}/{name}', 'rb', buffering=0)  # noqa: SIM115
+        try:
+            return file, *diskfile.read_trailer(file.fileno())
+        except BaseException:
+            file.close()
+            raise
+
+    def _fetched(self, request, device, *rest):
+        try:
+            file, metadata, size = self.fetch(device, *rest)
+        except (FileNotFoundError, diskfile.Corrupt):
+            return answer(404)
+        made = answer(200, {'Content-Length': size, 'X-Backend-Metadata': json.dumps(metadata)})
+        wrapper = request.environ.get('wsgi.file_wrapper')
+        made.body = wrapper(file, CHUNK) if wrapper else Part(file, size)
+        return made
 
     def file(self, device, policy, part, digest, name, read, length):
         """Take a file. Returns the status."""

@@ -3,7 +3,7 @@ import hashlib
 import os
 import threading
 
-from . import diskfile
+from . import diskfile, fragments
 
 
 def names_in(path):
@@ -38,25 +38,35 @@ class Trees:
         self._known = {}
         self._lock = threading.Lock()
 
-    def partition(self, device, policy, part):
-        """``{suffix: hash}``."""
-        path = f'{device}/{diskfile.folder_of(policy)}/{part}'
-        return {suffix: found for suffix in names_in(path) if (found := self._suffix(f'{path}/{suffix}')) is not None}
+    def partition(self, device, policy, part, home=None):
+        """``{suffix: hash}``.
 
-    def _suffix(self, path):
+        :param home: the number of the fragments that the device is to have, where the policy has an erasure code.
+        """
+        path = f'{device}/{diskfile.folder_of(policy)}/{part}'
+        return {suffix: found[0] for suffix in names_in(path) if (found := self._suffix(f'{path}/{suffix}', home)) is not None}
+
+    def strays(self, device, policy, part, home):
+        """The suffixes below which there is what other devices are to have."""
+        path = f'{device}/{diskfile.folder_of(policy)}/{part}'
+        return [suffix for suffix in names_in(path) if (found := self._suffix(f'{path}/{suffix}', home)) is not None and found[1]]
+
+    def _suffix(self, path, home):
         try:
             stamp = os.stat(path).st_mtime_ns
         except OSError:
             return None
         known = self._known.get(path)
-        if known is not None and known[0] == stamp:
+        if known is not None and known[0] == (stamp, home):
             return known[1]
-        lines = [digest + ' ' + ' '.join(names) for digest, names in sorted(hash_folders(path).items())]
-        found = hashlib.md5('\n'.join(lines).encode(), usedforsecurity=False).hexdigest() if lines else None
+        folders = sorted(hash_folders(path).items())
+        lines = [' '.join([digest, *(fragments.normal(name, home) for name in names)]) for digest, names in folders]
+        stray = any(fragments.is_stray(name, home) for _, names in folders for name in names)
+        found = (hashlib.md5('\n'.join(lines).encode(), usedforsecurity=False).hexdigest(), stray) if lines else None
         if len(self._known) > self.LIMIT:
             with self._lock:
                 self._known = {}
-        self._known[path] = (stamp, found)
+        self._known[path] = ((stamp, home), found)
         return found
 
     @staticmethod

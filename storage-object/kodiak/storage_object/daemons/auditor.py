@@ -3,13 +3,11 @@ import logging
 import os
 import time
 
-import orjson
-
-from ..backend import diskfile
+from ..backend import diskfile, fragments
 from ..backend.broker import Corrupt
 from ..backend.replication import check
 from ..backend.trees import Trees, databases, hash_folders, names_in
-from .care import Daemon
+from .care import Daemon, State
 
 LOG = logging.getLogger(__name__)
 
@@ -28,12 +26,12 @@ class Auditor(Daemon):
         """A pass over all devices. A pass that was cut off goes on where it was."""
         for device in self.server.devices.names():
             path = f'{self.server.devices.root}/{device}'
-            state = _State(path)
+            state = State(f'{path}/auditor.json')
             for policy in self.server.policies:
                 parts = [(policy, part) for part in Trees.parts(path, policy)]
                 for _, part in self.fresh(state.oldest_first(parts)):
                     self._partition(path, device, policy, part)
-                    state.read((policy, part))
+                    state.seen((policy, part))
             for kind in ('account', 'container'):
                 for _, _, file in self.fresh(list(databases(path, kind))):
                     self._database(kind, file)
@@ -53,6 +51,9 @@ class Auditor(Daemon):
                 if self.ending.is_set():
                     return
                 folder = f'{top}/{suffix}/{digest}'
+                names = fragments.reclaim(folder, names, before)
+                if not names:
+                    continue
                 if names[-1].endswith('.ts') and names[-1][:-3] < before:
                     diskfile.tidy(folder, before)
                     self.progress.count('reclaimed')
@@ -98,41 +99,3 @@ class Auditor(Daemon):
         except Corrupt as error:
             self.server.brokers.damaged(kind, file, error)
             self.progress.count('quarantined')
-
-
-class _State:
-    """When each partition of a device was read last: ``auditor.json`` on the device."""
-
-    def __init__(self, device):
-        self.path = f'{device}/auditor.json'
-        self._saved = time.monotonic()
-        try:
-            with open(self.path, 'rb') as file:
-                self.times = orjson.loads(file.read())
-        except (OSError, ValueError):
-            self.times = {}
-
-    @staticmethod
-    def _key(place):
-        return f'{place[0]}/{place[1]}'
-
-    def oldest_first(self, places):
-        """Sort partitions."""
-        return sorted(places, key=lambda place: self.times.get(self._key(place), 0))
-
-    def read(self, place):
-        """A partition has been read."""
-        self.times[self._key(place)] = time.time()
-        if time.monotonic() - self._saved > 5:
-            self.save()
-
-    def save(self):
-        """Write it."""
-        self._saved = time.monotonic()
-        part = self.path + '.new'
-        try:
-            with open(part, 'wb') as file:
-                file.write(orjson.dumps(self.times))
-            os.rename(part, self.path)
-        except OSError as error:
-            LOG.warning('%s cannot be written: %s', self.path, error)

@@ -194,3 +194,41 @@ def read_recon(conf):
             return orjson.loads(file.read())
     except (OSError, ValueError):
         return {}
+
+
+class State:
+    """When each partition of a device was seen to last: a file on the device."""
+
+    def __init__(self, path):
+        self.path = path
+        self._saved = time.monotonic()
+        try:
+            with open(self.path, 'rb') as file:
+                self.times = orjson.loads(file.read())
+        except (OSError, ValueError):
+            self.times = {}
+
+    @staticmethod
+    def _key(place):
+        return f'{place[0]}/{place[1]}'
+
+    def oldest_first(self, places):
+        """Sort partitions."""
+        return sorted(places, key=lambda place: self.times.get(self._key(place), 0))
+
+    def seen(self, place):
+        """A partition has been seen to."""
+        self.times[self._key(place)] = time.time()
+        if time.monotonic() - self._saved > 5:
+            self.save()
+
+    def save(self):
+        """Write it."""
+        self._saved = time.monotonic()
+        part = self.path + '.new'
+        try:
+            with open(part, 'wb') as file:
+                file.write(orjson.dumps(self.times))
+            os.rename(part, self.path)
+        except OSError as error:
+            LOG.warning('%s cannot be written: %s', self.path, error)

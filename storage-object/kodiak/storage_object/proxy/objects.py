@@ -276,7 +276,7 @@ class Objects:
         if stored < codec.quorum:
             return self._written([answer for answer, _, _ in upload.answers], codec.replicas, stamp, codec.quorum)
         each = self._update_headers(*names, index, stored, stamp, request.headers.get('X-Delete-At'))
-        return self._written(upload.commit(each), codec.replicas, stamp, codec.majority)
+        return self._written(upload.commit(each), codec.replicas, stamp, codec.durable)
 
     def _written(self, answers, replicas, stamp, quorum=None):
         quorum = quorum or replicas // 2 + 1

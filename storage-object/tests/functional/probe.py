@@ -1,0 +1,137 @@
+"""Server processes over devices, a proxy over them, and a look at what is on them: for tests of what goes wrong with them."""
+import io
+import json
+import os
+import sys
+
+from kodiak.storage_object.proxy import app, backend, pipeline
+from kodiak.storage_object.proxy.http import Response, to_wsgi
+from kodiak.storage_object.proxy.rings import Rings
+from kodiak.storage_object.ring import Policies, Ring
+
+real = sys.modules['storage_object_real']
+
+
+class Cluster:
+    """The processes, and a proxy over them."""
+
+    SERVERS = 4
+
+    def __init__(self, folder, devices=1, policies=('0:gold',), replicas=None, more=''):
+        """``devices`` of each server; ``replicas`` of a policy's ring where it is not 3."""
+        self.folder, self.policies = str(folder), list(policies)
+        self.rings_folder = f'{folder}/rings'
+        ports = set()
+        while len(ports) < self.SERVERS:
+            ports.add(real.free_port())
+        self.ports = sorted(ports)
+        self.places = [number // devices for number in range(devices * self.SERVERS)]
+        places = [(place, self.ports[place], f'd{number}') for number, place in enumerate(self.places)]
+        kinds = {'account': 3, 'container': 3}
+        for policy in range(len(self.policies)):
+            kinds[f'object-{policy}' if policy else 'object'] = (replicas or {}).get(policy, 3)
+        for kind, count in kinds.items():
+            real.make_rings(self.rings_folder, places, count, [kind])
+        self.servers = [real.Process(f'{folder}/h{number}', self.rings_folder, port, f'h{number}',
+                                     f'audit_rate = 1000000000\npolicies = {",".join(self.policies)}\n{more}')
+                        for number, port in enumerate(self.ports)]
+        self.rings = {kind: Ring(f'{self.rings_folder}/{kind}.ring.gz') for kind in kinds}
+        self.make_devices()
+
+    def make_devices(self):
+        """Those that are not there, empty."""
+        for number in range(len(self.places)):
+            os.makedirs(self.device(number), exist_ok=True)
+
+    def up(self):
+        """All processes run."""
+        for server in self.servers:
+            if server.process is None or server.process.poll() is not None:
+                server.start()
+
+    def down(self):
+        """None runs, and none had an error that it did not expect."""
+        for server in self.servers:
+            if server.process is not None:
+                server.process.terminate()
+        for server in self.servers:
+            server.stop()
+            assert 'Traceback' not in server.log(), server.log()[-4000:]
+
+    def device(self, number):
+        """A device's folder."""
+        return f'{self.servers[self.places[number]].folder}/devices/d{number}'
+
+    def primaries(self, kind, *names):
+        """The devices that are to have something."""
+        return [node['id'] for node in self.rings[kind].primaries(self.rings[kind].get_part(*names))]
+
+    def files(self, *names, policy=0):
+        """``{device: [files of the object]}``."""
+        kind = f'object-{policy}' if policy else 'object'
+        digest, part = self.rings[kind].hash_path(*names), self.rings[kind].get_part(*names)
+        found = {}
+        for number in range(len(self.places)):
+            folder = f'{self.device(number)}/{kind.replace("object", "objects")}/{part}/{digest[-3:]}/{digest}'
+            if os.path.isdir(folder) and os.listdir(folder):
+                found[number] = sorted(os.listdir(folder))
+        return found
+
+    def whole(self, *names):
+        """Whether all primaries, and nobody else, hold the same of an object."""
+        found = self.files(*names)
+        return sorted(found) == sorted(self.primaries('object', *names)) and len(set(map(tuple, found.values()))) == 1
+
+    def listings(self, account, container=None):
+        """What each primary lists by itself."""
+        kind = 'account' if container is None else 'container'
+        names = [account] if container is None else [account, container]
+        ring = self.rings[kind]
+        part = ring.get_part(*names)
+        client = backend.Client(backend.Pool(), backend.Nodes())
+        found = []
+        for node in ring.primaries(part):
+            answer = client.ask(node, 'GET', part, '/' + '/'.join(names), {})
+            body = answer.read() if answer is not None else b''
+            found.append([row['name'] for row in json.loads(body)] if body and answer.status == 200 else None)
+        return found
+
+    def proxy(self):
+        """The pipeline of a proxy."""
+        class Conf:
+            class storage:
+                policies, ring_path = self.policies, self.rings_folder
+        rings = Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))
+        made = app.Proxy(rings, nodes=backend.Nodes(interval=0.5), account_management=True)
+        return pipeline.assemble(made, [('catch_errors', {})])
+
+    def caller(self):
+        """Calls that proxy."""
+        application = self.proxy()
+
+        def ask(method, path, body=b'', **headers):
+            path, _, query = path.partition('?')
+            environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path), 'QUERY_STRING': query, 'wsgi.url_scheme': 'http',
+                       'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'HTTP_HOST': 'x'}
+            if not hasattr(body, 'read'):
+                environ['CONTENT_LENGTH'] = str(len(body))
+            environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
+            if 'HTTP_CONTENT_LENGTH' in environ:
+                environ['CONTENT_LENGTH'] = environ.pop('HTTP_CONTENT_LENGTH')
+            answer = Response.from_wsgi(application, environ)
+            answer.read()
+            return answer
+        return ask
+
+
+class Interrupted(io.RawIOBase):
+    """A body during which something happens."""
+
+    def __init__(self, data, at, event):
+        self.data, self.at, self.event = io.BytesIO(data), at, event
+
+    def read(self, size=-1):
+        if self.event is not None and self.data.tell() >= self.at:
+            self.event()
+            self.event = None
+        return self.data.read(size)
