@@ -11,6 +11,8 @@ import time
 import orjson
 from oslo_context import context as oslo_context
 
+from kodiak.common import log
+
 LOG = logging.getLogger(__name__)
 
 LIMIT = 20 * 2 ** 20        # bytes of one file
@@ -83,4 +85,4 @@ class _Problems(logging.Handler):
         if current is None or current.request_id is None or record.name == __name__:
             return
         emit('log', current.request_id, current.global_request_id, level=record.levelname, logger=record.name,
-             message=record.getMessage()[:1000])
+             message=log.mask(record.getMessage())[:1000])

@@ -103,8 +103,53 @@ def test_json_lines(lines, tmp_path):
     assert 'ZeroDivisionError' in str(broken['traceback'])
 
 
+@pytest.mark.parametrize('said,secret', [
+    ("{'password': 'hunter2'}", 'hunter2'), ('rabbit://kodiak:hunter2@127.0.0.1:5672/kodiak', 'hunter2'),
+    ('mysql+pymysql://u:hunter2@h/db does not answer', 'hunter2'), ('X-Auth-Token: gAAAAhunter2', 'hunter2'),
+    ("{'X-Service-Token': 'hunter2'}", 'hunter2'), ('Authorization: Basic aHVudGVyMg==', 'aHVudGVyMg'),
+    ('the token kd1.eyJhbGci.hunter2-x is over', 'hunter2'), ('gAAAAABhunter2hunter2hunter2', 'hunter2')])
+@pytest.mark.parametrize('form', ['text', 'json'])
+def test_no_secret_is_in_a_message_or_in_an_exception(said, secret, form, caplog):
+    import io
+
+    from oslo_log import formatters
+
+    from kodiak.common import log
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatters.JSONFormatter() if form == 'json' else logging.Formatter('%(message)s'))
+    handler.addFilter(log.Masked())
+    logger = logging.getLogger('kodiak.secrets')
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        logger.warning('It said %s', said)
+        try:
+            try:
+                raise KeyError(said)
+            except KeyError as error:
+                raise ValueError('while it was looked up') from error
+        except ValueError:
+            logger.exception('It broke')
+    finally:
+        logger.removeHandler(handler)
+    written = stream.getvalue()
+    assert secret not in written and '***' in written
+    assert 'KeyError' in written and 'ValueError: while it was looked up' in written and 'test_metrics_log.py' in written
+
+
 def test_the_filter_leaves_what_it_need_not_touch():
     from kodiak.common import log
     record = logging.LogRecord('x', logging.INFO, 'f', 1, 'sum %d', (7,), None)
     assert log.Masked().filter(record)
     assert (record.msg, record.args) == ('sum %d', (7,))
+
+
+def test_invented_methods_are_one_series():
+    from kodiak.common import wsgi
+    front = wsgi.Front(lambda environ, start_response: start_response('405 X', []) or [], 'invented')
+    for method in ('GET', 'XYZZY', 'PLUGH'):
+        front({'REQUEST_METHOD': method, 'PATH_INFO': '/'}, lambda *args: None)
+    text = metrics.render().decode()
+    assert 'kodiak_http_request_seconds_count{code="405",method="other",route="-",service="invented"} 2.0' in text
+    assert 'XYZZY' not in text
