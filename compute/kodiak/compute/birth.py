@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, quota, saga
 from kodiak.compute import conf as options
-from kodiak.compute import record, states, store
+from kodiak.compute import limits, record, states, store
 from kodiak.compute.models import groups, servers
 from kodiak.compute.sagas import boot
 from kodiak.compute.sagas.volumes import GRACE
@@ -170,37 +170,6 @@ def _groups(network, asked, context, needed):
     return ids, names
 
 
-# Quota
-
-def used(connection, project_id, resources):
-    """What the servers of a project use."""
-    count, cores, ram = connection.execute(sa.select(
-        sa.func.count(), sa.func.coalesce(sa.func.sum(servers.c.vcpus), 0), sa.func.coalesce(sa.func.sum(servers.c.ram), 0)).where(
-            servers.c.project_id == project_id, servers.c.deleted.is_(False), servers.c.vm_state != states.SOFT_DELETED)).one()
-    return {'instances': count, 'cores': int(cores), 'ram': int(ram)}
-
-
-def fitting(connection, conf, project_id, flavor, least, most):
-    """How many servers of a flavor a project may have, at most ``most``; ``QuotaExceeded`` where not even ``least``."""
-    limits = quota.get(connection, project_id, {name: options.quotas(conf)[name] for name in ('instances', 'cores', 'ram')},
-                       'default')
-    if all(limit < 0 for limit in limits.values()):
-        return most
-    quota.lock(connection, project_id)
-    have = used(connection, project_id, limits)
-    each = {'instances': 1, 'cores': flavor['vcpus'], 'ram': flavor['ram']}
-    room = most
-    for name, limit in limits.items():
-        if limit >= 0 and each[name]:
-            room = min(room, (limit - have[name]) // each[name])
-    if room < least:
-        over = [name for name, limit in limits.items() if 0 <= limit < have[name] + each[name] * least]
-        sentence = '; '.join(f'Requested {each[name] * least}, but already used {have[name]} of {limits[name]} {name}'
-                             for name in over)
-        raise errors.QuotaExceeded(f'Quota exceeded for {", ".join(over)}: {sentence}')
-    return room
-
-
 # Rows
 
 def hostname_of(name, uuid):
@@ -221,7 +190,8 @@ def make(connection, conf, context, wanted, spec, least, most):
     :returns: the rows.
     """
     flavor = wanted['flavor']
-    count = fitting(connection, conf, context.project_id, flavor, least, most)
+    each = {'instances': 1, 'cores': flavor['vcpus'], 'ram': flavor['ram']}
+    count = limits.fitting(connection, conf, context.project_id, context.user_id, each, least, most)
     group = None
     if wanted.get('group_uuid'):
         group = _join_group(connection, conf, context, wanted['group_uuid'], count)

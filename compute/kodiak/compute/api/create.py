@@ -1,4 +1,5 @@
 """POST /servers."""
+import contextlib
 import ipaddress
 import random
 import re
@@ -9,8 +10,8 @@ import sqlalchemy as sa
 from kodiak.common import api, db, errors, policy
 from kodiak.common.api import schema
 from kodiak.compute import birth, keys, mapping, volumes
-from kodiak.compute import conf as options
 from kodiak.compute.api import common
+from kodiak.compute.limits import of_project
 from kodiak.compute.models import hosts, keypairs
 
 routes = api.Routes('servers')
@@ -94,7 +95,10 @@ def check_hostname(req, name):
 
 def files(req, sent):
     """Injected files, checked against the quota."""
-    limits = options.quotas(req.app.conf)
+    if not sent:
+        return []
+    with req.db.read() as connection:
+        limits = of_project(connection, req.app.conf, req.ctx.project_id)
     found = []
     if 0 <= limits['injected_files'] < len(sent):
         raise errors.QuotaExceeded('Quota exceeded, too many injected files.')
@@ -108,9 +112,12 @@ def files(req, sent):
     return found
 
 
-def check_metadata(req, metadata):
-    """``QuotaExceeded`` for more items than a server may have."""
-    limit = options.quotas(req.app.conf)['metadata_items']
+def check_metadata(req, metadata, connection=None):
+    """``QuotaExceeded`` for more items than a server may have. :param connection: of the caller's transaction, if it has one."""
+    if not metadata:
+        return metadata
+    with contextlib.nullcontext(connection) if connection is not None else req.db.read() as reader:
+        limit = of_project(reader, req.app.conf, req.ctx.project_id)['metadata_items']
     if 0 <= limit < len(metadata):
         raise errors.QuotaExceeded(f'Quota exceeded, too many metadata items: at most {limit} are allowed.')
     return metadata

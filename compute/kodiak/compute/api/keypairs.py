@@ -103,7 +103,8 @@ def create(req):
         try:
             # Counted a user, limited by the project that the user works in.
             quota.claim(connection, req.ctx.project_id or user_id, {'key_pairs': 1},
-                        lambda connection, project, resources: count(connection, user_id, resources), options.quotas(req.app.conf))
+                        lambda connection, project, resources: count(connection, user_id, resources), options.quotas(req.app.conf),
+                        'default')
         except errors.QuotaExceeded:
             raise errors.QuotaExceeded('Quota exceeded, too many key pairs.') from None
         connection.execute(keypairs.insert(), row)

@@ -1,10 +1,9 @@
 """Actions that change what a server is: rebuild, resize, move, image, shelve, rescue, delete for good or restore."""
 import sqlalchemy as sa
 
-from kodiak.common import api, db, errors, heartbeat, policy, quota, saga
+from kodiak.common import api, db, errors, heartbeat, policy, saga
 from kodiak.common.api import schema
-from kodiak.compute import birth, guests, moves, record, states, store, volume_image, volumes
-from kodiak.compute import conf as options
+from kodiak.compute import birth, guests, limits, moves, record, states, store, volume_image, volumes
 from kodiak.compute.api import common, servers
 from kodiak.compute.api.actions import PATH, apply, empty
 from kodiak.compute.api.create import PERSONALITY, address, check_hostname, check_metadata, files, known_zones, password
@@ -156,11 +155,8 @@ def resize(req, server_id):
 
 
 def _claim_quota(connection, req, row, flavor):
-    wanted = {'cores': flavor['vcpus'] - row['vcpus'], 'ram': flavor['ram'] - row['ram']}
-    try:
-        quota.claim(connection, row['project_id'], wanted, birth.used, options.quotas(req.app.conf), 'default')
-    except errors.QuotaExceeded as error:
-        raise errors.QuotaExceeded(error.message) from None
+    each = {'cores': flavor['vcpus'] - row['vcpus'], 'ram': flavor['ram'] - row['ram']}
+    limits.fitting(connection, req.app.conf, row['project_id'], row['user_id'], each, 1, 1)
 
 
 def _over(name, rule, action, made, task, event, status, summary):
@@ -444,7 +440,8 @@ def force_delete(req, server_id):
              status=202, body=empty('restore'), summary='Restore a server that was deleted and is still kept')
 def restore(req, server_id):
     def write(connection, row):
-        birth.fitting(connection, req.app.conf, row['project_id'], row['flavor'], 1, 1)
+        each = {'instances': 1, 'cores': row['vcpus'], 'ram': row['ram']}
+        limits.fitting(connection, req.app.conf, row['project_id'], row['user_id'], each, 1, 1)
         guests.change(connection, req.app.bus, server_id, row['host'], desired='running')
         store.save(connection, row, task_state='restoring', deleted_at=None, terminated_at=None)
     started(req, server_id, 'restore', write, event='compute_restore_instance')

@@ -1,8 +1,8 @@
 """Quotas of projects and of the default class, and the limits that a project sees."""
 from kodiak.common import api, errors, policy, quota
 from kodiak.common.api import schema
-from kodiak.compute import birth
 from kodiak.compute import conf as options
+from kodiak.compute import limits
 from kodiak.compute.api import common, groups, keypairs
 
 routes = api.Routes('quotas')
@@ -10,6 +10,8 @@ OWN = '((role:reader or role:member) and project_id:%(project_id)s) or role:admi
 NETWORK = ('fixed_ips', 'floating_ips', 'security_groups', 'security_group_rules', 'networks')
 FILES = ('injected_files', 'injected_file_content_bytes', 'injected_file_path_bytes')
 GROUPS = ('server_groups', 'server_group_members')
+#: What a single user can have limits of, beside the project's.
+USERS = limits.COUNTED
 CLASS = 'class:'
 SET = schema.wrap('quota_set', {'type': 'object'})
 
@@ -26,14 +28,15 @@ def known(req, classes=False):
     return [name for name in options.QUOTAS if name not in hidden]
 
 
-def limits_of(connection, conf, project_id):
-    """``{resource: limit}`` of a project."""
-    return quota.get(connection, project_id, options.quotas(conf), 'default')
+def limits_of(connection, conf, project_id, user_id=None):
+    """``{resource: limit}`` of a project, or of a user in it."""
+    found = limits.of_project(connection, conf, project_id)
+    return {**found, **limits.of_user(connection, project_id, user_id)} if user_id else found
 
 
 def usage(connection, project_id, user_id=None):
-    """``{resource: used}`` of a project."""
-    found = birth.used(connection, project_id, ())
+    """``{resource: used}`` of a project, or of a user in it."""
+    found = limits.used(connection, project_id, user_id)
     found['server_groups'] = groups.count(connection, project_id)
     if user_id:
         found.update(keypairs.count(connection, user_id, ()))
@@ -48,25 +51,25 @@ def _project(req, project_id, **more):
             query={'user_id': schema.STRING}, response=SET, summary='Show the quotas of a project')
 def show(req, project_id):
     with req.db.read() as connection:
-        limits = limits_of(connection, req.app.conf, project_id)
-    return {'quota_set': {'id': project_id, **{name: limits[name] for name in known(req)}}}
+        found = limits_of(connection, req.app.conf, project_id, req.query.get('user_id'))
+    return {'quota_set': {'id': project_id, **{name: found[name] for name in known(req)}}}
 
 
 @routes.get('/os-quota-sets/{project_id}/defaults', rule='os_compute_api:os-quota-sets:defaults', default=policy.READER,
             load=_project, response=SET, summary='Show the quotas that a project has by default')
 def defaults(req, project_id):
     with req.db.read() as connection:
-        limits = quota.get(connection, CLASS + 'default', options.quotas(req.app.conf))
-    return {'quota_set': {'id': project_id, **{name: limits[name] for name in known(req)}}}
+        found = quota.get(connection, CLASS + 'default', options.quotas(req.app.conf))
+    return {'quota_set': {'id': project_id, **{name: found[name] for name in known(req)}}}
 
 
 @routes.get('/os-quota-sets/{project_id}/detail', rule='os_compute_api:os-quota-sets:detail', default=OWN, load=_project,
             query={'user_id': schema.STRING}, response=SET, summary='Show the quotas of a project with what is used of them')
 def detail(req, project_id):
     with req.db.read() as connection:
-        limits = limits_of(connection, req.app.conf, project_id)
-        used = usage(connection, project_id)
-    return {'quota_set': {'id': project_id, **{name: {'limit': limits[name], 'in_use': used.get(name, 0), 'reserved': 0}
+        found = limits_of(connection, req.app.conf, project_id, req.query.get('user_id'))
+        used = usage(connection, project_id, req.query.get('user_id'))
+    return {'quota_set': {'id': project_id, **{name: {'limit': found[name], 'in_use': used.get(name, 0), 'reserved': 0}
                                                for name in known(req)}}}
 
 
@@ -84,31 +87,46 @@ def update(req, project_id):
         if name not in known(req):
             raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
     force = req.body['quota_set'].get('force') in common.TRUE
+    user_id = req.query.get('user_id')
+    if user_id and set(sent) - set(USERS):
+        raise errors.BadRequest(f'A user can have limits of {", ".join(USERS)} in a project, not of '
+                                f'{", ".join(sorted(set(sent) - set(USERS)))}.')
 
     def write(connection):
-        used = usage(connection, project_id)
+        used, most = usage(connection, project_id, user_id), limits.of_project(connection, req.app.conf, project_id)
         for name, limit in sent.items():
             if not force and 0 <= limit < used.get(name, 0):
                 raise errors.BadRequest(
                     f'Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used[name]}.')
-        quota.put(connection, project_id, sent)
-        return limits_of(connection, req.app.conf, project_id)
-    limits = req.db.transact(write)
-    return {'quota_set': {name: limits[name] for name in known(req)}}
+            if user_id and not force and most[name] >= 0 and not 0 <= limit <= most[name]:
+                raise errors.BadRequest(f'Quota limit {limit} for {name} must be less than or equal to {most[name]}, which the '
+                                        'project has.')
+        if user_id:
+            limits.put_user(connection, project_id, user_id, sent)
+        else:
+            quota.put(connection, project_id, sent)
+        return limits_of(connection, req.app.conf, project_id, user_id)
+    found = req.db.transact(write)
+    return {'quota_set': {name: found[name] for name in known(req)}}
 
 
 @routes.delete('/os-quota-sets/{project_id}', rule='os_compute_api:os-quota-sets:delete', default=policy.ADMIN, load=_project,
-               status=202, query={'user_id': schema.STRING}, summary='Give a project the default quotas again')
+               status=202, query={'user_id': schema.STRING},
+               summary='Give a project the default quotas again, or a user those of the project')
 def delete(req, project_id):
-    req.db.transact(quota.delete, project_id)
+    def write(connection):
+        limits.forget_users(connection, project_id, req.query.get('user_id'))
+        if not req.query.get('user_id'):
+            quota.delete(connection, project_id)
+    req.db.transact(write)
 
 
 @routes.get('/os-quota-class-sets/{name}', rule='os_compute_api:os-quota-class-sets:show', default=policy.ADMIN,
             response=schema.wrap('quota_class_set', {'type': 'object'}), summary='Show the quotas of a class')
 def class_show(req, name):
     with req.db.read() as connection:
-        limits = quota.get(connection, CLASS + name, options.quotas(req.app.conf))
-    return {'quota_class_set': {'id': name, **{resource: limits[resource] for resource in known(req, True)}}}
+        found = quota.get(connection, CLASS + name, options.quotas(req.app.conf))
+    return {'quota_class_set': {'id': name, **{resource: found[resource] for resource in known(req, True)}}}
 
 
 @routes.put('/os-quota-class-sets/{name}', rule='os_compute_api:os-quota-class-sets:update', default=policy.ADMIN,
@@ -124,8 +142,8 @@ def class_update(req, name):
     def write(connection):
         quota.put(connection, CLASS + name, sent)
         return quota.get(connection, CLASS + name, options.quotas(req.app.conf))
-    limits = req.db.transact(write)
-    return {'quota_class_set': {resource: limits[resource] for resource in known(req, True)}}
+    found = req.db.transact(write)
+    return {'quota_class_set': {resource: found[resource] for resource in known(req, True)}}
 
 
 # Limits
@@ -146,7 +164,7 @@ EXTRA_RULES = [(OTHER, policy.ADMIN, 'See the limits of another project')]
 @routes.get('/limits', rule='os_compute_api:limits', default=policy.READER, query={'tenant_id': schema.STRING,
                                                                                    'reserved': schema.STRING},
             response=schema.wrap('limits', {'type': 'object'}), summary='Show the limits of a project')
-def limits(req):
+def show_limits(req):
     project_id = req.query.get('tenant_id') or req.ctx.project_id
     if project_id != req.ctx.project_id:
         req.authorize({'project_id': project_id}, OTHER)

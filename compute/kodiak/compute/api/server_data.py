@@ -51,7 +51,7 @@ def metadata(req, server_id):
 
 def _write(req, server_id, function, action='update_metadata'):
     def write(connection, row):
-        return store.save(connection, row, metadata=check_metadata(req, function(row['metadata'])))['metadata']
+        return store.save(connection, row, metadata=check_metadata(req, function(row['metadata']), connection))['metadata']
     return change(req, server_id, action, write)
 
 

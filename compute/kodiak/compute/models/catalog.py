@@ -78,3 +78,11 @@ groups = sa.Table(
     sa.Column('policy', sa.String(32), nullable=False),
     sa.Column('rules', db.JSON, nullable=False),
     sa.Column('created_at', MOMENT, nullable=False))
+
+#: Limits that single users have in a project, beside the project's own (``quotas``).
+user_quotas = sa.Table(
+    'user_quotas', metadata,
+    sa.Column('project_id', sa.String(64), primary_key=True),
+    sa.Column('user_id', sa.String(64), primary_key=True),
+    sa.Column('resource', sa.String(64), primary_key=True),
+    sa.Column('hard_limit', sa.Integer, nullable=False))

@@ -163,6 +163,45 @@ def test_aggregates_and_zones(cloud, boot, admin, member):
         admin.get(missing).expect(404)
 
 
+def test_limits_of_a_user_hold_beside_those_of_the_project(admin, member, cloud, flavor, image):
+    path, mine = '/os-quota-sets/' + testing.PROJECT, '?user_id=' + testing.MEMBER.user_id
+    admin.put(path, {'quota_set': {'instances': 3, 'cores': 9}}).expect(200)
+    assert admin.put(path + mine, {'quota_set': {'instances': 1}}).expect(200).json['quota_set']['instances'] == 1
+    assert [admin.get(path + which).json['quota_set']['instances'] for which in ('', mine, '?user_id=other')] == [3, 1, 3]
+    assert 'less than or equal to 3' in admin.put(path + mine, {'quota_set': {'instances': 4}}).expect(400).json[
+        'badRequest']['message']
+    admin.put(path + mine, {'quota_set': {'server_groups': 1}}).expect(400)
+    colleague = cloud.client(testing.Persona('8' * 32, testing.PROJECT, ('member', 'reader')))
+
+    def boot(client, status):
+        sent = {'name': 'x', 'flavorRef': flavor, 'imageRef': image, 'networks': 'none'}
+        return client.post('/servers', {'server': sent}).expect(status).json
+    server = boot(member, 202)['server']['id']
+    assert 'already used 1 of 1 instances' in boot(member, 403)['forbidden']['message']
+    boot(colleague, 202)
+    assert admin.get(path + '/detail' + mine).json['quota_set']['instances'] == {'limit': 1, 'in_use': 1, 'reserved': 0}
+    assert admin.get(path + '/detail').json['quota_set']['instances'] == {'limit': 3, 'in_use': 2, 'reserved': 0}
+    cloud.settle()
+    admin.put(path + mine, {'quota_set': {'cores': 1}}).expect(200)
+    bigger = admin.post('/flavors', {'flavor': {'name': 'big', 'ram': 128, 'vcpus': 2, 'disk': 1}}).json['flavor']['id']
+    assert '1 cores' in member.post(f'/servers/{server}/action', {'resize': {'flavorRef': bigger}}).expect(403).json[
+        'forbidden']['message']
+    admin.delete(path + mine).expect(202)
+    boot(member, 202)
+    admin.put(path + mine, {'quota_set': {'instances': 2}}).expect(200)
+    admin.delete(path).expect(202)
+    assert admin.get(path + mine).json['quota_set']['instances'] == 10
+
+
+def test_a_projects_limit_of_metadata_holds(admin, member, cloud, flavor, image):
+    admin.put('/os-quota-sets/' + testing.PROJECT, {'quota_set': {'metadata_items': 1}}).expect(200)
+    sent = {'name': 'x', 'flavorRef': flavor, 'imageRef': image, 'networks': 'none', 'metadata': {'a': '1', 'b': '2'}}
+    assert 'at most 1' in member.post('/servers', {'server': sent}).expect(403).json['forbidden']['message']
+    made = member.post('/servers', {'server': {**sent, 'metadata': {'a': '1'}}}).expect(202).json['server']['id']
+    cloud.settle()
+    member.post(f'/servers/{made}/metadata', {'metadata': {'b': '2'}}).expect(403)
+
+
 def test_quotas(cloud, admin, member, as_):
     path = '/os-quota-sets/' + testing.PROJECT
     assert member.get(path).json['quota_set']['instances'] == 10 and 'fixed_ips' not in member.get(path).json['quota_set']
