@@ -38,4 +38,7 @@ AGENT = rpc.Table('compute-agent', version='1.0', calls=[
         "Counters of a running guest, in the fields of the compute API's 2.48 diagnostics.")),
 ], casts=[
     rpc.Cast('look', args=('hosts',), doc='The desired state of these hosts changed: look now. Only a hint.'),
+    rpc.Cast('fetch_images', args=('host', 'images'), doc=(
+        'Have the data of these images ([Image]) on the host before servers need them. Where this is lost, the first server '
+        'fetches its image.')),
 ])

@@ -173,6 +173,20 @@ class Handlers:
     def look(self, context, hosts):
         self.agent.reconciler.nudge()
 
+    def fetch_images(self, context, host, images):
+        driver, wanted = self._driver(host), [state.Image.load(image) for image in images]
+        # It may take long, and nobody waits for it.
+        threading.Thread(target=self._fetch, args=(driver, wanted), name='fetch-images', daemon=True).start()
+
+    def _fetch(self, driver, images):
+        for image in images:
+            try:
+                driver.fetch(image)
+            except base.Fault as fault:
+                LOG.warning('Image %s could not be fetched ahead for %s: %s', image.id, driver.host, fault.message)
+            except Exception:
+                LOG.exception('Image %s could not be fetched ahead for %s', image.id, driver.host)
+
 
 class Reporter:
     """Sends reports in batches; keeps the newest of each instance until the conductor has taken it."""

@@ -3,7 +3,8 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, policy
 from kodiak.common.api import schema
-from kodiak.compute import scheduler, store, view
+from kodiak.compute import birth, scheduler, store, view
+from kodiak.compute import rpc as tables
 from kodiak.compute.api import common
 from kodiak.compute.models import aggregate_hosts, aggregates, hosts, servers
 
@@ -222,5 +223,12 @@ def set_metadata(req, aggregate_id):
              status=202, body=schema.wrap('cache', schema.array(schema.obj({'id': schema.UUID}, ['id']), minItems=1)),
              summary='Have the hosts of an aggregate fetch images ahead')
 def cache_images(req, aggregate_id):
-    # Hosts fetch an image when the first server asks for it; to be asked ahead changes nothing that a user sees.
-    return None
+    ids = [entry['id'] for entry in req.body['cache']]
+    if len(set(ids)) < len(ids):
+        raise errors.BadRequest('Duplicate images in request')
+    images = [birth.image(req.app.clients, image_id, req.ctx) for image_id in ids]
+    with req.db.read() as connection:
+        rows = connection.execute(sa.select(hosts.c.host, hosts.c.agent).where(hosts.c.host.in_(req.target['hosts']))).all()
+    for row in rows:
+        req.app.bus.client(tables.AGENT, tables.AGENT_TOPIC).cast('fetch_images', req.ctx, server=row.agent, host=row.host,
+                                                                  images=images)

@@ -240,6 +240,12 @@ class Driver(abc.ABC):
         """Set a password in the running guest, through its own agent."""
         raise Fault('not-supported', 'This hypervisor cannot set a password in a guest.', final=True)
 
+    # Ahead of time
+
+    def fetch(self, image):
+        """Have the data of an image (``agent.state.Image``) on the host before a server needs it."""
+        return None
+
     # Questions
 
     @abc.abstractmethod

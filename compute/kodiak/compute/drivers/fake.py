@@ -19,6 +19,7 @@ class FakeDriver(base.Driver):
         super().__init__(conf, host, images, keys)
         self.folder = os.path.join(conf.state_path, 'compute', 'fake', host)
         self._lock = threading.Lock()
+        self.fetched = []       # ids of images
         self._known = {}        # uuid -> {'record': dict or None, 'domain': dict or None, 'kept': bool}
 
     # The host
@@ -42,6 +43,9 @@ class FakeDriver(base.Driver):
 
     def boot_id(self):
         return 'fake'
+
+    def fetch(self, image):
+        self.fetched.append(image.id)
 
     # Memory
 

@@ -1,4 +1,6 @@
 """Flavors, key pairs, hosts, services, aggregates, quotas and the rest that servers stand on."""
+import time
+
 import pytest
 
 from kodiak.common import testing
@@ -161,6 +163,25 @@ def test_aggregates_and_zones(cloud, boot, admin, member):
     admin.delete(path).expect(200)
     for missing in (path, '/os-aggregates/-1', '/os-aggregates/x'):
         admin.get(missing).expect(404)
+
+
+def test_hosts_of_an_aggregate_fetch_images_ahead(make_cloud):
+    cloud = make_cloud(hosts=('one', 'two'))
+    admin = cloud.client(testing.ADMIN)
+    made = admin.post('/os-aggregates', {'aggregate': {'name': 'a'}}).json['aggregate']['id']
+    admin.post(f'/os-aggregates/{made}/action', {'add_host': {'host': 'two'}}).expect(200)
+    image, queued = cloud.image.add(), cloud.image.add(status='queued')
+
+    def ask(*ids, status):
+        return admin.post(f'/os-aggregates/{made}/images', {'cache': [{'id': one} for one in ids]}).expect(status)
+    ask(image, status=202)
+    deadline = time.monotonic() + 20
+    while not cloud.agent.drivers['two'].fetched and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (cloud.agent.drivers['one'].fetched, cloud.agent.drivers['two'].fetched) == ([], [image])
+    for wrong in ((image, image), (queued,), ('00000000-1111-2222-3333-444444444444',)):
+        ask(*wrong, status=400)
+    cloud.client(testing.ADMIN, '2.80').post(f'/os-aggregates/{made}/images', {'cache': [{'id': image}]}).expect(404)
 
 
 def test_limits_of_a_user_hold_beside_those_of_the_project(admin, member, cloud, flavor, image):

@@ -66,6 +66,9 @@ class LibvirtDriver(base.Driver):
         self.cache.prune(used_bases(self.instances))
         self.secrets.tidy()
 
+    def fetch(self, image):
+        self.cache.get(image)
+
     def ready(self):
         try:
             connection = self.connection.get()
