@@ -51,8 +51,9 @@ else
         say "virtual environment: .venv"
         make_venv "$venv"
         install_slapd || say "no OpenLDAP here (Debian package slapd): its tests are skipped"
-        { command -v xmlsec1 && command -v qemu-io; } > /dev/null || install_debian xmlsec1 qemu-utils ||
-            say "no xmlsec1 or qemu-img here (Debian packages xmlsec1, qemu-utils): tests of SAML, volumes and images are skipped"
+        { command -v xmlsec1 && command -v qemu-io && command -v lhasa; } > /dev/null || install_debian xmlsec1 qemu-utils lhasa ||
+            say "no xmlsec1, qemu-img or lhasa here (Debian packages xmlsec1, qemu-utils, lhasa): tests of SAML, volumes and images" \
+                "are skipped"
         command -v rclone > /dev/null || install_debian rclone ||
             say "no rclone here (Debian package rclone): the system test of object storage that needs it is skipped"
         say "virtual environment: third-party libraries"

@@ -33,7 +33,7 @@ OPTS = {
         cfg.ListOpt('web_networks', default=[],
                     help='Networks (CIDR) that a web-download may go to although their addresses are not public.'),
         cfg.BoolOpt('unpack', default=False,
-                    help='Unpack gzip and zip data that is imported into images whose container format is bare.'),
+                    help='Unpack gzip, zip and LHA data that is imported into images whose container format is bare.'),
         cfg.StrOpt('convert_to', choices=['raw', 'qcow2', 'vmdk', 'vdi', 'vhd', 'vhdx'],
                    help='Disk format that imported images are converted to, unless the import asks for another; not at all if '
                         'unset.'),

@@ -12,6 +12,7 @@ from kodiak.common import errors
 from . import safety
 
 LOG = logging.getLogger(__name__)
+INSPECTORS = {**format_inspector.ALL_FORMATS, 'vhdx': safety.Vhdx}
 #: Declared formats whose data has no format of its own that an inspector knows.
 PLAIN = ('raw', 'ami', 'ari', 'aki', 'ploop')
 #: Inspected formats that are a disk's own content, not a container that an emulator interprets: raw data may be so.
@@ -38,7 +39,7 @@ class Inspector:
         self._broken = {}
         self.looks = container in BARE
         if self.looks:
-            self._live = [cls() for name, cls in format_inspector.ALL_FORMATS.items() if name != 'raw']
+            self._live = [cls() for name, cls in INSPECTORS.items() if name != 'raw']
 
     def feed(self, data):
         """The next piece of the data."""

@@ -4,6 +4,7 @@ The data comes into the default store first, as a staged blob (staging by the cl
 there, and is then promoted, or copied to the other stores. Blobs have ids that follow from the saga's number, so that a step
 that is run again finds what it made the first time.
 """
+import contextlib
 import logging
 import os
 import uuid
@@ -194,12 +195,9 @@ def _unpack(work):
         return None
     store = work.app.extra['stores'].default
     limit = unpack.bound(facts['size'], uploads.allowance(work.app, _image(work)))
-    source = work.app.extra['stores'][data['source']].open(data['blob'])
-    try:
-        reader = unpack.READERS[kind](source.read)
+    with contextlib.closing(work.app.extra['stores'][data['source']].open(data['blob'])) as source, \
+            contextlib.closing(unpack.READERS[kind](source.read)) as reader:
         blob, new = take(work, 'unpack', store, reader.read, None, _inspect(work, data['disk_format']), 'Unpacked', limit)
-    finally:
-        source.close()
     return {'blob': blob, 'source': store.id, 'facts': new, 'container_format': 'bare',
             'columns': {**data.get('columns', {}), 'container_format': 'bare'}}
 

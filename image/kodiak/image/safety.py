@@ -3,6 +3,9 @@
 Each check takes an inspector that has seen the whole image, the image's first bytes and its size, and raises ``BadRequest``.
 """
 import struct
+import uuid
+
+from oslo_utils.imageutils import format_inspector
 
 from kodiak.common import errors
 
@@ -14,8 +17,11 @@ QCOW2_REFCOUNT_BYTES = 8 << 20
 QCOW2_SNAPSHOTS = 65536
 _QCOW2 = struct.Struct('>4sIQIIQIIQQIIQ')
 _DYNAMIC, _DIFFERENCING = 3, 4
-#: The item of a VHDX that says where its parent is, as it stands in the file.
-_PARENT_LOCATOR = bytes.fromhex('2d5fd3a80bb34d45abf7d3d84834ab0c')
+#: The parts of a VHDX, as they are named in the file: where its parent is, the size of its blocks, where they lie.
+_PARENT_LOCATOR, _PARAMETERS, _BLOCKS = (uuid.UUID(text).bytes_le for text in (
+    'a8d35f2d-b30b-454d-abf7-d3d84834ab0c', 'caa16737-fa36-4d43-b3b6-33f0aa44e76b', '2dc27766-f623-4200-9d64-115e9bfd4a08'))
+#: What the format allows: a disk, a block. A table of blocks is read into memory.
+VHDX_DISK, VHDX_BLOCK, VHDX_TABLE_BYTES = 64 << 40, (1 << 20, 256 << 20), 512 << 20
 
 
 def check(name, inspector, begins, size):
@@ -90,12 +96,42 @@ def _vhd(inspector, begins, size):
     return problems
 
 
+def _entries(table, first):
+    """The entries of a table of a VHDX, of 32 bytes each: ``{name: what follows it}``."""
+    return {table[offset:offset + 16]: table[offset + 16:offset + 32] for offset in range(first, len(table) - 31, 32)}
+
+
+class Vhdx(format_inspector.VHDXInspector):
+    """Keeps the parameters of a VHDX too."""
+
+    def post_process(self):
+        super().post_process()
+        if self.has_region('vds') and not self.has_region('parameters'):
+            table = self.region('metadata')
+            entry = _entries(bytes(table.data), 32).get(_PARAMETERS)
+            offset = struct.unpack('<I', entry[:4])[0] if entry else 0
+            self.new_region('parameters', format_inspector.CaptureRegion(table.offset + offset, 8))
+
+
 def _vhdx(inspector, begins, size):
     if not inspector.has_region('metadata') or not inspector.has_region('vds'):
         return ['it does not say how large its disk is']
-    table = bytes(inspector.region('metadata').data)
-    entries = [table[offset:offset + 16] for offset in range(32, len(table) - 31, 32)]
-    return ['it has a parent'] if _PARENT_LOCATOR in entries else None
+    problems = []
+    items = _entries(bytes(inspector.region('metadata').data), 32)
+    block, flags = struct.unpack('<II', inspector.region('parameters').data) if inspector.region('parameters').complete else (0, 0)
+    if _PARENT_LOCATOR in items or flags & 2:
+        problems.append('it has a parent')
+    if _PARAMETERS not in items or not VHDX_BLOCK[0] <= block <= VHDX_BLOCK[1] or block & (block - 1):
+        return [*problems, 'its block size is impossible']
+    virtual = inspector.virtual_size
+    if not 0 < virtual <= VHDX_DISK or virtual % 512:
+        return [*problems, 'its size is impossible']
+    table, length = struct.unpack('<QI', _entries(bytes(inspector.region('header').data), 16).get(_BLOCKS, bytes(16))[:12])
+    if not length or length > VHDX_TABLE_BYTES or table + length > size:
+        problems.append('its block table is missing or too large')
+    elif length // 8 < -(-virtual // block):
+        problems.append('its block table does not fit its size')
+    return problems
 
 
 def _vdi(inspector, begins, size):

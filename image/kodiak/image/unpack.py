@@ -1,5 +1,5 @@
-"""Data that comes packed: gzip, a zip with one file, an OVA. Read as a stream: no name in it ever becomes a path. An archive that
-names other places, or holds links, is refused all the same: it was not made to hold a disk.
+"""Data that comes packed: gzip, LHA and zip archives with one file, an OVA. Read as a stream: no name in it ever becomes a path. An
+archive that names other places, or holds links, is refused all the same: it was not made to hold a disk.
 
 What comes out is bounded: a file may not grow without end out of little (:func:`bound`).
 """
@@ -11,14 +11,17 @@ import zlib
 
 from kodiak.common import errors
 
-PIECE = 1 << 20
+from . import archives, lha
+
 #: What may come out of any archive, and how many times its size may come out of a larger one.
 FREE, RATIO = 1 << 30, 200
 GZIP, ZIP = b'\x1f\x8b\x08', b'PK\x03\x04'
 
 
 def kind(begins):
-    """``gzip``, ``zip`` or None, by the first bytes of data."""
+    """``gzip``, ``lha``, ``zip`` or None, by the first bytes of data."""
+    if lha.begins(begins):
+        return 'lha'
     return 'gzip' if begins.startswith(GZIP) else 'zip' if begins.startswith(ZIP) else None
 
 
@@ -27,48 +30,11 @@ def bound(size, limit):
     return min(limit, max(FREE, RATIO * size))
 
 
-def check_name(name, kind):
-    """``BadRequest`` for the name of a member that is not a place below the archive's own."""
-    parts = re.split(r'[/\\]', name)
-    if not name or '..' in parts or not parts[0] or re.match(r'[A-Za-z]:', name) or '\0' in name:
-        raise errors.BadRequest(f'The {kind} names a file outside of itself ({name[:80]!r}), which is not accepted.')
-
-
-class _Input:
-    """A source that can be looked ahead in."""
-
-    def __init__(self, read):
-        self._read = read
-        self._ahead = b''
-
-    def read(self, size):
-        """Up to ``size`` bytes; b'' at the end."""
-        if self._ahead:
-            data, self._ahead = self._ahead[:size], self._ahead[size:]
-            return data
-        return self._read(size)
-
-    def exactly(self, size):
-        """``size`` bytes; ``BadRequest`` where the data ends before."""
-        parts = []
-        while size:
-            data = self.read(size)
-            if not data:
-                raise errors.BadRequest('The packed data ends too early.')
-            parts.append(data)
-            size -= len(data)
-        return b''.join(parts)
-
-    def back(self, data):
-        """Put data back in front."""
-        self._ahead = data + self._ahead
-
-
-class Gzip:
+class Gzip(archives.Reader):
     """The content of gzip data, of several members if need be."""
 
     def __init__(self, read):
-        self._input = _Input(read)
+        self._input = archives.Input(read)
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._ended = False
 
@@ -79,7 +45,7 @@ class Gzip:
                 if self._inflate.unconsumed_tail and not self._inflate.eof:
                     data = self._inflate.decompress(self._inflate.unconsumed_tail, size)
                 else:
-                    packed = b'' if self._ended else self._input.read(PIECE)
+                    packed = b'' if self._ended else self._input.read(archives.PIECE)
                     if not packed:
                         if not self._inflate.eof and not self._ended:
                             raise errors.BadRequest('The gzip data ends too early.')
@@ -94,7 +60,7 @@ class Gzip:
 
     def _next(self):
         rest = self._inflate.unused_data
-        while len(rest) < 2 and (more := self._input.read(PIECE)):
+        while len(rest) < 2 and (more := self._input.read(archives.PIECE)):
             rest += more
         if rest.startswith(GZIP[:2]):
             self._input.back(rest)
@@ -104,7 +70,7 @@ class Gzip:
             self._ended = True
 
 
-class Zip:
+class Zip(archives.Reader):
     """The only file of a zip archive."""
 
     _HEADER = struct.Struct('<4sHHHHHIIIHH')
@@ -112,7 +78,7 @@ class Zip:
     _BEHIND = 24 + 46
 
     def __init__(self, read):
-        self._input = _Input(read)
+        self._input = archives.Input(read)
         (magic, _, flags, self._method, _, _, crc, packed, size, name, extra) = self._HEADER.unpack(
             self._input.exactly(self._HEADER.size))
         name = self._input.exactly(name)
@@ -120,7 +86,7 @@ class Zip:
         self._described = bool(flags & 8)
         if magic != ZIP or flags & 0x2041:
             raise errors.BadRequest('The zip archive is encrypted or damaged.')
-        check_name(name.decode(errors='replace'), 'zip archive')
+        archives.check_name(name.decode(errors='replace'), 'zip archive')
         if self._method not in (0, 8) or (self._method == 0 and self._described):
             raise errors.BadRequest('The zip archive is packed in a way that is not supported.')
         self._crc = None if self._described else crc
@@ -159,7 +125,7 @@ class Zip:
 
     def _inflated(self, size):
         while not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._input.read(PIECE)
+            packed = self._inflate.unconsumed_tail or self._input.read(archives.PIECE)
             if not packed:
                 raise errors.BadRequest('The zip archive ends too early.')
             try:
@@ -191,7 +157,7 @@ class Zip:
             raise errors.BadRequest('The zip archive holds something that is not a file.')
 
 
-class _Ending(_Input):
+class _Ending(archives.Input):
     """A source that is not read on and on behind its end: a header may claim to be followed by more than there is."""
 
     _behind = 0
@@ -216,7 +182,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)
 
 
-class Ova:
+class Ova(archives.Reader):
     """The only disk of an OVA: its first VMDK."""
 
     MEMBERS = 1000
@@ -239,7 +205,7 @@ class Ova:
                 raise errors.BadRequest(f'The OVA holds more than {self.MEMBERS} files.')
             if not (member.isreg() or member.isdir()):
                 raise errors.BadRequest(f'The OVA holds a link or a device ({member.name[:80]!r}), which is not accepted.')
-            check_name(member.name, 'OVA')
+            archives.check_name(member.name, 'OVA')
             if member.isreg() and re.search(r'\.vmdk$', member.name, re.I):
                 return self._archive.extractfile(member)
         return None
@@ -255,4 +221,4 @@ class Ova:
         return data
 
 
-READERS = {'gzip': Gzip, 'zip': Zip, 'ova': Ova}
+READERS = {'gzip': Gzip, 'lha': lha.Lha, 'ova': Ova, 'zip': Zip}

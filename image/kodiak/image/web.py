@@ -18,6 +18,8 @@ REDIRECTS = 5
 CONNECT_SECONDS = 15
 READ_SECONDS = 60
 DEFAULT_PORTS = {'http': 80, 'https': 443}
+#: Addresses of IPv6 whose last bits are one of IPv4, which a gateway of the network goes to (RFC 6052).
+NAT64 = ipaddress.ip_network('64:ff9b::/96')
 
 
 class Refused(errors.BadRequest):
@@ -62,13 +64,15 @@ class Guard:
     def check_address(self, address, host):
         """``Refused`` for an address that is not public and not in one of the allowed networks."""
         address = getattr(address, 'ipv4_mapped', None) or address
+        if address.version == NAT64.version and address in NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xffffffff)
         if any(address in network for network in self.networks if network.version == address.version):
             return
         hidden = [getattr(address, name, None) for name in ('sixtofour', 'teredo')]
         if hidden[1]:
             hidden[1] = hidden[1][1]
         for one in (address, *filter(None, hidden)):
-            if not one.is_global or one.is_multicast or one.is_reserved or one.is_loopback or one.is_link_local:
+            if not one.is_global or one.is_multicast or one.is_reserved or getattr(one, 'is_site_local', False):
                 raise Refused(f'The host {host} does not pass filtering: its address is not a public one.')
 
     def resolve(self, host, port):
@@ -131,8 +135,11 @@ class Fetch:
                 LOG.info('%s cannot be fetched: %s', parts.hostname, error)
                 raise errors.Unavailable(f'The host {parts.hostname} cannot be reached.') from None
             if answer.status in (301, 302, 303, 307, 308) and answer.headers.get('Location'):
-                self.url = urllib.parse.urljoin(self.url, answer.headers['Location'])
                 self._connection.close()
+                try:
+                    self.url = urllib.parse.urljoin(self.url, answer.headers['Location'])
+                except ValueError:
+                    raise Refused(f'The host {parts.hostname} redirects to an invalid URI.') from None
                 continue
             break
         else:
@@ -145,7 +152,11 @@ class Fetch:
             self._connection.close()
             raise errors.BadRequest(f'The host {parts.hostname} sends its data in an encoding that was not asked for.')
         self._answer = answer
-        self.size = schemas.natural(answer.headers.get('Content-Length', ''))
+        told = answer.headers.get('Content-Length')
+        self.size = None if told is None else schemas.natural(told)
+        if self.size is None and told is not None:
+            self._connection.close()
+            raise errors.BadRequest(f'The host {parts.hostname} says that its data has an impossible length.')
 
     def _ask(self, parts, offset):
         target = urllib.parse.urlunsplit(('', '', parts.path or '/', parts.query, ''))
