@@ -165,10 +165,13 @@ def _limits(conn, policies):
     if not policies:
         return {}
     table, found = models.qos_rules.c, {}
-    for row in conn.execute(sa.select(table.qos_policy_id, table.direction, table.params).where(
-            table.qos_policy_id.in_(policies), table.type == 'bandwidth_limit')):
+    for row in conn.execute(sa.select(table.qos_policy_id, table.type, table.direction, table.params).where(
+            table.qos_policy_id.in_(policies))):
         limit = found.setdefault(row.qos_policy_id, dict.fromkeys(
-            ('egress_kbps', 'egress_burst_kbits', 'ingress_kbps', 'ingress_burst_kbits')))
+            ('egress_kbps', 'egress_burst_kbits', 'ingress_kbps', 'ingress_burst_kbits', 'dscp')))
+        if row.type == 'dscp_marking':
+            limit['dscp'] = row.params['dscp_mark']
+            continue
         limit[f'{row.direction}_kbps'] = row.params.get('max_kbps')
         limit[f'{row.direction}_burst_kbits'] = row.params.get('max_burst_kbps')
     return found

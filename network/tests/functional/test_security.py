@@ -197,6 +197,11 @@ def test_qos(member, admin, make, net, agent):
     assert host.wanted.ports[port['id']].qos.egress_kbps == 2000
     assert kind(admin.delete('/qos/policies/' + policy['id']), 409) == 'QosPolicyInUse'
     assert [one['type'] for one in member.get('/qos/policies/' + policy['id']).json['policy']['rules']] == ['bandwidth_limit']
+    marks = f"/qos/policies/{policy['id']}/dscp_marking_rules"
+    mark = admin.post(marks, {'dscp_marking_rule': {'dscp_mark': 46}}).expect(201).json['dscp_marking_rule']['id']
+    host.look()
+    assert (host.wanted.ports[port['id']].qos.dscp, host.wanted.ports[port['id']].qos.egress_kbps) == (46, 2000)
+    admin.delete(f'{marks}/{mark}').expect(204)
     admin.delete(f"{rules}/{rule['id']}").expect(204)
     host.look()
     assert host.wanted.ports[port['id']].qos is None

@@ -5,6 +5,7 @@ Needs root, and leaves nothing on the machine: whatever is made here is gone wit
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -514,6 +515,30 @@ def test_a_limit_on_bandwidth(lab):
     wait(lambda: one.run(f'ip link show ifb{B.id[:11]}')[0] != 0, 'no limit')
     assert 'tbf' not in one.out(f'tc qdisc show dev {tap(B)}')
     assert ping(one, 'b', '10.0.0.10')
+
+
+def test_what_a_guest_sends_is_marked(lab):
+    one = lab.one
+    index = lab.ports[one].index(B)
+    lab.ports[one][index] = state.load(state.Port, {**state.dump(B), 'qos': {'dscp': 46}})
+    one.out('nft add table inet try; nft add chain inet try in "{ type filter hook input priority 0; }"; '
+            'nft add rule inet try in ip dscp 46 counter', 'a')
+
+    def marked():
+        assert ping(one, 'b', '10.0.0.10')
+        return int(re.search(r'packets (\d+)', one.out('nft list table inet try', 'a'))[1])
+    try:
+        assert marked() == 0
+        lab.change()
+        wait(marked, 'the mark')
+        lab.ports[one][index] = B
+        lab.change()
+        wait(lambda: one.run('nft list table bridge kodiak-marks')[0] != 0, 'no mark')
+        before = marked()
+        assert marked() == before
+    finally:
+        lab.ports[one][index] = B
+        one.out('nft delete table inet try', 'a')
 
 
 def test_a_second_look_changes_nothing(lab):

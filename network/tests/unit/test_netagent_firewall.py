@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 
 from kodiak.network.agent import nft, state
-from kodiak.network.drivers.linuxbridge import cuts, firewall
+from kodiak.network.drivers.linuxbridge import cuts, firewall, marks
 
 NET, SUBNET = '11111111-1111-4111-8111-111111111111', 'subnet'
 BRIDGES = {NET: 'brq11111111-11'}
@@ -54,6 +54,16 @@ SSH = state.Rule('r', 'ingress', protocol='tcp', port_range_min=22, port_range_m
 ])
 def test_rules(rule, text):
     assert firewall.rule_texts(rule, ()) == [text]
+
+
+def test_what_a_port_sends_is_marked():
+    made = wanted([port('a', 1, qos=state.Qos(dscp=46)), port('b', 2, qos=state.Qos(dscp=46), port_security_enabled=False),
+                   port('c', 3, qos=state.Qos(dscp=0)), port('d', 4, qos=state.Qos(egress_kbps=5)), port('e', 5)], [])
+    table, = marks.plan(made, BRIDGES).values()
+    assert {name: list(one.elements) for name, one in table.sets.items()} == {
+        'dscp-0': ['tapcccccccc-cc'], 'dscp-46': ['tapaaaaaaaa-aa', 'tapbbbbbbbb-bb']}
+    assert 'iifname @dscp-46 ether type ip6 ip6 dscp set 46' in table.chains['sending'].rules
+    assert marks.plan(wanted([port('e', 5)], []), BRIDGES) == {}
 
 
 def test_a_remote_group_with_ranges_is_two_rules():

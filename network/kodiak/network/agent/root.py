@@ -24,7 +24,7 @@ SYSCTLS = ('net/ipv4/ip_forward', 'net/ipv4/conf/all/arp_ignore', 'net/ipv4/conf
            'net/ipv6/conf/all/forwarding', 'net/ipv6/conf/default/accept_ra')
 BRIDGE_SYSCTLS = ('net/bridge/bridge-nf-call-iptables', 'net/bridge/bridge-nf-call-ip6tables')
 COMMAND = re.compile(r'^(?:add|delete|flush) (?:table|chain|rule|set|map|element) '
-                     r'(?:bridge kodiak-guard|inet kodiak-(?:groups|tunnel|router))(?: |$)')
+                     r'(?:bridge kodiak-(?:guard|marks)|inet kodiak-(?:groups|tunnel|router))(?: |$)')
 BRACES = re.compile(r'\{[^{}]*\}')             # what stands in braces is part of its command
 
 
@@ -120,7 +120,8 @@ def perform(operations):
 
 def _tables(space):
     """The output of ``nft -j list`` for each of our tables in a namespace."""
-    ours = ('inet kodiak-router',) if space else ('bridge kodiak-guard', 'inet kodiak-groups', 'inet kodiak-tunnel')
+    ours = ('inet kodiak-router',) if space else (
+        'bridge kodiak-guard', 'bridge kodiak-marks', 'inet kodiak-groups', 'inet kodiak-tunnel')
     found = []
     for title in ours:
         done = subprocess.run(['nft', '-j', 'list', 'table', *title.split()], capture_output=True, text=True,

@@ -89,12 +89,13 @@ class AddressPair:
 
 @dataclass(frozen=True, slots=True)
 class Qos:
-    """Bandwidth limits of a port, seen from the guest; None is no limit. Units: kilobits a second, kilobits."""
+    """Limits of a port, seen from the guest, in kilobits a second and kilobits, and the mark of what it sends; None is none."""
 
     egress_kbps: int | None = None
     egress_burst_kbits: int | None = None
     ingress_kbps: int | None = None
     ingress_burst_kbits: int | None = None
+    dscp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Linux bridges and VXLAN: see ``l2`` for links, ``firewall`` for filters,
-``cuts`` for what ends with a filter, ``tunnel`` for who may send VXLAN here."""
-from kodiak.network.drivers.linuxbridge import cuts, firewall, l2, tunnel
+``cuts`` for what ends with a filter, ``marks`` for what packets are marked with, ``tunnel`` for who may send VXLAN here."""
+from kodiak.network.drivers.linuxbridge import cuts, firewall, l2, marks, tunnel
 from kodiak.network.drivers.namespaces import NamespaceDriver
 
 
@@ -19,7 +19,7 @@ class Shape:
     def filters(wanted, bridges, observed):
         """({title: Table}, ids of the ports that need them, {port id: sentence})."""
         tables, filtered, problems = firewall.plan(wanted, bridges, observed)
-        return {**tunnel.plan(wanted, bridges), **tables}, filtered, problems
+        return {**tunnel.plan(wanted, bridges), **marks.plan(wanted, bridges), **tables}, filtered, problems
 
 
 class Driver(NamespaceDriver):
