@@ -1,5 +1,7 @@
 """The admin command, ``kodiak-identity``."""
+import contextlib
 import dataclasses
+import datetime
 import getpass
 import json
 import os
@@ -10,7 +12,7 @@ import sqlalchemy as sa
 
 from kodiak.common import cli, db, errors
 
-from . import bootstrap, copies, core, crypt, directory, housekeeping, keys, mapping
+from . import bootstrap, copies, core, crypt, directory, housekeeping, keys, mapping, trusts
 from .models import directory_looks
 from .saml import ours
 
@@ -156,6 +158,21 @@ def _directory(conf, options):
     return 0
 
 
+def _trust_flush(conf, options):
+    before = db.utcnow()
+    if options.date:
+        for form in ('%d-%m-%Y', '%Y-%m-%d'):
+            with contextlib.suppress(ValueError):
+                before = datetime.datetime.strptime(options.date, form)
+                break
+        else:
+            print(f'{options.date} is no date: give it as DD-MM-YYYY or YYYY-MM-DD.', file=sys.stderr)
+            return 2
+    count = _core(conf).db.transact(trusts.flush, before, options.project_id, options.trustor_user_id, options.trustee_user_id)
+    print(f'{count} trusts are removed that ended before {before:%Y-%m-%d %H:%M:%S} UTC.')
+    return 0
+
+
 def _clear(conf, options):
     housekeeping.clear(_core(conf))
     return 0
@@ -215,6 +232,11 @@ def build(load_conf, apis):
     commands.add('directory', _directory, 'Look through the directory (LDAP) of a domain now; purge deletes what the users and '
                  'groups had that it no longer has.', [
                      (['action'], {'choices': ['refresh', 'purge']}), (['domain'], {'help': 'name or id'})])
+    commands.add('trust-flush', _trust_flush, 'Remove what is kept of trusts that have ended: expired or deleted ones.', [
+        (['--project-id'], {'help': 'only those in this project'}),
+        (['--trustor-user-id'], {'help': 'only those given by this user'}),
+        (['--trustee-user-id'], {'help': 'only those given to this user'}),
+        (['--date'], {'help': 'only those that ended before this day (DD-MM-YYYY, UTC); now if not given'})])
     commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
     commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
     return commands

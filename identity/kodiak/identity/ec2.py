@@ -1,11 +1,16 @@
 """Signatures of EC2 and S3 requests."""
 import base64
+import datetime
 import hashlib
 import hmac
 import re
+import time
 import urllib.parse
 
 from kodiak.common import errors
+
+#: seconds after it was signed that an EC2 request can be used to log in; Keystone's default
+LIFE = 900
 
 
 def valid(secret, request):
@@ -22,6 +27,46 @@ def valid(secret, request):
     return False
 
 
+def expired(request):
+    """True if an EC2 request says that it was signed more than ``LIFE`` ago: whoever recorded it must not use it for ever.
+
+    Where it says nothing of the kind, whoever signed it wanted it so.
+
+    :raises Unauthorized: if its time cannot be read.
+    """
+    text = _signed_at(request)
+    if not text:
+        return False
+    for form in ('%Y%m%dT%H%M%SZ', '%Y-%m-%dT%H:%M:%SZ', '%Y-%m-%dT%H:%M:%S', '%Y-%m-%dT%H:%M:%S.%fZ'):
+        try:
+            signed = datetime.datetime.strptime(text, form).replace(tzinfo=datetime.UTC).timestamp()
+            break
+        except ValueError:
+            continue
+    else:
+        raise errors.Unauthorized('The time at which the request was signed cannot be read.')
+    return time.time() > signed + LIFE
+
+
+def _signed_at(request):
+    # What the signature covers, and nothing that could be put beside it.
+    params, headers = request.get('params') or {}, _headers(request)
+    return str((_stamp(params, headers) if _is_version4(params, headers) else params.get('Timestamp')) or '')
+
+
+def _headers(request):
+    return {name.lower(): value for name, value in (request.get('headers') or {}).items()}
+
+
+def _is_version4(params, headers):
+    return (str(headers.get('authorization', '')).startswith('AWS4-HMAC-SHA256')
+            or params.get('X-Amz-Algorithm') == 'AWS4-HMAC-SHA256')
+
+
+def _stamp(params, headers):
+    return params.get('X-Amz-Date') or headers.get('x-amz-date') or headers.get('date') or ''
+
+
 def _hosts(host):
     # Some clients leave the port out of what they sign.
     return [host, host.rsplit(':', 1)[0]] if re.search(r':\d+$', host) else [host]
@@ -29,9 +74,9 @@ def _hosts(host):
 
 def _signature(secret, request, params):
     params.pop('Signature', None)
-    headers = {name.lower(): value for name, value in (request.get('headers') or {}).items()}
+    headers = _headers(request)
     version = str(params.get('SignatureVersion', ''))
-    if headers.get('authorization', '').startswith('AWS4-HMAC-SHA256') or params.get('X-Amz-Algorithm') == 'AWS4-HMAC-SHA256':
+    if _is_version4(params, headers):
         return _version4(secret, request, params, headers)
     if version == '2':
         return _version2(secret, request, params)
@@ -70,7 +115,7 @@ def _version4(secret, request, params, headers):
         return None
     date, region, service = parts[1:4]
     params.pop('X-Amz-Signature', None)
-    stamp = params.get('X-Amz-Date') or headers.get('x-amz-date') or headers.get('date') or ''
+    stamp = _stamp(params, headers)
     verb = request.get('verb', '')
     body = request.get('body_hash') or headers.get('x-amz-content-sha256') or ''
     lines = ''

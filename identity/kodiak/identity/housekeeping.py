@@ -1,4 +1,4 @@
-"""What has to be cleared away now and then: expired revocations, trusts, OAuth tokens, old signing keys."""
+"""What has to be cleared away now and then: expired revocations, memberships, OAuth tokens, old signing keys."""
 import datetime
 import logging
 import threading

@@ -79,6 +79,41 @@ def change(core, connection, row, values):
         revoke(core, connection, row)
 
 
+def _tree(connection, row, doing):
+    """A project and all below it, itself first. Refuses domains, and trees in which something is immutable."""
+    if row['is_domain']:
+        raise errors.Forbidden(f'Cannot {doing} a domain with what is below it here: see PATCH and DELETE of domains.')
+    found = [row, *(each._mapping for each in below(connection, row['id']))]
+    fixed = next((each['id'] for each in found if each['options'].get('immutable')), None)
+    if fixed:
+        raise errors.Forbidden(f'Cannot {doing} project {fixed}, which is immutable: unset its option immutable first.')
+    return found
+
+
+def switch_tree(core, connection, row, enabled):
+    """Enable or disable a project with all that is below it."""
+    found = _tree(connection, row, 'enable or disable')
+    if enabled and not all(each.enabled for each in above(connection, connection.execute(
+            sa.select(projects).where(projects.c.id == row['id'])).one())):
+        raise errors.Forbidden(f"Cannot enable project {row['id']} since it has disabled parents.")
+    for each in found:
+        if each['enabled'] != enabled:
+            connection.execute(sa.update(projects).where(projects.c.id == each['id']).values(enabled=enabled))
+            if not enabled:
+                revoke(core, connection, each)
+    changes.bump(connection, changes.RESOURCE)
+
+
+def delete_tree(core, connection, row):
+    """Delete a project with all that is below it; all of it must be disabled."""
+    found = _tree(connection, row, 'delete')
+    active = next((each['id'] for each in found if each['enabled']), None)
+    if active:
+        raise errors.Forbidden(f'Cannot delete project {active} with a whole tree while it is enabled: disable the tree first.')
+    for each in reversed(found):
+        _forget(core, connection, each)
+
+
 def revoke(core, connection, row):
     """Revoke the tokens of a project; of a domain: those of all its projects and users."""
     core.revoke(connection, {'project_id': row['id']})

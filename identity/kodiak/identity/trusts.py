@@ -71,3 +71,14 @@ def touching(connection, user_id):
     """Ids of the trusts of which a user is trustor or trustee: what hits the user hits their tokens."""
     return connection.execute(sa.select(trusts.c.id).where(
         trusts.c.deleted_at.is_(None), sa.or_(trusts.c.trustor_id == user_id, trusts.c.trustee_id == user_id))).scalars().all()
+
+
+def flush(connection, before, project_id=None, trustor_id=None, trustee_id=None):
+    """Remove the rows of trusts that ended before a time (naive UTC): their last day came, or they were deleted. Says how many.
+
+    Nobody sees them any more; their tokens are revoked or expired.
+    """
+    where = [sa.or_(trusts.c.expires_at < before, trusts.c.deleted_at < before)]
+    where += [column == value for column, value in (
+        (trusts.c.project_id, project_id), (trusts.c.trustor_id, trustor_id), (trusts.c.trustee_id, trustee_id)) if value]
+    return connection.execute(sa.delete(trusts).where(*where)).rowcount

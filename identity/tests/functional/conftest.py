@@ -1,8 +1,10 @@
 """Identity in process: its real pipeline, a database in a file, keys in a folder."""
 import os
 import shutil
+import threading
 
 import pytest
+import werkzeug.serving
 
 from kodiak.common import db, migrate, testing, wsgi
 from kodiak.identity import api as identity_api
@@ -125,3 +127,18 @@ def make_cloud(_template, tmp_path):
 def cloud(make_cloud):
     """A fresh :class:`Cloud`."""
     return make_cloud()
+
+
+@pytest.fixture
+def server(cloud):
+    """The API on a port of its own; the base URL."""
+    made = werkzeug.serving.make_server('127.0.0.1', 0, cloud.pipeline, threaded=True)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    url = f'http://127.0.0.1:{made.port}'
+    admin = cloud.admin()
+    for endpoint in admin.get('/v3/endpoints').json['endpoints']:
+        admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
+    yield url
+    made.shutdown()
+    thread.join()

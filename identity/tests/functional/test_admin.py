@@ -1,3 +1,4 @@
+import datetime
 import io
 import pathlib
 import stat
@@ -176,3 +177,28 @@ def test_a_mapping_can_be_tried(run):
     assert status == 0 and '"name": "ann"' in said
     (run.folder / 'input').write_text('other: x\n')
     assert run('mapping-test', str(run.folder / 'rules.json'), str(run.folder / 'input'))[0] == 1
+
+
+def test_trusts_that_have_ended_can_be_removed(ready):
+    import sqlalchemy as sa
+
+    from kodiak.common import db
+    from kodiak.identity import models
+    database, now, day = db.Database(f'sqlite:///{ready.folder}/i.sqlite'), db.utcnow(), datetime.timedelta(days=1)
+
+    def ids():
+        with database.read() as connection:
+            return set(connection.execute(sa.select(models.trusts.c.id)).scalars())
+    ended = {'kept': {}, 'coming': {'expires_at': now + day}, 'expired': {'expires_at': now - day},
+             'deleted': {'deleted_at': now - day},
+             'old': {'deleted_at': now - 9 * day}, 'of p': {'deleted_at': now - day, 'project_id': 'p'}}
+    with database.write() as connection:
+        for name, values in ended.items():
+            connection.execute(models.trusts.insert().values(
+                id=name, trustor_id='a', trustee_id='b', impersonation=False, role_ids=[], extra={}, **values))
+    assert ready('trust-flush', '--date', 'soon')[0] == 2
+    assert ready('trust-flush', '--date', (now - 5 * day).strftime('%d-%m-%Y'))[1].startswith('1 trusts') and 'old' not in ids()
+    assert ready('trust-flush', '--project-id', 'p')[0] == 0 and ids() == {'kept', 'coming', 'expired', 'deleted'}
+    assert ready('trust-flush', '--trustee-user-id', 'a')[0] == 0 and len(ids()) == 4
+    assert ready('trust-flush', '--trustor-user-id', 'a', '--trustee-user-id', 'b')[0] == 0 and ids() == {'kept', 'coming'}
+    database.close()

@@ -1,4 +1,5 @@
 import base64
+import datetime
 import hashlib
 import hmac
 import json
@@ -73,6 +74,33 @@ def test_ec2_log_in(cloud, ann):
     admin.post('/v3/ec2tokens', {'credentials': {**request, 'access': 'x'}}).expect(401)
     ann.post('/v3/ec2tokens', {'credentials': request}).expect(403)
     cloud.client().post('/v3/ec2tokens', {'credentials': request}).expect(401)
+
+
+def test_a_recorded_ec2_request_is_of_use_for_a_while_only(cloud, ann):
+    made = ann.post(f'/v3/users/{ann.id}/credentials/OS-EC2', {'tenant_id': ann.project_id}).json['credential']
+    admin, now = cloud.admin(), datetime.datetime.now(datetime.UTC)
+
+    def old(minutes, form='%Y-%m-%dT%H:%M:%SZ'):
+        return (now - datetime.timedelta(minutes=minutes)).strftime(form)
+
+    def attempt(request):
+        request.update(access=made['access'], host='h', verb='GET', path='/')
+        request['signature'] = ec2._signature(made['secret'], request, dict(request['params']))
+        return admin.post('/v3/ec2tokens', {'credentials': request})
+
+    def version4(minutes):
+        stamp = old(minutes, '%Y%m%dT%H%M%SZ')
+        credential = f'{made["access"]}/{stamp[:8]}/RegionOne/ec2/aws4_request'
+        return {'params': {}, 'body_hash': 'x', 'headers': {'X-Amz-Date': stamp, 'Authorization': (
+            f'AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host;x-amz-date, Signature=x')}}
+    for form in ('%Y-%m-%dT%H:%M:%SZ', '%Y-%m-%dT%H:%M:%S', '%Y-%m-%dT%H:%M:%S.000Z'):
+        attempt({'params': {'SignatureVersion': '2', 'Timestamp': old(14, form)}}).expect(200)
+        attempt({'params': {'SignatureVersion': '2', 'Timestamp': old(16, form)}}).expect(401)
+    attempt({'params': {'SignatureVersion': '2', 'Timestamp': 'soon'}}).expect(401)
+    attempt(version4(14)).expect(200)
+    attempt(version4(16)).expect(401)
+    # What version 4 doesn't sign doesn't count.
+    attempt({**version4(16), 'params': {'Timestamp': old(0)}}).expect(401)
 
 
 def test_s3_log_in(cloud, ann):

@@ -1,26 +1,8 @@
 """keystonemiddleware, unmodified, in front of an application: it takes our tokens by asking our API."""
-import threading
-
 import pytest
 import requests
-import werkzeug.serving
 
 keystonemiddleware = pytest.importorskip('keystonemiddleware.auth_token')
-
-
-@pytest.fixture
-def server(cloud):
-    """The API on a port of its own; the base URL."""
-    made = werkzeug.serving.make_server('127.0.0.1', 0, cloud.pipeline, threaded=True)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    url = f'http://127.0.0.1:{made.port}'
-    admin = cloud.admin()
-    for endpoint in admin.get('/v3/endpoints').json['endpoints']:
-        admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
-    yield url
-    made.shutdown()
-    thread.join()
 
 
 def service_app(url, **more):

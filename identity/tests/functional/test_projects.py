@@ -25,6 +25,48 @@ def test_trees(cloud):
         admin.delete('/v3/projects/' + project['id']).expect(204)
 
 
+def test_a_whole_tree_at_once(cloud):
+    admin = cloud.admin()
+    top = cloud.project('top')
+    middle = cloud.project('middle', parent_id=top['id'])
+    leaf, twin = cloud.project('leaf', parent_id=middle['id']), cloud.project('twin', parent_id=middle['id'])
+    path = lambda project: f'/v3/projects/{project["id"]}/cascade'  # noqa: E731
+    enabled = lambda: [admin.get('/v3/projects/' + each['id']).json['project']['enabled']  # noqa: E731
+                       for each in (top, middle, leaf, twin)]
+    ann = cloud.user('ann')
+    cloud.grant(ann['id'], 'member', leaf['id'])
+    client = cloud.client(cloud.login('ann', project=leaf['id']).expect(201))
+    client.patch(path(top), {'project': {'enabled': False}}).expect(403)
+    client.delete(path(top)).expect(403)
+    admin.delete(path(top)).expect(403)
+    for bad in ({}, {'enabled': 0}, {'enabled': False, 'name': 'x'}):
+        admin.patch(path(top), {'project': bad}).expect(400)
+    # Nothing of a tree changes where a part of it may not.
+    admin.patch('/v3/projects/' + twin['id'], {'project': {'options': {'immutable': True}}}).expect(200)
+    admin.patch(path(top), {'project': {'enabled': False}}).expect(403)
+    assert enabled() == [True] * 4
+    admin.patch('/v3/projects/' + twin['id'], {'project': {'options': {'immutable': None}}}).expect(200)
+    assert admin.patch(path(top), {'project': {'enabled': False}}).expect(200).json['project']['enabled'] is False
+    assert enabled() == [False] * 4
+    client.get('/v3/auth/projects').expect(401)
+    cloud.login('ann', project=leaf['id']).expect(401)
+    admin.patch(path(middle), {'project': {'enabled': True}}).expect(403)
+    admin.patch(path(top), {'project': {'enabled': True}}).expect(200)
+    assert enabled() == [True] * 4
+    cloud.login('ann', project=leaf['id']).expect(201)
+    admin.patch(path(middle), {'project': {'enabled': False}}).expect(200)
+    assert enabled() == [True, False, False, False]
+    admin.delete(path(top)).expect(403)
+    admin.delete(path(middle)).expect(204)
+    admin.get('/v3/projects/' + leaf['id']).expect(404)
+    admin.get('/v3/projects/' + top['id']).expect(200)
+    assert not admin.get(f'/v3/role_assignments?user.id={ann["id"]}').json['role_assignments']
+    for method in (lambda: admin.patch('/v3/projects/default/cascade', {'project': {'enabled': False}}),
+                   lambda: admin.delete('/v3/projects/default/cascade')):
+        method().expect(403)
+    admin.delete('/v3/projects/nothing/cascade').expect(404)
+
+
 def test_depth_and_parents(cloud):
     admin = cloud.admin()
     parent = 'default'

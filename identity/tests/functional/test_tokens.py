@@ -192,3 +192,10 @@ def test_a_web_server_in_front_says_who_it_is(make_cloud):
     cloud.admin().patch('/v3/users/' + user['id'], {'user': {'enabled': False}}).expect(200)
     log_in(REMOTE_USER='ann').expect(401)
     testing.Client(make_cloud().pipeline).post('/v3/auth/tokens', auth).expect(401)
+
+
+def test_what_pki_tokens_left_behind_is_gone(cloud):
+    for path in ('/v3/OS-SIMPLE-CERT/ca', '/v3/OS-SIMPLE-CERT/certificates'):
+        cloud.client().get(path).expect(410)
+    cloud.admin().get('/v3/auth/tokens/OS-PKI/revoked').expect(410)
+    cloud.client().get('/v3/auth/tokens/OS-PKI/revoked').expect(401)

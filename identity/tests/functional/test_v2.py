@@ -1,4 +1,8 @@
 """Version 2.0, as clients of its age speak it."""
+import base64
+import hashlib
+import hmac
+
 import pytest
 
 from kodiak.common import testing
@@ -51,6 +55,8 @@ def test_tokens(cloud, old):
     old.delete('/v2.0/tokens/' + token).expect(204)
     old.get('/v2.0/tokens/' + token).expect(404)
     old.get('/v2.0/tokens/revoked').expect(410)
+    for path in ('/v2.0/certificates/ca', '/v2.0/certificates/signing'):
+        cloud.client().get(path).expect(410)
 
 
 def test_tenants(cloud, old):
@@ -117,6 +123,71 @@ def test_services_and_endpoints(cloud, old):
     old.get('/v2.0/OS-KSADM/services/' + service['id']).expect(200)
     assert service['id'] in [each['id'] for each in old.get('/v2.0/OS-KSADM/services').json['OS-KSADM:services']]
     old.delete('/v2.0/OS-KSADM/services/' + service['id']).expect(204)
+
+
+def test_ec2(cloud, old):
+    from kodiak.identity import ec2
+    admin_id = cloud.admin().get('/v3/users?name=admin').json['users'][0]['id']
+    tenant = old.get('/v2.0/tenants').json['tenants'][0]
+    path = f'/v2.0/users/{admin_id}/credentials/OS-EC2'
+    made = old.post(path, {'tenant_id': tenant['id']}).expect(201).json['credential']
+    assert made['user_id'] == admin_id and made['tenant_id'] == tenant['id'] and 'links' not in made
+    assert old.get(path).expect(200).json == {'credentials': [made]}
+    assert old.get(f'{path}/{made["access"]}').expect(200).json == {'credential': made}
+    request = {'access': made['access'], 'host': 'h', 'verb': 'GET', 'path': '/', 'params': {'SignatureVersion': '2'}}
+    request['signature'] = ec2._signature(made['secret'], request, dict(request['params']))
+    access = old.post('/v2.0/ec2tokens', {'ec2Credentials': request}).expect(200).json['access']
+    assert access['user']['id'] == admin_id and access['token']['tenant']['id'] == tenant['id']
+    old.post('/v2.0/ec2tokens', {'credential': {**request, 'signature': 'x'}}).expect(401)
+    cloud.client().post('/v2.0/ec2tokens', {'credentials': request}).expect(401)
+    text = b'GET\n\n\nSat, 21 Nov 2026 00:00:00 GMT\n/bucket'
+    signed = {'access': made['access'], 'token': base64.urlsafe_b64encode(text).decode(), 'signature': base64.b64encode(
+        hmac.new(made['secret'].encode(), text, hashlib.sha1).digest()).decode()}
+    assert old.post('/v2.0/s3tokens', {'credentials': signed}).expect(200).json['access']['user']['id'] == admin_id
+    domain_id = cloud.admin().post('/v3/domains', {'domain': {'name': 'd'}}).json['domain']['id']
+    ann = cloud.user('ann', domain_id=domain_id)
+    old.get(f'/v2.0/users/{ann["id"]}/credentials/OS-EC2').expect(404)
+    old.delete(f'{path}/{made["access"]}').expect(204)
+    old.get(f'{path}/{made["access"]}').expect(404)
+
+
+def test_the_client_of_its_age(cloud, server):
+    keystoneclient = pytest.importorskip('keystoneclient.v2_0.client')
+    from keystoneauth1 import session
+    from keystoneauth1.identity import v2
+    auth = v2.Password(server + '/v2.0', username='admin', password='correct horse', tenant_name='admin')
+    old = keystoneclient.Client(session=session.Session(auth), endpoint_override=server + '/v2.0')
+    tenant = old.tenants.create('t', 'described')
+    ann = old.users.create('ann', 'pw', 'a@b', tenant_id=tenant.id)
+    role = old.roles.create('cook')
+    old.roles.add_user_role(ann, role, tenant)
+    assert {each.name for each in old.roles.roles_for_user(ann, tenant)} == {'cook', 'member', 'reader'}
+    assert [each.name for each in old.tenants.list_users(tenant)] == ['ann']
+    old.roles.remove_user_role(ann, role, tenant)
+    old.users.update_password(ann, 'new')
+    mine = session.Session(v2.Password(server + '/v2.0', username='ann', password='new', tenant_name='t'))
+    hers = keystoneclient.Client(session=mine, endpoint_override=server + '/v2.0')
+    assert [each.name for each in hers.tenants.list()] == ['t']
+    hers.users.update_own_password('new', 'newer')
+    made = old.ec2.create(ann.id, tenant.id)
+    assert [each.access for each in old.ec2.list(ann.id)] == [made.access]
+    assert old.ec2.get(ann.id, made.access).secret == made.secret
+    old.ec2.delete(ann.id, made.access)
+    service = old.services.create('nova', 'compute', 'd')
+    endpoint = old.endpoints.create('RegionOne', service.id, 'http://p', 'http://a', 'http://i')
+    assert endpoint.id in [each.id for each in old.endpoints.list()] and service.id in [each.id for each in old.services.list()]
+    assert {each.alias for each in old.extensions.list()} == {'OS-KSADM', 'OS-KSCRUD', 'OS-EC2'}
+    token = session.Session(v2.Password(server + '/v2.0', username='ann', password='newer', tenant_name='t')).get_token()
+    assert old.tokens.validate(token).user['username'] == 'ann'
+    old.tokens.delete(token)
+    with pytest.raises(Exception, match='404'):
+        old.tokens.validate(token)
+    old.users.update_enabled(ann, False)
+    assert old.users.get(ann.id).enabled is False
+    for manager, what in ((old.endpoints, endpoint), (old.services, service), (old.users, ann), (old.roles, role),
+                          (old.tenants, tenant)):
+        manager.delete(what.id)
+    assert 'ann' not in [each.name for each in old.users.list()]
 
 
 def test_versions_and_extensions(cloud):

@@ -27,6 +27,7 @@ from . import (
     trusts,
     users,
     v2_admin,
+    v2_ec2,
     v2_tokens,
     versions,
 )
@@ -42,7 +43,7 @@ def document(req):
 
 MODULES = (versions, tokens, users, groups, projects, domains, roles, grants, role_assignments, catalog, app_credentials,
            credentials, trusts, policies, domain_config, endpoint_filter, limits, oauth1, oauth2,
-           federation, sso, saml, v2_tokens, v2_admin)
+           federation, sso, saml, v2_tokens, v2_admin, v2_ec2)
 
 API = api.Api('identity', [documents, *(module.routes for module in MODULES)], faults.fault, title='Identity API v3',
               base_rules=rules.BASE, rules=[*domain_config.RULES, *roles.RULES, *role_assignments.RULES], forbid_unknown=True,

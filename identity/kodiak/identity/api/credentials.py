@@ -257,12 +257,35 @@ def _find(req, asked):
     return core, row, orjson.loads(core.crypt.decrypt(row.blob))
 
 
-def _token(core, row, content):
-    text, claims = issue.issue_for_credential(core, row.user_id, row.project_id, content)
-    return api.Response(issue.render(core, claims), headers={'X-Subject-Token': text, 'Vary': 'X-Auth-Token'})
+def _asked(req):
+    return next((req.body[name] for name in ('credentials', 'credential', 'ec2Credentials') if req.body.get(name)), {})
 
 
-ASKED = schema.obj({'credentials': {'type': 'object'}, 'ec2Credentials': {'type': 'object'}}, extra=True)
+def by_ec2(req):
+    """``(text, claims)`` of a token for who signed the EC2 request that the body describes."""
+    asked = _asked(req)
+    core, row, content = _find(req, asked)
+    if not asked.get('signature') or not ec2.valid(content['secret'], asked):
+        raise errors.Unauthorized('EC2 signature not supplied.' if not asked.get('signature') else 'Invalid EC2 signature.')
+    if ec2.expired(asked):
+        raise errors.Unauthorized('The request was signed too long ago.')
+    return issue.issue_for_credential(core, row.user_id, row.project_id, content)
+
+
+def by_s3(req):
+    """``(text, claims)`` of a token for who signed the S3 request that the body describes."""
+    asked = _asked(req)
+    core, row, content = _find(req, asked)
+    if not ec2.valid_s3(content['secret'], asked):
+        raise errors.Unauthorized('Credential signature mismatch')
+    return issue.issue_for_credential(core, row.user_id, row.project_id, content)
+
+
+def _answer(req, text, claims):
+    return api.Response(issue.render(cores.of(req), claims), headers={'X-Subject-Token': text, 'Vary': 'X-Auth-Token'})
+
+
+ASKED = schema.obj({name: {'type': 'object'} for name in ('credentials', 'credential', 'ec2Credentials')}, extra=True)
 
 
 TOKEN = schema.wrap('token', schema.obj({'user': {'type': 'object'}, 'methods': schema.array(schema.STRING)}, ['user', 'methods'],
@@ -273,19 +296,11 @@ TOKEN = schema.wrap('token', schema.obj({'user': {'type': 'object'}, 'methods': 
              response=TOKEN, summary='Log in with a signed EC2 request')
 def ec2_token(req):
     """A token for who signed an EC2 request; for the services that receive such requests."""
-    asked = req.body.get('credentials') or req.body.get('ec2Credentials') or {}
-    core, row, content = _find(req, asked)
-    if not asked.get('signature') or not ec2.valid(content['secret'], asked):
-        raise errors.Unauthorized('EC2 signature not supplied.' if not asked.get('signature') else 'Invalid EC2 signature.')
-    return _token(core, row, content)
+    return _answer(req, *by_ec2(req))
 
 
 @routes.post('/s3tokens', rule='identity:s3tokens_validate', default=rules.SERVICE, body=ASKED,
              response=TOKEN, summary='Log in with a signed S3 request')
 def s3_token(req):
     """A token for who signed an S3 request; for the services that receive such requests."""
-    asked = req.body.get('credentials') or {}
-    core, row, content = _find(req, asked)
-    if not ec2.valid_s3(content['secret'], asked):
-        raise errors.Unauthorized('Credential signature mismatch')
-    return _token(core, row, content)
+    return _answer(req, *by_s3(req))

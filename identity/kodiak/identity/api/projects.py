@@ -213,6 +213,26 @@ def delete(req, project_id):
     core.db.transact(lambda connection: resources.delete(core, connection, row))
 
 
+@routes.patch('/projects/{project_id}/cascade', rule='identity:update_project_cascade', default=rules.PROJECT_WRITE, load=load,
+              body=kit.body('project', {'enabled': kit.FLAG}, ['enabled'], extra=False),
+              response=kit.one_of('project', SHOWN), summary='Enable or disable a project with all below it')
+def switch_tree(req, project_id):
+    """Enable or disable a project and every project below it, all or none; disabling revokes their tokens."""
+    def store(connection):
+        resources.switch_tree(core, connection, row, req.body['project']['enabled'])
+        return _shown(req, connection, project_id)
+    core, row = cores.of(req), req.row._mapping
+    return {'project': core.db.transact(store)}
+
+
+@routes.delete('/projects/{project_id}/cascade', rule='identity:delete_project_cascade', default=rules.PROJECT_WRITE, load=load,
+               summary='Delete a project with all below it')
+def delete_tree(req, project_id):
+    """Delete a project and every project below it, all or none; all of them must be disabled."""
+    core, row = cores.of(req), req.row._mapping
+    core.db.transact(lambda connection: resources.delete_tree(core, connection, row))
+
+
 @routes.get('/users/{user_id}/projects', rule='identity:list_user_projects', load=user_api.load, default=rules.USER_READ,
             query=kit.parameters(HOW), response=kit.many_of('projects'), summary='List projects of a user')
 def user_projects(req, user_id):

@@ -78,6 +78,22 @@ def revoke(req):
     core.state.look()
 
 
+@routes.get('/auth/tokens/OS-PKI/revoked', rule='identity:revocation_list', default=rules.no_domain(rules.SERVICE),
+            summary='List revoked tokens (gone)')
+def revoked(req):
+    """410: there is no such list, tokens are not stored."""
+    raise errors.Gone('Tokens are not stored; see GET /v3/OS-REVOKE/events.')
+
+
+def certificates(req):
+    """410: certificates were for tokens that are long gone."""
+    raise errors.Gone('There are no PKI tokens any more, and no certificates for them.')
+
+
+for _name in ('ca', 'certificates'):
+    routes.get(f'/OS-SIMPLE-CERT/{_name}', public=True, summary='Certificates of PKI tokens (gone)')(certificates)
+
+
 def _own(req):
     found = req.http.environ.get('kodiak.claims')
     if found is None:

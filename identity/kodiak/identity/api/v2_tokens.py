@@ -124,11 +124,12 @@ def log_in(req):
     elif asked.get('tenantName'):
         auth['scope'] = {'project': {'name': asked['tenantName'], 'domain': {'id': DOMAIN}}}
     text, claims = issue.issue(core, auth)
-    _of_default(claims)
+    of_default(claims)
     return access(core, text, claims)
 
 
-def _of_default(claims):
+def of_default(claims):
+    """Refuse a token that version 2.0 cannot speak of."""
     if claims.user[2] != DOMAIN or claims.is_system or claims.domain_id or (claims.project_id and claims.scope[3] != DOMAIN):
         raise errors.Unauthorized('Version 2.0 knows users and tenants of the default domain only.')
 
@@ -138,18 +139,17 @@ def load_subject(req, token_id):
     req.subject = cores.of(req).state.claims(token_id)
     if req.subject is None:
         raise kit.told('Could not find token.')
-    _of_default(req.subject)
+    of_default(req.subject)
     wanted = req.http.args.get('belongsTo')
     if wanted and wanted != req.subject.project_id:
         raise errors.Unauthorized('The token does not belong to the specified tenant.')
     return {'target.token.user_id': req.subject.user_id}
 
 
-@routes.get('/tokens/revoked', rule='identity:revocation_list',
-            default=rules.no_domain(rules.SERVICE), summary='List revoked tokens (gone)')
-def revoked(req):
-    """410: there is no such list, tokens are not stored."""
-    raise errors.Gone('Tokens are not stored; see GET /v3/OS-REVOKE/events.')
+routes.get('/tokens/revoked', rule='identity:revocation_list', default=rules.no_domain(rules.SERVICE),
+           summary='List revoked tokens (gone)')(v3.revoked)
+for _name in ('ca', 'signing'):
+    routes.get(f'/certificates/{_name}', public=True, summary='Certificates of PKI tokens (gone)')(v3.certificates)
 
 
 @routes.get('/tokens/{token_id}', rule='identity:validate_token', default=v3.SUBJECT, load=load_subject,
