@@ -13,6 +13,7 @@ load_settings
 step 'credentials: remove from clouds.yaml' remove_credentials
 step 'systemd units or supervisor programs: remove' remove_processes
 step 'libvirt: restore its settings' clean_libvirt
+step 'identity: give its second port back' clean_identity
 step 'network: remove kernel settings and privileges' clean_network
 step 'data, configuration, code: remove' as_root rm -rf "$DATA" "$ETC" "$OPT"
 step 'users: remove' remove_users

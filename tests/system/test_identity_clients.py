@@ -74,3 +74,20 @@ def test_keystonemiddleware_takes_our_tokens(auth_url, person):
     while call(guarded, token)[0] == 200:
         assert time.monotonic() < end, 'a revoked token is still taken'
         time.sleep(0.2)
+
+
+def test_an_administrator_of_version_2(admin_sdk, auth_url, person):
+    v2_client = pytest.importorskip('keystoneclient.v2_0.client')
+    from keystoneauth1.identity import v2
+    ann, account_of_admin = person('member'), admin_sdk.config.config['auth']
+    # Where clients of its age look for the API of administrators.
+    base = auth_url.removesuffix('/v3').rpartition(':')[0] + ':35357/v2.0'
+    mine = session(v2.Password(base, username=account_of_admin['username'], password=account_of_admin['password'],
+                               tenant_name=account_of_admin['project_name']))
+    old = v2_client.Client(session=mine, endpoint_override=base)
+    assert ann.project_id in {each.id for each in old.tenants.list()}
+    assert {each.name for each in old.roles.roles_for_user(ann.id, ann.project_id)} == {'member', 'reader'}
+    hers = session(v2.Password(base, username=ann.name, password=ann.password, tenant_id=ann.project_id))
+    assert old.tokens.validate(hers.get_token()).user['id'] == ann.id
+    with pytest.raises(keystoneauth1.exceptions.Forbidden):
+        v2_client.Client(session=hers, endpoint_override=base).tenants.list()
