@@ -2,7 +2,7 @@
 from oslo_config import cfg
 
 # In the order in which ``kodiak-object-daemon --once`` runs them.
-DAEMONS = ('updater', 'replicator', 'reconstructor', 'auditor', 'expirer', 'reaper', 'syncer')
+DAEMONS = ('updater', 'replicator', 'reconstructor', 'auditor', 'sharder', 'expirer', 'reaper', 'syncer')
 
 OPTS = {
     'storage': [
@@ -30,6 +30,13 @@ OPTS = {
                                                    'the proxy and the syncer.'),
         cfg.IntOpt('interval', default=30, min=1, help='Seconds between two passes of what looks after the devices.'),
         cfg.IntOpt('audit_rate', default=20 << 20, min=1, help='Bytes a second that the auditor reads.'),
+        cfg.IntOpt('shard_threshold', default=1_000_000, min=0, help='Objects of a container from which on it is cut up into '
+                                                                     'shards; 0: none but those with settings of their own.'),
+        cfg.IntOpt('shard_size', default=0, min=0, help='Objects of a new shard; half of the threshold if 0.'),
+        cfg.IntOpt('shard_shrink', default=20, min=0, max=100, help='A shard with less than so many hundredths of that size gives '
+                                                                    'its rows to a neighbour.'),
+        cfg.IntOpt('shard_batch', default=100_000, min=1, help='Rows of a container that are copied to its shards before the next '
+                                                               'container has its turn.'),
         cfg.IntOpt('reclaim_age', default=7 * 86400, min=60, help='Seconds that the mark of something deleted is kept; a device '
                                                                   'that was away for longer must come back empty.'),
     ],

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kodiak.storage_object.backend.broker import Accounts, Brokers, Containers, Corrupt, successor
+from kodiak.storage_object.backend.broker import Accounts, Brokers, Containers, Corrupt
 from kodiak.storage_object.backend.containers import deletion
 from kodiak.storage_object.backend.devices import Devices
 from kodiak.storage_object.backend.replication import summary
+from kodiak.storage_object.spans import successor
 
 RULES = settings(max_examples=150, deadline=None, derandomize=True,
                  suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

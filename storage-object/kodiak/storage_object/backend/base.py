@@ -92,7 +92,8 @@ class Databases:
         get = request.query.get
         limit = get('limit', '')
         return broker.listing(columns, int(limit) if limit.isdigit() else 10000, get('marker', ''), get('end_marker', ''),
-                              get('prefix', ''), get('delimiter', ''), is_true(get('reverse', '')), get('path'), where)
+                              get('prefix', ''), get('delimiter', ''), is_true(get('reverse', '')), get('path'), where,
+                              (get('lower', ''), get('upper', '')))
 
     def safe(self, path, function, *arguments):
         """Call a function that uses a database; one that is found damaged is put away, and it is as if it were not there."""

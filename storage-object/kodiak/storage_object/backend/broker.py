@@ -21,6 +21,8 @@ import uuid
 
 import orjson
 
+from ..spans import successor
+from . import shards
 from .devices import make_folders, sync_folder
 from .diskfile import quarantine
 
@@ -45,16 +47,6 @@ class Gone(Exception):
     """The file is not there any more: its device was changed, or it was quarantined."""
 
 
-def successor(text):
-    """The least string that is after all that begin with ``text``; None if there is none."""
-    while text:
-        code = ord(text[-1]) + 1
-        if code <= 0x10FFFF:
-            return text[:-1] + chr(0xE000 if code == 0xD800 else code)
-        text = text[:-1]
-    return None
-
-
 class Broker:
     """One database. Its methods may be called by many threads."""
 
@@ -76,6 +68,10 @@ class Broker:
             self.connection.execute('PRAGMA journal_mode=WAL')
             self.connection.execute('PRAGMA synchronous=NORMAL')
             self.connection.execute('PRAGMA cache_size=-512')
+            self._prepare()
+
+    def _prepare(self):
+        pass
 
     @classmethod
     def create(cls, path, device, account, container, stamp, temporary, policy=0):
@@ -84,7 +80,8 @@ class Broker:
         os.makedirs(os.path.dirname(part), exist_ok=True)
         connection = sqlite3.connect(part, isolation_level=None)
         try:
-            connection.executescript('PRAGMA journal_mode=WAL;' + INFO + cls.SCHEMA)
+            # The file is synced as a whole before anybody sees it.
+            connection.executescript(f'PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; BEGIN; {INFO} {cls.SCHEMA} COMMIT;')
             connection.execute('INSERT INTO info (account, container, id, created, put_stamp, delete_stamp, changed_stamp, policy) '
                                'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
                                (account, container, uuid.uuid4().hex, stamp, ZERO, ZERO, stamp, policy))
@@ -160,7 +157,7 @@ class Broker:
     @staticmethod
     def is_deleted(info):
         """Whether what it stands for is deleted."""
-        return not info['count'] and info['delete_stamp'] > info['put_stamp']
+        return not info['count'] and not info.get('rows') and info['delete_stamp'] > info['put_stamp']
 
     # Changing what it is
 
@@ -212,10 +209,11 @@ class Broker:
         text = '\0'.join(map(str, row[1:])).encode('utf-8', 'surrogatepass')
         return int.from_bytes(hashlib.md5(text, usedforsecurity=False).digest()[:7], 'big')
 
-    def put(self, rows, source=None):
+    def put(self, rows, source=None, redirect=False):
         """Merge rows (tuples: deleted, then COLUMNS); the newest of a name holds.
 
         :param source: ``(id, seq)`` of the file that they come from, noted with them.
+        :param redirect: raise :class:`~kodiak.storage_object.backend.shards.Moved` for one row that belongs to a shard.
         :returns: how many changed something.
         """
         columns, changed = self.COLUMNS, 0
@@ -224,6 +222,8 @@ class Broker:
         place = f'INSERT OR REPLACE INTO row (deleted, {names}, seq) VALUES ({", ".join("?" * (len(columns) + 2))})'  # noqa: S608
         with self.writing() as connection:
             execute = connection.execute
+            if redirect:
+                self._redirect(connection, rows[0][1])
             seq, digest, count, objects, size = execute('SELECT seq, digest, count, objects, bytes FROM info').fetchone()
             for new in rows:
                 old = execute(find, (new[1],)).fetchone()
@@ -283,18 +283,22 @@ class Broker:
 
     # Listing
 
-    def listing(self, columns, limit, marker='', end='', prefix='', delimiter='', reverse=False, path=None, where=''):
+    def listing(self, columns, limit, marker='', end='', prefix='', delimiter='', reverse=False, path=None, where='',
+                within=('', '')):
         """Rows, as tuples of ``columns`` (the name first, and one more), in the order of their names' bytes; a group of names
         that share all up to ``delimiter`` as ``(text,)``.
 
         :param marker: names after it. :param end: names before it. With ``reverse`` both the other way round.
         :param path: only what is right under this folder, without groups.
+        :param within: no names but those after the first of these and up to the second; '' is no bound.
         """
         if path is not None:
             prefix, delimiter = (path.rstrip('/') + '/' if path else ''), '/'
         low, high = (end, marker) if reverse else (marker, end)
         floor = successor(prefix) if prefix else None
-        above, upper = low, high
+        above, upper = max(low, within[0]), high
+        if within[1] and (not upper or within[1] < upper):
+            upper = within[1] + '\0'        # (the least name after it)
         if floor is not None and (not upper or floor < upper):
             upper = floor
         start, inclusive = (prefix, True) if prefix > above else (above, False)
@@ -344,7 +348,7 @@ class Broker:
         return out
 
 
-class Containers(Broker):
+class Containers(shards.Sharded, Broker):
     """A container: its objects."""
 
     kind, folder = 'container', 'containers'
@@ -355,7 +359,10 @@ CREATE TABLE row (
     etag TEXT NOT NULL, content_type TEXT NOT NULL, policy INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (deleted, name)) WITHOUT ROWID;
 CREATE INDEX row_seq ON row (seq);
-"""
+""" + shards.TABLES
+    NAMES = (*Broker.NAMES, 'sharding', 'shards', 'shard_objects', 'shard_bytes')
+    SELECT = (f'SELECT {", ".join("info." + name for name in Broker.NAMES)}, sharding.state, sharding.digest, '    # noqa: S608
+              'sharding.objects, sharding.bytes FROM info LEFT JOIN sharding')
 
     @classmethod
     def merged(cls, old, new):

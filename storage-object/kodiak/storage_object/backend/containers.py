@@ -1,9 +1,14 @@
 """The container server: which objects a container has."""
-from ..proxy.http import from_wsgi
+import orjson
+
+from ..proxy.http import from_wsgi, is_true, quote
+from ..spans import PREFIX, Range, split
 from .base import JSON, Databases, answer, iso, kept, request_stamp, shown, there, to_json
 from .devices import stamp_of
+from .shards import Moved
 
 ACLS = frozenset(('X-Container-Read', 'X-Container-Write', 'X-Container-Sync-Key', 'X-Container-Sync-To', 'X-Versions-Location'))
+MOST = 64 << 20         # bytes of a body of ranges
 LISTED = ('name', 'changed', 'size', 'etag', 'content_type')
 
 
@@ -20,6 +25,9 @@ class Containers(Databases):
     def PUT(self, request, folder, path, account, container):
         """Make a container, or set its metadata."""
         stamp = request_stamp(request)
+        if request.headers.get('X-Backend-Record-Type') == 'shard':
+            body = orjson.loads(request.body(MOST))
+            return answer(self.take_ranges(path, [Range.of(each) for each in body['ranges']], bool(body.get('known'))))
         asked = request.headers.get('X-Backend-Storage-Policy-Index')
         policy = int(asked if asked is not None else request.headers.get('X-Backend-Storage-Policy-Default', '0'))
         broker = self.make(folder, path, account, container, stamp, policy)
@@ -52,7 +60,7 @@ class Containers(Databases):
             return answer(404)
         with broker.lock:
             info = broker.info()
-            if info['count']:
+            if info['count'] or info['rows']:
                 return answer(409)
             if there(broker, info) and info['put_stamp'] > stamp:
                 return answer(409)
@@ -73,12 +81,17 @@ class Containers(Databases):
         if broker is None:
             return answer(404)
         info = broker.info()
-        if not there(broker, info):
+        kind = request.headers.get('X-Backend-Record-Type', '').lower()
+        if not there(broker, info) and not (kind == 'shard' and is_true(request.headers.get('X-Backend-Override-Deleted', ''))):
             return answer(404, self.stamps(info))
         headers = {**shown(info), **self.stamps(info), 'X-Container-Object-Count': info['count'],
-                   'X-Container-Bytes-Used': info['bytes'], 'X-Backend-Storage-Policy-Index': info['policy'], 'Content-Type': JSON}
+                   'X-Container-Bytes-Used': info['bytes'], 'X-Backend-Storage-Policy-Index': info['policy'], 'Content-Type': JSON,
+                   'X-Backend-Sharding-State': info['sharding']}
         if not listing:
             return answer(204, headers)
+        if kind == 'shard' or (kind == 'auto' and info['sharding'] == 'sharded'):
+            headers['X-Backend-Record-Type'] = 'shard'
+            return answer(200, headers, orjson.dumps(self._ranges(request, broker, kind)))
         if 'HTTP_X_BACKEND_NAMES' in request.environ:
             # For a listing of lines: all else would be read, written and sent for nothing.
             return answer(200, headers, to_json([{'name': row[0]} if len(row) > 1 else {'subdir': row[0]}
@@ -87,6 +100,28 @@ class Containers(Databases):
         return answer(200, headers, to_json([
             {'name': row[0], 'hash': row[3], 'bytes': row[2], 'content_type': row[4], 'last_modified': iso(row[1])}
             if len(row) > 1 else {'subdir': row[0]} for row in rows]))
+
+    @staticmethod
+    def _ranges(request, broker, kind):
+        """The ranges: all as they are, or (``states``, or of a listing) where each name is now: None for the container itself."""
+        if kind == 'shard' and 'states' not in request.query:
+            return [found.wire() for found in broker.table().ranges.values()]
+        name = request.query.get('includes')
+        return [{'name': found.name if found else None, 'lower': lower, 'upper': upper}
+                for lower, upper, found in broker.plan().segments
+                if name is None or (lower < name and (not upper or name <= upper))]
+
+    def take_ranges(self, path, ranges, known):
+        """Merge what a shard tells of itself. Returns the status."""
+        def do():
+            broker = self.find(path)
+            if broker is None:
+                return answer(404)
+            if not broker.merge_ranges(ranges, known):
+                return answer(409)
+            self.server.updater.look(path)
+            return answer(202)
+        return self.safe(path, do).status
 
     # Rows
 
@@ -100,20 +135,25 @@ class Containers(Databases):
             row = deletion(name, stamp, policy)
         else:
             row = (0, name, stamp, changed, int(get('X-Size')), get('X-Etag', ''), from_wsgi(get('X-Content-Type', '')), policy)
-        return answer(self.tell(device, part, account, container, row))
+        try:
+            return answer(self.tell(device, part, account, container, row, is_true(get('X-Backend-Accept-Redirect', ''))))
+        except Moved as moved:
+            target = split(moved.target.name)
+            return answer(301, {'Location': '/' + '/'.join(map(quote, (*target, name))), 'X-Backend-Location-Is-Quoted': 'true',
+                                'X-Backend-Redirect-Timestamp': moved.target.stamp})
 
-    def tell(self, device, part, account, container, row):
-        """Merge a row. Returns the status."""
+    def tell(self, device, part, account, container, row, redirect):
+        """Merge a row. Returns the status; raises :class:`Moved` (with ``redirect``) if it belongs to a shard."""
         folder, path = self.locate(device, part, account, container)
 
         def do():
             broker = self.find(path)
-            if broker is None and account.startswith('.'):
+            if broker is None and account.startswith('.') and not account.startswith(PREFIX):
                 broker = self.make(folder, path, account, container, row[2])
                 broker.update(put=row[2])
             if broker is None:
                 return answer(404)
-            if broker.put([row]):
+            if broker.put([row], redirect=redirect):
                 self.server.updater.look(path)
             return answer(204 if row[0] else 201)
         return self.safe(path, do).status

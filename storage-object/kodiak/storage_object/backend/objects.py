@@ -16,6 +16,7 @@ from kodiak.common import gunicorn_server
 from ..proxy import http as wire
 from ..proxy import ranges
 from ..proxy.http import from_wsgi
+from ..spans import unquoted
 from . import diskfile, fragments
 from .base import Part, answer, request_stamp
 from .containers import deletion
@@ -320,8 +321,10 @@ class Objects:
         get = request.headers.get
         hosts, devices, part = get('X-Container-Host'), get('X-Container-Device'), get('X-Container-Partition', '0')
         if hosts and devices:
-            self.server.updater.tell_containers(place.device_path, hosts.split(','), devices.split(','), part, place.account,
-                                                place.container, row)
+            root = place.account, place.container
+            shard = unquoted(get('X-Backend-Quoted-Container-Path', ''))
+            self.server.updater.tell_containers(place.device_path, hosts.split(','), devices.split(','), part,
+                                                *(shard or root), row, root)
 
     def _queue_expiry(self, request, place, at, stamp):
         get = request.headers.get

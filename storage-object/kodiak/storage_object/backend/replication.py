@@ -11,6 +11,10 @@
 - ``database/{kind}/{partition}/{hash}``, body: what the database says of itself: it is merged (made, if it is not here). The
   answer tells up to which ``seq`` the rows of that file are known here.
 - ``rows/{kind}/{partition}/{hash}``, body ``{id, seq, rows}``: they are merged.
+- ``shards/{partition}/{hash}``, body ``{message}``: a container's shard ranges (or null) are merged. The answer has those that are
+  here, and ``copied``: whether all rows here are in the shards.
+- ``cleave/{partition}/{hash}``, body ``{account, container, rows}``, and for a shard (which is made if need be) ``range``,
+  ``root``, ``parent``, ``policy``: the rows are merged, and on the disk when the answer comes: ``{objects, bytes, state}``.
 - ``push/{kind}/{policy}/{partition}/{suffix}``, body ``{ip, port, device}``: send that device of the ring what is here below the
   suffix.
 """
@@ -21,6 +25,7 @@ import re
 
 import orjson
 
+from ..spans import ACTIVE, PARENT, ROOT, Range
 from . import diskfile
 from .base import JSON, Part, answer
 from .broker import ZERO, Brokers, Corrupt
@@ -36,7 +41,10 @@ MOST = 64 << 20         # bytes of a JSON body
 def summary(info):
     """What two databases have in common when they say and list the same."""
     metadata = hashlib.md5(orjson.dumps(info['metadata'], option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
-    return f'{info["digest"]:x} {info["put_stamp"]} {info["delete_stamp"]} {info["status"]} {info["policy"]} {metadata}'
+    # The rows of a sharded container are on their way to its shards, from each of its files.
+    digest = 0 if info.get('sharding') == 'sharded' else info['digest']
+    return (f'{digest:x} {info["put_stamp"]} {info["delete_stamp"]} {info["status"]} {info["policy"]} {metadata}'
+            + (' ' + info['shards'] if info.get('shards') else ''))
 
 
 class Replication:
@@ -63,7 +71,8 @@ class Replication:
     def call(self, device, what, rest, body):
         """The same without HTTP, for the devices of this process."""
         function = {'id': self.identity, 'parts': self.parts, 'suffixes': self.suffixes, 'databases': self.databases,
-                    'database': self.database, 'rows': self.rows, 'push': self.pushed}.get(what)
+                    'database': self.database, 'rows': self.rows, 'push': self.pushed,
+                    'shards': self.shards, 'cleave': self.cleave}.get(what)
         if function is None:
             return None
         return function(self.devices.path(device), device, *rest, body=body)
@@ -178,6 +187,8 @@ class Replication:
                 policy = body['policy']
             broker.update(put=body['put_stamp'], delete=body['delete_stamp'], metadata=body['metadata'], policy=policy,
                           status=body['status'] if body['delete_stamp'] > mine['delete_stamp'] else None)
+            if body.get('message'):
+                broker.merge_message(body['message'])
             mine = broker.info()
             return {'id': mine['id'], 'known': broker.known(body['id']), 'summary': summary(mine)}
         except Corrupt as error:
@@ -193,6 +204,45 @@ class Replication:
         if changed and kind == 'container':
             self.server.updater.look(broker.path)
         return {'changed': changed}
+
+    def shards(self, path, device, part, digest, body):
+        """Exchange shard ranges."""
+        broker = self._find('container', path, part, digest)
+        if broker is None:
+            return None
+        if body['message']:
+            broker.merge_message(body['message'])
+        table = broker.table()
+        return {'message': broker.message(), 'copied': table.promised}
+
+    def cleave(self, path, device, part, digest, body):
+        """Take rows of another container, of which this is a shard, or the root."""
+        account, container, own = body['account'], body['container'], body.get('range')
+        if self.server.digest('container', account, container) != digest:
+            raise ValueError('another hash')
+        broker = self._find('container', path, part, digest)
+        if broker is None:
+            if own is None:
+                return None
+            self.devices.need(path)
+            file = Brokers.path(path, 'container', int(part), digest)
+            Brokers.KINDS['container'].create(file, path, account, container, own['timestamp'], self.devices.temporary(path),
+                                              body['policy'])
+            broker = self._find('container', path, part, digest)
+            if broker is None:
+                raise Out('the database cannot be made')
+        if own is not None:
+            own = Range.of(own)
+            if broker.info()['put_stamp'] == ZERO:
+                broker.update(put=own.stamp, metadata={ROOT: [body['root'], own.stamp], PARENT: [body['parent'], own.stamp]})
+            with broker.changing() as table:
+                mine = table.own if table.key in table.ranges else own._replace(state=ACTIVE, epoch='')
+                table.own = mine.merged(mine._replace(stamp=own.stamp, lower=own.lower, upper=own.upper, deleted=own.deleted))
+        broker.put([tuple(row) for row in body['rows']])
+        broker.settle()
+        self.server.updater.look(broker.path)
+        info = broker.info()
+        return {'objects': info['rows'], 'bytes': info['bytes'], 'state': info['sharding']}
 
     def pushed(self, path, device, kind, policy, part, suffix, body):
         """Send a peer what is here."""

@@ -13,9 +13,11 @@ import time
 import orjson
 
 from ..proxy import backend as wire
-from ..proxy.http import to_wsgi
-from .broker import Corrupt
+from ..proxy.http import to_wsgi, unquote
+from ..spans import DEPTH, root_of, split
+from .broker import Brokers, Corrupt
 from .devices import Out, sync_folder
+from .shards import Moved
 
 LOG = logging.getLogger(__name__)
 PENDING = 'async_pending'
@@ -76,9 +78,14 @@ class Updater:
 
     # Containers
 
-    def tell_containers(self, device_path, hosts, devices, part, account, container, row):
-        """Tell the container servers that a request named; what does not arrive is kept in a file."""
-        waiting, failed = [], False
+    def tell_containers(self, device_path, hosts, devices, part, account, container, row, root=None):
+        """Tell the container servers that a request named; what does not arrive is kept in a file.
+
+        Where one says that the row belongs to a shard, that is told.
+
+        :param root: ``(account, container)`` of the object, if that container is a shard.
+        """
+        waiting, failed, moved = [], False, None
         nodes = [self._node(host, device) for host, device in zip(hosts, devices, strict=False)]
         for node in nodes:
             if (node['ip'], node['port']) in self.server.local:
@@ -94,26 +101,40 @@ class Updater:
                 waiting.append((node, connection, head))
         for node in nodes:
             if (node['ip'], node['port']) in self.server.local:
-                failed |= self._here(node, part, account, container, row) // 100 != 2
+                status, target = self._here(node, part, account, container, row)
+                failed, moved = failed or (status // 100 != 2 and target is None), moved or target
         for node, connection, head in waiting:
             reply = self.client.answer(connection, node, 'PUT', lambda n=node, h=head: self.client.connect(n, h))
-            if reply is not None:
-                reply.close()
-            failed |= reply is None or reply.status // 100 != 2
+            status, target = self._told(reply)
+            failed, moved = failed or (status // 100 != 2 and target is None), moved or target
+        if moved is not None:
+            failed |= not self.send_row(*moved, row)
         if failed:
-            self.keep(device_path, account, container, row)
+            self.keep(device_path, *(root or (account, container)), row)
 
     def _here(self, node, part, account, container, row):
         try:
-            return self.server.containers.tell(node['device'], part, account, container, row)
+            return self.server.containers.tell(node['device'], part, account, container, row, True), None
+        except Moved as moved:
+            return 301, split(moved.target.name)
         except (Out, OSError) as error:
             LOG.warning('%s: %s', node['device'], error)
-            return 507
+            return 507, None
+
+    @staticmethod
+    def _told(reply):
+        """``(status, (account, container) that a row belongs to)`` of an answer."""
+        if reply is None:
+            return 503, None
+        reply.close()
+        parts = reply.headers.get('Location', '').split('/', 3)
+        return reply.status, (unquote(parts[1]), unquote(parts[2])) if reply.status == 301 and len(parts) == 4 else None
 
     @staticmethod
     def _row_head(node, part, account, container, row):
         deleted, name, stamp, changed, size, etag, kind, policy = row
-        headers = {'X-Backend-Row': '1', 'X-Timestamp': stamp, 'X-Backend-Changed-Timestamp': changed,
+        headers = {'X-Backend-Row': '1', 'X-Backend-Accept-Redirect': 'true', 'X-Timestamp': stamp,
+                   'X-Backend-Changed-Timestamp': changed,
                    'X-Backend-Storage-Policy-Index': policy, 'Content-Length': '0'}
         if not deleted:
             headers.update({'X-Size': size, 'X-Etag': etag, 'X-Content-Type': to_wsgi(kind)})
@@ -134,25 +155,22 @@ class Updater:
         os.rename(part, f'{folder}/{name}')
         sync_folder(folder)
 
-    def send_row(self, account, container, row):
-        """Tell all primary container servers. True if all have it."""
+    def send_row(self, account, container, row, depth=DEPTH):
+        """Tell all primary container servers, of the shard that the row belongs to. True if all have it."""
         ring = self.server.rings.container
         part = ring.get_part(account, container)
-        arrived = True
+        arrived, moved = True, None
         for node in ring.primaries(part):
             if (node['ip'], node['port']) in self.server.local:
-                status = self._here(node, part, account, container, row)
+                status, target = self._here(node, part, account, container, row)
             else:
                 head = self._row_head(node, part, account, container, row)
                 connection = self.client.connect(node, head)
-                reply = connection and self.client.answer(connection, node, 'PUT',
-                                                          lambda n=node, h=head: self.client.connect(n, h))
-                status = 503
-                if reply:
-                    reply.close()
-                    status = reply.status
-            arrived &= status // 100 == 2
-        return arrived
+                status, target = self._told(connection and self.client.answer(connection, node, 'PUT',
+                                                                              lambda n=node, h=head: self.client.connect(n, h)))
+            arrived, moved = arrived and status // 100 == 2, moved or target
+        # Once a container is sharded, what counts is what its shard has: the others of its servers move what they took.
+        return self.send_row(*moved, row, depth - 1) if moved and depth else arrived
 
     # Accounts
 
@@ -188,6 +206,11 @@ class Updater:
         now = state(info)
         if info['reported'] == now:
             return True
+        root = root_of(info)
+        if root is not None:
+            if info['sharding'] != 'sharded' and not self._report_shard(broker, info, root):
+                return False
+            info.update(count=0, bytes=0)       # (what it has is counted in its root)
         ring = self.server.rings.account
         part = ring.get_part(info['account'])
         told = [self.tell_account(info, f'{node["ip"]}:{node["port"]}', node['device'], part) for node in ring.primaries(part)]
@@ -197,6 +220,37 @@ class Updater:
                 connection.execute('UPDATE info SET reported = ?', (now,))
             return True
         return False
+
+    def _report_shard(self, broker, info, root):
+        own = broker.table().own
+        own = own._replace(objects=info['count'], bytes=info['bytes'], meta_stamp=self._now())
+        told = self.tell_root(*root, [own], known=True)
+        return all(status // 100 == 2 or status == 404 for status in told)
+
+    def tell_root(self, account, container, ranges, known=False):
+        """Tell the primary servers of a sharded container of its shards. Returns their statuses.
+
+        :param known: the counts alone, of shards that it has.
+        """
+        ring, told = self.server.rings.container, []
+        part = ring.get_part(account, container)
+        digest = self.server.digest('container', account, container)
+        body = orjson.dumps({'ranges': [each.wire() for each in ranges], 'known': known})
+        headers = {'X-Backend-Record-Type': 'shard', 'X-Timestamp': self._now(), 'Content-Length': len(body)}
+        for node in ring.primaries(part):
+            if (node['ip'], node['port']) in self.server.local:
+                try:
+                    path = Brokers.path(self.server.devices.path(node['device']), 'container', part, digest)
+                    told.append(self.server.containers.take_ranges(path, ranges, known))
+                except (Out, OSError) as error:
+                    LOG.warning('%s: %s', node['device'], error)
+                    told.append(507)
+                continue
+            reply = self.client.ask(node, 'PUT', part, f'/{account}/{container}', headers, body=body)
+            if reply is not None:
+                reply.close()
+            told.append(reply.status if reply is not None else 503)
+        return told
 
     # Again
 

@@ -19,11 +19,13 @@ class Progress:
         self.started = self.finished = None
         self.done = self.total = 0
         self.counts = {}
+        self.details = {}           # of things that take more than a pass
         self.last = {}
 
     def begin(self, total=0):
         """A pass begins."""
         self.started, self.finished, self.done, self.total, self.counts = time.time(), None, 0, total, {}
+        self.details = {}
 
     def count(self, what, number=1):
         """Something happened."""
@@ -42,7 +44,7 @@ class Progress:
         rate = self.done / spent if spent > 0 else 0
         return {'running': bool(self.started and not self.finished), 'started': self.started, 'done': self.done, 'left': left,
                 'rate': round(rate, 3), 'estimated_end': time.time() + left / rate if left and rate else None,
-                'counts': self.counts, 'last': self.last}
+                'counts': self.counts, 'last': self.last, **({'details': self.details} if self.details else {})}
 
 
 class Daemon:

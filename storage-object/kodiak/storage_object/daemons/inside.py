@@ -6,6 +6,7 @@ import orjson
 
 from ..proxy import backend as wire
 from ..proxy.app import Proxy
+from ..proxy.http import Fault
 from ..proxy.listing import encode
 
 LOG = logging.getLogger(__name__)
@@ -31,12 +32,16 @@ class Inside:
 
         Raises :class:`Unknown` where too few servers answer to say so.
         """
-        ring = self.server.rings.account if container is None else self.server.rings.container
-        part = ring.get_part(account, container) if container is not None else ring.get_part(account)
-        path = f'/{account}' if container is None else f'/{account}/{container}'
+        try:
+            if container is not None:
+                return self.proxy.shards.rows(account, container, {'limit': '10000', **query})
+        except Fault:
+            raise Unknown(f'/{account}/{container}') from None
+        ring = self.server.rings.account
+        part = ring.get_part(account)
         missing = wire.Absences(ring, part)
         for node in ring.primaries(part):
-            answer = self.client.ask(node, 'GET', part, path, {}, encode(query))
+            answer = self.client.ask(node, 'GET', part, f'/{account}', {}, encode(query))
             if answer is None:
                 continue
             body = answer.read()
@@ -45,7 +50,7 @@ class Inside:
             if answer.status == 404:
                 missing.add(node)
         if not missing.certain:
-            raise Unknown(path)
+            raise Unknown(account)
         return None
 
     def policy(self, account, container):

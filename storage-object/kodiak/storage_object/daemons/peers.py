@@ -19,21 +19,12 @@ class Failed(Exception):
     """A peer did not answer, or not well."""
 
 
-class Peers(Daemon):
-    """A daemon that brings devices together, and has a thread that heals what was found damaged."""
+class Asking(Daemon):
+    """A daemon that asks other devices of its rings."""
 
     def __init__(self, server, conf):
         super().__init__(server, conf)
         self.client = wire.Client(wire.Pool(connect_timeout=1, node_timeout=60), wire.Nodes())
-        self._healer = threading.Thread(target=self._healing, name='healer', daemon=True)
-        server.heal = self.heal
-
-    def start(self):
-        """As of all, and the thread that heals."""
-        super().start()
-        self._healer.start()
-
-    # Asking peers
 
     def ask(self, node, what, *rest, body=None):
         """What a peer answers; None for 404. Raises :class:`Failed`."""
@@ -57,6 +48,24 @@ class Peers(Daemon):
         if reply.status != 200:
             raise Failed(f'{reply.status} {found[:200]!r}')
         return orjson.loads(found)
+
+    def mine(self, node, device):
+        """Whether a node of a ring is a device of this server."""
+        return node['device'] == device and (node['ip'], node['port']) in self.server.local
+
+
+class Peers(Asking):
+    """A daemon that brings devices together, and has a thread that heals what was found damaged."""
+
+    def __init__(self, server, conf):
+        super().__init__(server, conf)
+        self._healer = threading.Thread(target=self._healing, name='healer', daemon=True)
+        server.heal = self.heal
+
+    def start(self):
+        """As of all, and the thread that heals."""
+        super().start()
+        self._healer.start()
 
     def send(self, node, path, policy, part, digest, name):
         """Send a peer a file."""
@@ -87,10 +96,6 @@ class Peers(Daemon):
         if status // 100 != 2:
             raise Failed(str(status))
         self.progress.count('sent')
-
-    def mine(self, node, device):
-        """Whether a node of a ring is a device of this server."""
-        return node['device'] == device and (node['ip'], node['port']) in self.server.local
 
     def _could_not(self, node, error):
         self.progress.count('unanswered')

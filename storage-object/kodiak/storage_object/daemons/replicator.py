@@ -195,14 +195,21 @@ class Replicator(Peers):
         except Failed as error:
             self._could_not(node, error)
 
-    def _bring_database(self, kind, part, digest, file, node):
-        """Send a peer what its database lacks. Returns the last ``seq`` that it has now, or None."""
+    def _bring_database(self, kind, part, digest, file, node, leaving=False):
+        """Send a peer what its database lacks. Returns the last ``seq`` that it has now, or None.
+
+        :param leaving: this file is to go.
+        """
         broker = self.server.brokers.get(kind, file)
         if broker is None:
             return None
         info = broker.info()
-        reply = self.ask(node, 'database', kind, part, digest, body=info)
+        ranges = broker.message() if kind == 'container' else None
+        reply = self.ask(node, 'database', kind, part, digest, body={**info, 'message': ranges} if ranges else info)
         seq = reply['known']
+        if info.get('sharding') == 'sharded' and not leaving:
+            self.progress.count('databases')
+            return seq          # its rows go to its shards
         if seq >= info['seq'] and reply['summary'] != summary(info):
             # All was sent, and yet it is different: after some passes that its own rows may have needed, all is sent again.
             self._strikes[digest, node['id']] += 1
@@ -219,7 +226,7 @@ class Replicator(Peers):
 
     def _hand_over_database(self, kind, part, digest, file, primaries):
         try:
-            sent = [self._bring_database(kind, part, digest, file, node) for node in primaries]
+            sent = [self._bring_database(kind, part, digest, file, node, leaving=True) for node in primaries]
         except Failed as error:
             self._could_not(primaries[0], error)
             return

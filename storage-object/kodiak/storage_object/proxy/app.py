@@ -10,6 +10,7 @@ from .dbs import Accounts, Containers
 from .http import Fault, Filter, Response, error
 from .info import Infos
 from .objects import Objects
+from .shards import Shards
 
 LOG = logging.getLogger(__name__)
 ALLOWED = {'account': 'GET, HEAD, POST, OPTIONS', 'container': 'GET, HEAD, PUT, POST, DELETE, OPTIONS',
@@ -32,6 +33,7 @@ class Proxy(Filter):
         self.client = Client(pool or Pool(), nodes or Nodes())
         self.cache = cache or Cache()
         self.infos = Infos(rings, self.client, self.cache)
+        self.shards = Shards(rings, self.client, self.cache)
         self.autocreate, self.account_management = autocreate, account_management
         self.info = info if info is not None else {}
         limits = constraints.LIMITS

@@ -1,12 +1,15 @@
 """The account and container controllers: requests to databases that every replica has."""
 import time
 
+import orjson
+
 from . import acl, backend, constraints, listing
 from .constraints import LIMITS
 from .http import Fault, Response, error, is_true
 
 PASSED = ('X-Timestamp', 'Content-Type')
 RESERVED_END = '\0\U0010ffff'
+PAUSES = (0.3, 0.7, 1.5)     # seconds
 REMOVABLE = {'X-Container-Read', 'X-Container-Write', 'X-Versions-Location', 'X-Container-Sync-Key', 'X-Container-Sync-To'}
 
 
@@ -59,9 +62,9 @@ class Databases:
                     chosen.status, b'', content_type='text/html; charset=UTF-8')
         return error(503)
 
-    def read(self, request, ring, part, path, query):
-        """GET or HEAD of the first replica that has it."""
-        headers = {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-')}
+    def read(self, request, ring, part, path, query, more=()):
+        """GET or HEAD of the first replica that has it. ``more``: headers."""
+        headers = {'X-Trans-Id': request.environ.get('kodiak.trans_id', '-'), **dict(more)}
         headers.update((n, v) for n, v in request.headers.items() if n.startswith('X-Backend-'))
         newest = is_true(request.headers.get('X-Newest', ''))
         found, missing, gone = None, backend.Absences(ring, part), None
@@ -105,6 +108,8 @@ class Databases:
         """Check what a listing is asked with; its query for the servers."""
         query = dict(request.query)
         query['format'] = 'json'
+        for name in ('lower', 'upper'):         # (servers know them)
+            query.pop(name, None)
         for name in ('prefix', 'delimiter', 'marker', 'end_marker', 'path', 'limit'):
             value = query.get(name)
             if value is not None:
@@ -211,12 +216,17 @@ class Containers(Databases):
         if not query.get('limit'):
             query['limit'] = str(LIMITS.container_listing_limit)
         count = self.infos.count(account, container)
-        answer = self.read(request, ring, ring.get_part(account, container), f'/{account}/{container}', listing.encode(query))
+        answer = self.read(request, ring, ring.get_part(account, container), f'/{account}/{container}', listing.encode(query),
+                           {'X-Backend-Record-Type': 'auto'})
         if answer is None or answer.status in (404, 410):
             return error(404)
         # Whoever has seen a container so full is met by its quota from then on.
         self.infos.remember(answer, count, account, container)
         response = listing.response(answer)
+        if response.headers.pop('X-Backend-Record-Type', None) == 'shard':
+            headers = {n: v for n, v in request.headers.items() if n.startswith('X-Backend-')}
+            rows = self.proxy.shards.across((account, container), orjson.loads(response.body), query, headers)
+            response.set_body(orjson.dumps(rows))
         index = answer.headers.get('X-Backend-Storage-Policy-Index')
         if index is not None and response.ok:
             response.headers['X-Storage-Policy'] = self.rings.policies[int(index)].name
@@ -248,8 +258,24 @@ class Containers(Databases):
     def DELETE(self, request, account, container, name=None):
         """Delete an empty container."""
         self.need_account(request, account)
-        answer = self.write(request, 'DELETE', account, container)
+        self.infos.forget(account, container)
+        answer = None
+        if self.infos.get(request, account, container)['sharding'] == 'sharded':
+            answer = self._delete_sharded(request, account, container)
+        answer = answer or self.write(request, 'DELETE', account, container)
         return error(404) if answer.status == 202 else answer
+
+    def _delete_sharded(self, request, account, container):
+        """What its listing says counts: its counts follow those of its shards by a moment, for which this waits."""
+        found = self.proxy.shards.rows(account, container, {'limit': '1'})
+        if found is None or found[0]:
+            return error(404 if found is None else 409)
+        for pause in PAUSES:
+            answer = self.write(request, 'DELETE', account, container)
+            if answer.status != 409:
+                return answer
+            time.sleep(pause)
+        return None
 
     def _check(self, request, account, container):
         self.check_metadata(request, account, container)

@@ -3,6 +3,7 @@ import mimetypes
 import random
 import time
 
+from ..spans import quoted
 from . import backend, constraints, ec_get, ec_put, ranges
 from . import put as uploads
 from .dbs import timestamp
@@ -175,10 +176,13 @@ class Objects:
 
     def _update_headers(self, account, container, name, index, replicas, stamp, delete_at=None, old_delete_at=None):
         """The headers for each replica: the container servers that it tells of the change, and the queue of what expires."""
-        ring = self.rings.container
-        part = ring.get_part(account, container)
-        each = [{'X-Timestamp': stamp, 'X-Backend-Storage-Policy-Index': str(index), 'X-Container-Partition': str(part)}
-                for _ in range(replicas)]
+        ring, shard = self.rings.container, None
+        known = self.infos.cache.get(self.infos.key(account, container))
+        if known is not None and known['sharding'] == 'sharded':
+            shard = self.proxy.shards.of_object(account, container, name)
+        part = ring.get_part(*(shard or (account, container)))
+        each = [{'X-Timestamp': stamp, 'X-Backend-Storage-Policy-Index': str(index), 'X-Container-Partition': str(part),
+                 **({'X-Backend-Quoted-Container-Path': quoted(*shard)} if shard else {})} for _ in range(replicas)]
 
         def spread(nodes, prefix):
             for place, node in enumerate(nodes):
