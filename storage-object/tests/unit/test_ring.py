@@ -57,7 +57,9 @@ def check_balance(builder):
 
 
 def too_near(builder):
-    """For each partition how many replicas, at least, are in a region, zone or server that has more than its weight stands for."""
+    """For each partition how many replicas, at least, are where there are more than the weight stands for, or lack where it stands
+    for more, of regions, zones, servers and devices.
+    """
     wanted, near = builder.wanted(), [0] * PARTS
     for tiers in (('region',), ('region', 'zone'), ('region', 'zone', 'ip'), ('id',)):
         share = {}
@@ -66,7 +68,8 @@ def too_near(builder):
             share[key] = share.get(key, 0) + wanted.get(device['id'], 0) / PARTS
         for part in range(PARTS):
             keys = [tuple(builder.devices[number][name] for name in tiers) for number in builder.held(part)]
-            near[part] = max(near[part], sum(max(0, keys.count(key) - math.ceil(share[key] - 1e-9)) for key in set(keys)))
+            near[part] = max(near[part], sum(max(0, keys.count(key) - math.ceil(share[key] - 1e-9)) for key in set(keys)),
+                             sum(max(0, math.floor(share[key] + 1e-9) - keys.count(key)) for key in share))
     return near
 
 
@@ -75,6 +78,7 @@ def check_dispersion(builder):
 
 
 RULES = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+FEWER = settings(RULES, max_examples=25)
 
 
 @RULES
@@ -142,6 +146,121 @@ def test_a_ring_at_rest_stays(layout):
     table = [list(row) for row in builder.table]
     assert builder.rebalance(seed=9) == 0
     assert builder.table == table
+
+
+@st.composite
+def uneven(draw):
+    """Servers in zones, whose weights are far from each other."""
+    made = []
+    for zone in range(draw(st.integers(2, 4))):
+        for server in range(draw(st.integers(1, 3))):
+            for disk in range(draw(st.integers(1, 3))):
+                weight = draw(st.sampled_from([10, 40, 100, 300, 1000]))
+                made.append((0, zone, f'10.0.{zone}.{server}', f'd{disk}', weight))
+    while len(made) < 3:
+        made.append((0, 0, '10.0.0.9', f'e{len(made)}', 100))
+    return made
+
+
+@FEWER
+@given(uneven(), st.sampled_from([1.0, 2.0, 2.5, 3.0]), st.sampled_from([0.05, 0.1, 0.5, 1.0, 3.0]))
+def test_overload_gives_no_device_more_than_it_says(layout, replicas, overload):
+    plain, builder = build(layout, replicas), build(layout, replicas)
+    builder.set_overload(overload)
+    settle(builder)
+    wanted, weighed = builder.wanted(), builder.weighed()
+    assert builder.validate() == []
+    assert abs(sum(wanted.values()) - sum(weighed.values())) < 1e-3 and set(wanted) == set(weighed)
+    for number, share in wanted.items():
+        held = sum(number in builder.held(part) for part in range(PARTS))
+        assert share <= PARTS + 1e-6
+        # What is too much for one device, which can hold a partition but once, goes to the others.
+        if all(other < PARTS - 1e-6 for other in wanted.values()):
+            assert share <= weighed[number] * (1 + overload) + 1e-6
+        assert abs(held - share) <= max(2, share / 50)
+    settle(plain)
+    assert sum(builder.near().values()) <= sum(plain.near().values()) + 2
+
+
+@FEWER
+@given(uneven(), st.sampled_from([2.0, 2.5, 3.0]))
+def test_overload_enough_spreads_replicas_whatever_the_weights(layout, replicas):
+    builder = build(layout, replicas)
+    builder.set_overload(1000)
+    settle(builder)
+    assert max(builder.near().values()) <= PARTS // 100 + 1
+
+
+@FEWER
+@given(layouts(), st.sampled_from([1.0, 2.5, 3.0]))
+def test_without_overload_weights_hold(layout, replicas):
+    builder = build(layout, replicas)
+    assert builder.wanted() == builder.weighed()
+    builder.set_overload(0.1)
+    builder.set_overload(0)
+    assert builder.wanted() == builder.weighed()
+
+
+def test_overload_where_a_failure_domain_is_too_small():
+    layout = [(0, zone, f'h{zone}', f'd{disk}', weight) for zone, weight in enumerate([100, 100, 80]) for disk in (0, 1)]
+    small = 3 * 80 / 280            # replicas that the weight of the third zone stands for: it would have to hold one of each
+    for overload, near in ((0, True), (0.1, True), (0.2, False)):
+        builder = build(layout)
+        builder.set_overload(overload)
+        settle(builder)
+        assert (builder.near()['zone'] > 0) == near
+        held = sum(number in builder.held(part) for part in range(PARTS) for number in (4, 5))
+        assert held == pytest.approx(min(1, small * (1 + overload)) * PARTS, abs=2)
+    assert builder.balance() < 20 and builder.dispersion() == 0
+
+
+@FEWER
+@given(layouts(minimum=4), st.data())
+def test_a_change_of_overload_moves_what_it_must(layout, data):
+    builder = build(layout)
+    settle(builder)
+    before, old = [list(builder.held(part)) for part in range(PARTS)], builder.wanted()
+    builder.set_overload(data.draw(st.sampled_from([0.1, 0.5, 5.0])))
+    near = sum(too_near(builder))
+    new = builder.wanted()
+    settle(builder)
+    check_balance(builder)
+    gone = sum(len(set(before[part]) - set(builder.held(part))) for part in range(PARTS))
+    assert gone <= (sum(max(0, new[number] - old[number]) for number in new) + near) * 1.2 + len(layout)
+
+
+@FEWER
+@given(layouts(minimum=4), st.data())
+def test_a_change_of_weight_moves_what_it_must(layout, data):
+    builder = build(layout)
+    settle(builder)
+    before, old = [list(builder.held(part)) for part in range(PARTS)], builder.wanted()
+    number = data.draw(st.sampled_from([device['id'] for device in builder.live()]))
+    builder.set_weight(number, data.draw(st.sampled_from([0, 10, 70, 300])))
+    if sum(device['weight'] > 0 for device in builder.live()) < 3:
+        return
+    near = sum(too_near(builder))
+    new = builder.wanted()
+    settle(builder)
+    check_balance(builder)
+    check_dispersion(builder)
+    gone = sum(len(set(before[part]) - set(builder.held(part))) for part in range(PARTS))
+    assert gone <= (sum(max(0, new[number] - old.get(number, 0)) for number in new) + near) * 1.2 + len(layout)
+
+
+@pytest.mark.parametrize('before,after', [(3.0, 2.0), (2.0, 3.0), (2.0, 2.5), (3.0, 2.25)])
+def test_the_number_of_replicas_changes(before, after):
+    builder = build([(0, zone, f'h{zone}', f'd{n}', 100) for zone in range(4) for n in range(2)], before)
+    settle(builder)
+    held = [builder.held(part) for part in range(PARTS)]
+    builder.set_replicas(after)
+    settle(builder)
+    assert builder.validate() == []
+    assert sum(len(builder.held(part)) for part in range(PARTS)) == int(PARTS * after)
+    check_balance(builder)
+    check_dispersion(builder)
+    kept = sum(len(set(held[part]) & set(builder.held(part))) for part in range(PARTS))
+    assert kept >= PARTS * min(before, after) * 0.7
 
 
 def test_partitions_that_moved_lately_rest():
@@ -228,6 +347,13 @@ def test_the_command(tmp_path, capsys):
     for number in range(3):
         assert run('add', f'r1z{number}-127.0.0.1:6200/d{number}', '100') == 0
     assert run('rebalance') == 0
+    assert run('dispersion') == 0
+    assert run('overload', '10%') == 0
+    assert run('min-part-hours', '2') == 0 and run('min-part-hours', '0') == 0
+    assert run('replicas', '1.5') == 0 and run('rebalance') == 0
+    assert run('replicas', '2') == 0 and run('rebalance') == 0
+    assert 'The overload is 0 or more' in run('overload', '-1') and 'no number' in run('overload', 'much')
+    assert 'at least one replica' in run('replicas', '0')
     assert run('weight', '2', '0') == 0
     assert run('rebalance') == 0
     assert run('remove', '2') == 0
@@ -235,7 +361,7 @@ def test_the_command(tmp_path, capsys):
     capsys.readouterr()
     assert run('show') == 0
     shown = capsys.readouterr().out
-    assert '64 partitions' in shown and 'balance 0.00 %' in shown and 'd2' not in shown
+    assert '64 partitions' in shown and 'overload 10 %' in shown and 'balance 0.00 %' in shown and 'd2' not in shown
     assert run('validate') == 0
     assert Ring(str(tmp_path / 'x.ring.gz')).replica_count == 2
 

@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 
-from . import file, plans
+from . import file, plans, shares
 
 FREE = plans.FREE
 
@@ -24,19 +24,41 @@ class Builder:
 
     :param part_power: there are 2 to the power of this many partitions, for good. :param replicas: may be a fraction.
     :param min_part_hours: a partition is moved no more often than this.
+    :param overload: a device may hold so much more than its weight stands for (0.1: a tenth) where that keeps replicas apart.
     """
 
-    def __init__(self, part_power, replicas, min_part_hours, salt=None):
+    def __init__(self, part_power, replicas, min_part_hours, salt=None, overload=0.0):
         if not 1 <= part_power <= 24:
             raise Refused('The part power must be from 1 to 24.')
-        if replicas < 1:
-            raise Refused('There must be at least one replica.')
-        self.part_power, self.replicas, self.min_part_hours = part_power, replicas, min_part_hours
+        self.part_power = part_power
+        self.set_replicas(replicas)
+        self.set_min_part_hours(min_part_hours)
+        self.set_overload(overload)
         self.parts = 1 << part_power
         self.devices, self.version = [], 0
         self.salt = salt or secrets.token_bytes(16)
         self.table = []
         self.moved = [0] * self.parts
+
+    # Numbers
+
+    def set_replicas(self, replicas):
+        """Change how many replicas there are; of some partitions one more, where it is a fraction."""
+        if not 1 <= replicas < 1000:
+            raise Refused('There must be at least one replica.')
+        self.replicas = replicas
+
+    def set_min_part_hours(self, hours):
+        """Change how often a partition may be moved."""
+        if hours < 0:
+            raise Refused('The min-part-hours are 0 or more.')
+        self.min_part_hours = hours
+
+    def set_overload(self, overload):
+        """Change how much more than its weight stands for a device may hold."""
+        if not 0 <= overload < math.inf:
+            raise Refused('The overload is 0 or more.')
+        self.overload = overload
 
     # Devices
 
@@ -80,22 +102,14 @@ class Builder:
 
     # Rebalancing
 
-    def wanted(self):
+    def weighed(self):
         """``{device id: replicas of partitions that its weight stands for}``; no device holds a partition twice."""
-        total = sum(len(row) for row in self._shape())
-        rest = {device['id']: device['weight'] for device in self.live() if device['weight'] > 0}
-        found, left = {}, total
-        while rest:
-            share = left / sum(rest.values())
-            full = [number for number, weight in rest.items() if weight * share > self.parts]
-            if not full:
-                found.update((number, weight * share) for number, weight in rest.items())
-                break
-            for number in full:
-                found[number] = float(self.parts)
-                left -= self.parts
-                del rest[number]
-        return found
+        return shares.by_weight(self.live(), self.parts, sum(len(row) for row in self._shape()))
+
+    def wanted(self):
+        """``{device id: replicas of partitions that it is to hold}``: by weight, but for the overload."""
+        weighed = self.weighed()
+        return shares.apart(self.live(), self.parts, weighed, self.overload) if self.overload and weighed else weighed
 
     def _shape(self):
         whole = int(self.replicas)
@@ -133,23 +147,36 @@ class Builder:
         return [row[part] for row in self.table if part < len(row) and row[part] != FREE]
 
     def balance(self):
-        """How far the device that is farthest from its share is from it, in percent."""
-        wanted, have = self.wanted(), {}
+        """How far the device that is farthest from what its weight stands for is from it, in percent."""
+        wanted, have = self.weighed(), {}
         for row in self.table:
             for held in row:
                 have[held] = have.get(held, 0) + 1
         return max((abs(have.get(number, 0) / share - 1) * 100 for number, share in wanted.items() if share), default=0.0)
 
+    def near(self):
+        """``{tier: partitions}`` with more replicas in one region, zone, server or on one device than the number of these calls
+        for, whatever their weights.
+        """
+        weighed = self.weighed()
+        share = {}
+        for number, amount in (shares.apart(self.live(), self.parts, weighed, math.inf) if weighed else {}).items():
+            for tier in shares.path_of(self.devices[number]):
+                share[tier] = share.get(tier, 0) + amount
+        most = {tier: math.ceil(amount / self.parts - shares.EPSILON) for tier, amount in share.items()}
+        found = dict.fromkeys(shares.TIERS, 0)
+        for part in range(self.parts if self.table else 0):
+            paths = [shares.path_of(self.devices[number]) for number in self.held(part)]
+            for depth, name in enumerate(shares.TIERS):
+                held = [path[depth] for path in paths]
+                found[name] += any(held.count(tier) > most.get(tier, 0) for tier in set(held))
+        return found
+
     def dispersion(self):
-        """Percent of partitions with two replicas on one server where there are enough servers for all."""
-        hosts = {device['ip'] for device in self.live() if device['weight'] > 0}
-        if len(hosts) < math.ceil(self.replicas) or not self.table:
-            return 0.0
-        near = 0
-        for part in range(self.parts):
-            held = [self.devices[number]['ip'] for number in self.held(part)]
-            near += len(held) != len(set(held))
-        return near * 100 / self.parts
+        """Percent of partitions with replicas that are nearer to each other than the numbers of regions, zones, servers and
+        devices call for.
+        """
+        return max(self.near().values()) * 100 / self.parts
 
     def validate(self):
         """What is wrong, as sentences."""
@@ -168,7 +195,7 @@ class Builder:
         """Write the builder file."""
         body = {'part_power': self.part_power, 'replicas': self.replicas, 'min_part_hours': self.min_part_hours,
                 'devices': self.devices, 'version': self.version, 'salt': base64.b64encode(self.salt).decode(),
-                'table': self.table, 'moved': self.moved}
+                'table': self.table, 'moved': self.moved, 'overload': self.overload}
         part = f'{path}.{os.getpid()}'
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), 'w') as out:
             json.dump(body, out)
@@ -179,7 +206,8 @@ class Builder:
         """Read a builder file."""
         with open(path) as source:
             body = json.load(source)
-        made = cls(body['part_power'], body['replicas'], body['min_part_hours'], base64.b64decode(body['salt']))
+        made = cls(body['part_power'], body['replicas'], body['min_part_hours'], base64.b64decode(body['salt']),
+                   body.get('overload', 0.0))
         made.devices, made.version, made.table, made.moved = body['devices'], body['version'], body['table'], body['moved']
         return made
 

@@ -39,6 +39,32 @@ def weight(options):
     builder.save(options.builder)
 
 
+def replicas(options):
+    """Change the number of replicas; it may be a fraction."""
+    builder = Builder.load(options.builder)
+    builder.set_replicas(options.number)
+    builder.save(options.builder)
+
+
+def min_part_hours(options):
+    """Change how many hours a partition rests after it was moved."""
+    builder = Builder.load(options.builder)
+    builder.set_min_part_hours(options.hours)
+    builder.save(options.builder)
+
+
+def overload(options):
+    """Change how much more than its weight stands for a device may hold to keep replicas apart: a factor (0.1) or percent (10%)."""
+    text = options.factor.strip()
+    try:
+        factor = float(text.rstrip('%')) / (100 if text.endswith('%') else 1)
+    except ValueError:
+        raise Refused(f'{text!r} is no number.') from None
+    builder = Builder.load(options.builder)
+    builder.set_overload(factor)
+    builder.save(options.builder)
+
+
 def remove(options):
     """Take a device out."""
     builder = Builder.load(options.builder)
@@ -59,12 +85,24 @@ def rebalance(options):
 def show(options):
     """Print a ring."""
     builder = Builder.load(options.builder)
+    wanted = builder.wanted() if builder.live() else {}
     held = [part for row in builder.table for part in row]
     print(f'{builder.parts} partitions, {builder.replicas:g} replicas, min-part-hours {builder.min_part_hours}, '
-          f'version {builder.version}, balance {builder.balance():.2f} %, dispersion {builder.dispersion():.2f} %')
+          f'overload {builder.overload * 100:g} %, version {builder.version}, '
+          f'balance {builder.balance():.2f} %, dispersion {builder.dispersion():.2f} %')
     for device in builder.live():
         print(f'{device["id"]:5} r{device["region"]}z{device["zone"]}-{device["ip"]}:{device["port"]}/{device["device"]} '
-              f'weight {device["weight"]:g} partitions {held.count(device["id"])}')
+              f'weight {device["weight"]:g} partitions {held.count(device["id"])} of {wanted.get(device["id"], 0):.1f}')
+
+
+def dispersion(options):
+    """Print how many partitions have replicas nearer to each other than they need be; exit status 1 if some have."""
+    builder = Builder.load(options.builder)
+    near = builder.near()
+    for tier, name in zip(near, ('region', 'zone', 'server', 'device'), strict=True):
+        print(f'{near[tier]} of {builder.parts} partitions have too many replicas in one {name}')
+    print(f'dispersion {builder.dispersion():.2f} %, balance {builder.balance():.2f} %, overload {builder.overload * 100:g} %')
+    return 1 if any(near.values()) else 0
 
 
 def validate(options):
@@ -83,8 +121,9 @@ def main(argv=None):
     for function, arguments in (
             (create, [('part_power', int), ('replicas', float), ('min_part_hours', int)]),
             (add, [('where', str), ('weight', float)]), (weight, [('id', int), ('weight', float)]), (remove, [('id', int)]),
-            (rebalance, [('--seed', int)]), (show, []), (validate, [])):
-        command = commands.add_parser(function.__name__, help=function.__doc__)
+            (replicas, [('number', float)]), (min_part_hours, [('hours', int)]), (overload, [('factor', str)]),
+            (rebalance, [('--seed', int)]), (show, []), (dispersion, []), (validate, [])):
+        command = commands.add_parser(function.__name__.replace('_', '-'), help=function.__doc__.replace('%', '%%'))
         command.set_defaults(function=function)
         for name, kind in arguments:
             command.add_argument(name, type=kind)

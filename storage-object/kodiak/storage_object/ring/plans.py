@@ -1,16 +1,16 @@
 """Which device gets which replica: what a rebalance thinks with."""
 import math
 
+from .shares import EPSILON, TIERS, path_of
+
 FREE = 0xFFFF
-TIERS = ('region', 'zone', 'ip', 'id')
-EPSILON = 1e-9
 
 
 class Plan:
     """What each region, zone, server and device should hold, and holds while a rebalance goes on.
 
-    A tier (a path of region, zone, server, device) whose weight stands for 1.2 replicas of each partition may hold two of one
-    partition, and not three: that is as far apart as the weights allow.
+    A tier (a path of region, zone, server, device) whose weight stands for 1.2 replicas of each partition is to hold one or two of
+    one partition, not three and not none: that is as far apart as the weights allow.
 
     :param builder: its table is changed. :param resting: partitions that were moved later than this stay.
     """
@@ -19,19 +19,19 @@ class Plan:
         self.builder, self.table, self.chance = builder, builder.table, chance
         self.busy = {part for part, moved in enumerate(builder.moved) if moved > resting}
         self.wanted, self.have, self.under, self.paths = {}, {}, {}, {}
-        shares = builder.wanted()
+        wanted = builder.wanted()
         for device in builder.live():
             number = device['id']
-            path = tuple(tuple(device[name] for name in TIERS[:depth]) for depth in range(1, len(TIERS) + 1))
-            self.paths[number] = path
-            if number in shares:
+            path = self.paths[number] = path_of(device)
+            if number in wanted:
                 for tier, inner in zip(((), *path), path, strict=False):
                     self.under.setdefault(tier, {})[inner] = True
             for tier in path:
-                self.wanted[tier] = self.wanted.get(tier, 0) + shares.get(number, 0)
+                self.wanted[tier] = self.wanted.get(tier, 0) + wanted.get(number, 0)
                 self.have.setdefault(tier, 0)
-        self.numbers = list(shares)
+        self.numbers = list(wanted)
         self.most = {tier: math.ceil(share / builder.parts - EPSILON) for tier, share in self.wanted.items()}
+        self.least = {tier: math.floor(share / builder.parts + EPSILON) for tier, share in self.wanted.items()}
         self.spots = {number: [] for number in self.paths}
         for row, line in enumerate(self.table):
             for part, held in enumerate(line):
@@ -57,6 +57,20 @@ class Plan:
 
     def _fits(self, number, counts):
         return all(counts.get(tier, 0) < self.most[tier] for tier in self.paths[number])
+
+    def _spares(self, number, target, counts):
+        """Whether no tier holds fewer than it must of a partition when a device's replica (not in ``counts``) goes to another."""
+        there = self.paths[target]
+        return all(counts.get(tier, 0) >= self.least[tier] or tier in there for tier in self.paths[number])
+
+    def _may(self, number, target, counts):
+        """Whether a replica may go from one device to another."""
+        return self._fits(target, counts) and self._spares(number, target, counts)
+
+    def _needed(self, number, target, counts):
+        """Whether a replica is wanted more where one device is than where another is."""
+        here = self.paths[number]
+        return any(counts.get(tier, 0) < self.least[tier] and tier not in here for tier in self.paths[target])
 
     def _surplus(self, number):
         tier = self.paths[number][-1]
@@ -88,9 +102,10 @@ class Plan:
             return tier[-1]
         room = [inner for inner in self.under.get(tier, ())
                 if counts.get(inner, 0) < (self.most[inner] if strict or len(inner) == len(TIERS) else math.inf)]
-        # The hungriest first, so that all come to their share together and none is left with partitions that it cannot take.
-        room.sort(key=lambda inner: (0 if strict else counts.get(inner, 0), self.have[inner] - self.wanted[inner],
-                                     self.chance.random()))
+        # Those that must have one; then the hungriest, so that all come to their share together and none is left with partitions
+        # that it cannot take.
+        room.sort(key=lambda inner: (counts.get(inner, 0) >= self.least[inner] if strict else counts.get(inner, 0),
+                                     self.have[inner] - self.wanted[inner], self.chance.random()))
         for inner in room:
             found = self._within(inner, counts, strict)
             if found is not None:
@@ -114,10 +129,9 @@ class Plan:
             for row, part in self._movable(number):
                 others = self._others(row, part)
                 counts = self._counts(others)
-                if self._fits(number, counts):
-                    continue
                 target = self._within((), counts, True)
-                if target is not None:
+                if target is not None and (not self._fits(number, counts) or (
+                        self._needed(number, target, counts) and self._spares(number, target, counts))):
                     self._move(row, part, target, moved)
         for number in sorted(self.paths, key=self._surplus, reverse=True):
             self._shed(number, moved)
@@ -144,7 +158,7 @@ class Plan:
         hungry = self._hungry()
         for row, part in self._movable(number):
             counts = self._counts(self._others(row, part))
-            target = next((each for each in hungry if self._fits(each, counts)), None)
+            target = next((each for each in hungry if self._may(number, each, counts)), None)
             if target is not None:
                 self._move(row, part, target, moved)
                 if not self._full(number):
@@ -157,7 +171,7 @@ class Plan:
         for row, part in self._movable(number):
             counts = self._counts(self._others(row, part))
             for middle in self.numbers:
-                if middle == number or not self._fits(middle, counts):
+                if middle == number or not self._may(number, middle, counts):
                     continue
                 found = self._passed_on(middle, part, hungry)
                 if found is not None:
@@ -174,7 +188,7 @@ class Plan:
             if part == first:
                 continue
             counts = self._counts(self._others(row, part))
-            target = next((each for each in hungry if each != middle and self._fits(each, counts)), None)
+            target = next((each for each in hungry if each != middle and self._may(middle, each, counts)), None)
             if target is not None:
                 return (row, part), target
         return None
@@ -188,5 +202,5 @@ class Plan:
             for row, part in self._movable(giver):
                 if self._surplus(giver) <= EPSILON or self._surplus(number) > -1:
                     break
-                if self._fits(number, self._counts(self._others(row, part))):
+                if self._may(giver, number, self._counts(self._others(row, part))):
                     self._move(row, part, number, moved)
