@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 
-from . import db
+from . import config, db
 
 
 class Commands:
@@ -44,7 +44,7 @@ class Commands:
 
     def _db(self, conf, options):
         from . import migrate  # alembic's 8 MB are for this command, not for the processes that import this module
-        database = db.Database(conf.database.connection)
+        database = db.Database(config.database_url(conf, self.service))
         if options.action == 'version':
             print('\n'.join(migrate.current(database)) or 'empty')
         elif options.action == 'check':

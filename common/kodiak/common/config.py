@@ -65,6 +65,11 @@ COMMON = {
 }
 
 
+def database_url(conf, service):
+    """The SQLAlchemy URL of a service's database: an SQLite file in its state folder where none is configured."""
+    return conf.database.connection or f'sqlite:///{conf.state_path}/{service}/{service}.sqlite'
+
+
 def load(service, opts=None, args=(), files=None, defaults=None):
     """The configuration of one service.
 

@@ -41,8 +41,7 @@ def make_runtime(name, binary, conf, database=True):
     db = None
     if database:
         from kodiak.common.db import Database  # agents have no database, and need not carry SQLAlchemy
-        url = conf.database.connection or f'sqlite:///{conf.state_path}/{name}/{name}.sqlite'
-        db = Database(url, pool_size=conf.database.pool_size)
+        db = Database(config.database_url(conf, name), pool_size=conf.database.pool_size)
     return Runtime(name=name, binary=binary, conf=conf, host=conf.host, db=db, bus=rpc.Bus(conf),
                    clients=client.Clients(conf), version=version)
 

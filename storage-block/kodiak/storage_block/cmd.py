@@ -1,4 +1,7 @@
 """Entry points of the API, the conductor and the admin command; the agent has its own in ``agent.main``."""
+import os
+import sys
+
 from kodiak.common import authtoken, cli, config, policy, service, wsgi
 
 from . import conf as options
@@ -41,4 +44,24 @@ def admin():
     def apis():
         from .api import API
         return [API]
-    cli.main(cli.Commands(NAME, load_conf, apis, broker=True, root=True))
+    commands = cli.Commands(NAME, load_conf, apis, broker=True, root=True)
+    commands.add('key-file', _key_file, 'Make the key of encrypted volumes where there is none yet, and say in which file it is. '
+                 'All nodes with an API or a conductor need the same.')
+    cli.main(commands)
+
+
+def _key_file(conf, options):
+    from kodiak.common import db, errors
+
+    from . import keys
+    try:
+        path = db.Database(config.database_url(conf, NAME)).transact(keys.setup, conf)
+    except errors.Error as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    if os.geteuid() == 0:
+        # Run by root, the file still belongs to the user that the service runs as.
+        owner = os.stat(os.path.dirname(path))
+        os.chown(path, owner.st_uid, owner.st_gid)
+    print(path)
+    return 0

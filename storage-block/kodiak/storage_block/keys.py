@@ -1,5 +1,6 @@
 """Passphrases of encrypted volumes: made here, kept in the database under the key file of the service, shown to services only."""
 import functools
+import logging
 import os
 import secrets
 
@@ -10,6 +11,8 @@ from kodiak.common import db, errors
 
 from .models import keys
 
+LOG = logging.getLogger(__name__)
+
 
 def path_of(conf):
     """Where the key file is."""
@@ -17,27 +20,42 @@ def path_of(conf):
 
 
 @functools.lru_cache(maxsize=4)
-def _box(path):
+def _read(path):
+    with open(path, 'rb') as source:
+        return fernet.Fernet(source.read().strip())
+
+
+def _box(connection, conf):
+    """The key, made where there is none yet. A node that lacks the file which another one made must not make a second."""
+    path = path_of(conf)
     try:
-        with open(path, 'rb') as source:
-            return fernet.Fernet(source.read().strip())
+        return _read(path)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-        draft = f'{path}.{os.getpid()}'
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as out:
-            out.write(fernet.Fernet.generate_key())
-        try:
-            os.link(draft, path)        # whoever comes first: all processes have the same
-        except FileExistsError:
-            pass
-        os.unlink(draft)
-        with open(path, 'rb') as source:
-            return fernet.Fernet(source.read().strip())
+        if connection.scalar(sa.select(sa.exists().select_from(keys))):
+            LOG.error('The key file of block storage is not at %s: copy it from another node, or from its backup.', path)
+            raise errors.Unavailable('This node lacks the key of encrypted volumes. '
+                                     'The operator copies it from another node.') from None
+    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+    draft = f'{path}.{os.getpid()}'
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as out:
+        out.write(fernet.Fernet.generate_key())
+    try:
+        os.link(draft, path)        # whoever comes first: all processes have the same
+    except FileExistsError:
+        pass
+    os.unlink(draft)
+    return _read(path)
+
+
+def setup(connection, conf):
+    """Make the key file where there is none; returns its path. :raises Unavailable: it is lacking, as another node has it."""
+    _box(connection, conf)
+    return path_of(conf)
 
 
 def make(connection, conf, owner_id):
     """A new random passphrase for a volume; returns the id of its key."""
-    return _keep(connection, owner_id, _box(path_of(conf)).encrypt(secrets.token_hex(32).encode()).decode())
+    return _keep(connection, owner_id, _box(connection, conf).encrypt(secrets.token_hex(32).encode()).decode())
 
 
 def copy(connection, key_id, owner_id):
@@ -60,7 +78,7 @@ def passphrase(connection, conf, key_id):
     if wrapped is None:
         raise errors.NotFound(f'Key {key_id} could not be found.')
     try:
-        return _box(path_of(conf)).decrypt(wrapped.encode())
+        return _box(connection, conf).decrypt(wrapped.encode())
     except fernet.InvalidToken:
         raise errors.Error('The key file of block storage is not the one that this passphrase was kept under.') from None
 

@@ -1,8 +1,12 @@
 """Volume types: specs, access, encryption, QoS, defaults; and what follows for volumes."""
 import base64
+import os
+import shutil
 
-from kodiak.common import testing
-from kodiak.storage_block import keys, models, types
+import pytest
+
+from kodiak.common import errors, testing
+from kodiak.storage_block import cmd, keys, models, types
 
 
 def make(admin, **fields):
@@ -152,3 +156,25 @@ def test_limits_for_each_gib(cloud, admin, volume):
     with cloud.db.read() as connection:
         found = types.get(connection, kind['id'])
         assert types.qos_of(connection, found, 3) == {'read_iops_sec': '30', 'write_iops_sec': '100', 'total_bytes_sec': '5'}
+
+
+def test_a_node_makes_no_second_key_of_encrypted_volumes(cloud, tmp_path, monkeypatch, capsys):
+    with cloud.db.write() as connection:
+        key_id = keys.make(connection, cloud.conf, 'owner')
+    (tmp_path / 'second.conf').write_text(f'[DEFAULT]\nstate_path = {tmp_path}/second\n[database]\nconnection = {cloud.db.url}\n')
+    conf = cmd.load_conf(['--config-file', str(tmp_path / 'second.conf')])
+    with pytest.raises(errors.Unavailable), cloud.db.write() as connection:
+        keys.make(connection, conf, 'owner')
+    with pytest.raises(errors.Unavailable), cloud.db.read() as connection:
+        keys.passphrase(connection, conf, key_id)
+    monkeypatch.setattr('sys.argv', ['kodiak-storage-block', '--config-file', str(tmp_path / 'second.conf'), 'key-file'])
+    with pytest.raises(SystemExit) as ended:
+        cmd.admin()
+    assert ended.value.code == 1 and 'another node' in capsys.readouterr().err
+    os.makedirs(os.path.dirname(keys.path_of(conf)))
+    shutil.copy2(keys.path_of(cloud.conf), keys.path_of(conf))
+    with cloud.db.read() as connection:
+        assert keys.passphrase(connection, conf, key_id) == keys.passphrase(connection, cloud.conf, key_id)
+    with pytest.raises(SystemExit) as ended:
+        cmd.admin()
+    assert not ended.value.code and capsys.readouterr().out == keys.path_of(conf) + '\n'

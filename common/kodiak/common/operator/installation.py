@@ -66,7 +66,7 @@ class Service:
     @property
     def database_url(self):
         """The SQLAlchemy URL of its database."""
-        return self.conf.database.connection or f'sqlite:///{self.conf.state_path}/{self.name}/{self.name}.sqlite'
+        return config.database_url(self.conf, self.name)
 
     @contextlib.contextmanager
     def database(self):
