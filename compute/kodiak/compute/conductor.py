@@ -52,12 +52,14 @@ class Handlers:
 
     def unwanted(self, context, host, uuids):
         """See the table."""
+        # Rows of servers stay for ever, and who leaves a host leaves a wish there. A guest without either is of a database that was
+        # newer than this one: it came from a backup, and must not cost anybody a disk.
         with self.db.read() as connection:
             wanted = set(connection.scalars(sa.select(guest_rows.c.server_uuid).where(
                 guest_rows.c.host == host, guest_rows.c.server_uuid.in_(uuids), guest_rows.c.desired != 'absent')))
-            there = set(connection.scalars(sa.select(servers.c.uuid).where(
-                servers.c.uuid.in_(uuids), servers.c.host == host, servers.c.deleted.is_(False))))
-        return [uuid for uuid in uuids if uuid not in wanted and uuid not in there]
+            gone = set(connection.scalars(sa.select(servers.c.uuid).where(
+                servers.c.uuid.in_(uuids), servers.c.deleted.is_(True))))
+        return [uuid for uuid in uuids if uuid in gone and uuid not in wanted]
 
     def console_token(self, context, token):
         """See the table."""

@@ -216,6 +216,9 @@ def _follow(connection, row, guest, report):
     elif task is None and report.get('self_stopped') and row['vm_state'] in (states.ACTIVE, states.RESCUED):
         changes['vm_state'] = states.STOPPED
         record.note(connection, row, 'stop', message='The guest powered itself off.')
+    elif task is None and guest['power_state'] == 'absent' and (guest['fault'] or {}).get('code') == 'disk-missing' \
+            and row['vm_state'] in (states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED):
+        changes.update(vm_state=states.ERROR, fault=_fault(guest['fault']['message']))
     elif task is None and row['vm_state'] == states.STOPPED and guest['desired'] == 'running' and settled(guest) \
             and power == states.RUNNING:
         changes['vm_state'] = states.ACTIVE

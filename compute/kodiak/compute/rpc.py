@@ -22,7 +22,8 @@ CONDUCTOR = rpc.Table('compute-conductor', version='1.0', calls=[
         'life. Answers {}.')),
     rpc.Call('unwanted', args=('host', 'uuids'), timeout=10, doc=(
         'Which of these instances, found on the host and not in its full state, may be removed with their disks. '
-        'Answers a list of uuids: only those whose row says that they do not belong there, or that have no row.')),
+        'Answers a list of uuids: only those whose row says that they were deleted. One that has no row, or is said to be '
+        'elsewhere, may be all that is left of a server after a database came back from a backup.')),
     rpc.Call('console_token', args=('token',), timeout=10, doc=(
         'Redeem a console token. Answers {instance_uuid, console_type, host, port, path, password} once for a VNC '
         'token that has not expired, None otherwise; serial tokens stay good until they expire.')),

@@ -128,6 +128,8 @@ class Agent:
         unwanted = set(self.conductor.call('unwanted', context.background(), host=host, uuids=sorted(strays)))
         for uuid in strays & unwanted:
             LOG.warning('%s is on %s and does not belong there: it is removed', uuid, host)
+        for uuid in strays - unwanted:
+            LOG.warning('%s is on %s, and its conductor does not know it there: it is left alone', uuid, host)
         return {(host, uuid): None if uuid in unwanted else KEEP for uuid in strays}
 
     def _bring(self, key, wanted):

@@ -28,13 +28,25 @@ def test_a_host_is_told_what_is_new_only(cloud, boot):
     assert cloud.handlers.host_state(None, {'one': news['generation'] + 100})['one']['full']
 
 
-def test_what_does_not_belong_on_a_host_is_removed_and_nothing_else(cloud, boot):
-    server = boot()
+def test_what_was_deleted_is_removed_from_a_host_and_nothing_else(cloud, boot, member):
+    server, gone = boot(), boot()
+    member.delete(f'/servers/{gone["id"]}').expect(204)
+    cloud.settle()
+    # A database from a backup knows nothing of the newest servers, and believes that others are where they were.
     stray = db.new_id()
-    assert cloud.handlers.unwanted(None, 'one', [server['id'], stray]) == [stray]
-    assert cloud.handlers.unwanted(None, 'two', [server['id']]) == [server['id']]
+    assert cloud.handlers.unwanted(None, 'one', [server['id'], gone['id'], stray]) == [gone['id']]
+    assert cloud.handlers.unwanted(None, 'two', [server['id']]) == []
     assert cloud.handlers.report(None, [{'uuid': stray, 'host': 'one', 'generation': 1,
                                          'power_state': 'running'}]) == {stray: 'unknown'}
+
+
+def test_a_server_whose_disks_are_lost_is_in_error(cloud, boot, member):
+    server = boot()
+    report = {'uuid': server['id'], 'host': 'one', 'generation': 1, 'power_state': 'absent',
+              'fault': {'code': 'disk-missing', 'message': 'The host has lost the disks of the instance.', 'final': True}}
+    assert cloud.handlers.report(None, [report]) == {server['id']: 'ok'}
+    shown = member.get(f'/servers/{server["id"]}').json['server']
+    assert shown['status'] == 'ERROR' and 'lost the disks' in shown['fault']['message']
 
 
 def test_agents_are_alive_while_they_ask(cloud):
