@@ -13,8 +13,10 @@ need_root
 as_root install -d -m 755 "$LOGS"
 as_root install -d -m 755 -o "$(id -u)" -g "$(id -g)" "$STACK_LOGS"
 load_settings
-for service in compute storage-block storage-object network image identity; do step "$service: stop" stop_$service; done
+# Guests end before what their disks and networks are made of.
+step 'compute: stop' stop_compute
 step 'guests: stop' stop_libvirt
+for service in storage-block storage-object network image identity; do step "$service: stop" stop_$service; done
 step 'network: take away what is left on the host' remove_host_network
 step 'rabbitmq: stop' stop_rabbitmq
 step 'database: stop' stop_database
