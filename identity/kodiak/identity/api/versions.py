@@ -1,6 +1,8 @@
 """Version documents."""
 from kodiak.common import api
 
+from . import home
+
 routes = api.Routes('versions')
 MEDIA = [{'base': 'application/json', 'type': 'application/vnd.openstack.identity-v3+json'}]
 UPDATED = '2020-04-07T00:00:00Z'
@@ -22,7 +24,7 @@ def older(req):
 def versions(req):
     """300 Multiple Choices, or JSON-home where that is asked for."""
     if 'json-home' in req.http.headers.get('Accept', ''):
-        return home(req)
+        return _home(req)
     return api.Response({'versions': {'values': [_version(req), older(req)]}}, status=300, headers={'Vary': 'X-Auth-Token'})
 
 
@@ -30,33 +32,9 @@ def versions(req):
 def version(req):
     """The document of the version, or JSON-home where that is asked for."""
     if 'json-home' in req.http.headers.get('Accept', ''):
-        return home(req)
+        return _home(req)
     return {'version': _version(req)}
 
 
-def home(req):
-    """The JSON-home document: every path, by the method and the summary of its first endpoint."""
-    found = {}
-    for endpoint in req.api.endpoints:
-        path = endpoint.openapi_path
-        if not path.startswith('/v3/'):
-            continue
-        entry = {'href-template': path, 'href-vars': {name: f'https://docs.openstack.org/api/openstack-identity/3/param/{name}'
-                                                      for name in endpoint.parameters}} if endpoint.parameters else {'href': path}
-        found.setdefault(_relation(path), entry)
-    return api.Response({'resources': found}, status=200, media_type='application/json-home')
-
-
-def _relation(path):
-    parts = [part for part in path.removeprefix('/v3/').split('/') if part]
-    base, name = 'https://docs.openstack.org/api/openstack-identity/3', []
-    if parts[0].startswith('OS-'):
-        base += f'/ext/{parts[0]}/1.0'
-        parts = parts[1:]
-    for index, part in enumerate(parts):
-        if part.startswith('{'):
-            if index == len(parts) - 1 and name:
-                name[-1] = name[-1][:-3] + 'y' if name[-1].endswith('ies') else name[-1].removesuffix('s')
-            continue
-        name.append(part)
-    return f'{base}/rel/' + '_'.join(name)
+def _home(req):
+    return api.Response(home.document(req.api.endpoints), status=200, media_type='application/json-home')
