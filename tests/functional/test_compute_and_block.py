@@ -47,7 +47,7 @@ class Cloud:
         monkeypatch.setattr(testing, 'Identity', lambda: identity)
         (tmp_path / '0').mkdir()
         self.compute = COMPUTE.Cloud(tmp_path / '0', hosts=('one', 'two'))
-        self.block = BLOCK.Cloud(tmp_path)
+        self.block = BLOCK.Cloud(tmp_path, hosts={'one': [BLOCK.backend(), BLOCK.backend('second', free_gb=10)]})
         token = identity.token(testing.SERVICE)
         service = {'token': token, 'project': testing.SERVICE.project_id}
         self.compute.app.clients.mount('block-storage', under('/v3', self.block.pipeline), **service)
@@ -178,3 +178,52 @@ def test_a_volume_in_use_is_snapshot_by_force_alone_where_compute_is_asked(cloud
     assert made['volumeId'] == free
     old.post('/os-snapshots', {'snapshot': {'volume_id': held, 'force': False}}).expect(400)
     old.post('/os-snapshots', {'snapshot': {'volume_id': held, 'force': True}}).expect(200)
+
+
+def test_a_volume_moves_to_another_back_end_under_a_server_that_runs(cloud, boot):
+    admin = cloud.block.client(testing.ADMIN)
+    server = boot(imageRef='', block_device_mapping_v2=[
+        {'source_type': 'image', 'uuid': boot.image, 'destination_type': 'volume', 'volume_size': 1, 'boot_index': 0}])
+    host = cloud.compute.row(server)['host']
+    root = cloud.compute.row(server)['volumes'][0]['id']
+    made = admin.post('/types', {'volume_type': {'name': 'second', 'extra_specs': {'volume_backend_name': 'second'}}}).expect(200)
+
+    def at(backend):
+        shown = admin.get('/volumes/' + root).json['volume']
+        assert (shown['status'], shown['os-vol-host-attr:host'], shown['migration_status']) == ('in-use', backend, 'success')
+        held, = shown['attachments']
+        entry, = cloud.compute.row(server)['volumes']
+        assert entry['attachments'][host]['id'] == held['attachment_id']
+        assert (held['server_id'], held['device']) == (server, '/dev/vda')
+        export, = cloud.block.agent.exports.values()
+        assert f"one@{export['backend']}#{export['backend']}" == backend and export['attachment_id'] == held['attachment_id']
+        assert cloud.block.agent.there == {f'{export["backend"]}/volume-{root}'}
+        return shown['volume_type']
+
+    cloud.volumes.post(f'/volumes/{root}/action', {'os-retype': {
+        'new_type': made.json['volume_type']['name'], 'migration_policy': 'on-demand'}}).expect(202)
+    assert cloud.status(root) == 'retyping'
+    cloud.settle()
+    assert at('one@second#second') == 'second'
+    admin.post(f'/volumes/{root}/action', {'os-migrate_volume': {'host': 'one@file#file', 'force_host_copy': True}}).expect(202)
+    assert cloud.status(root) == 'in-use'
+    cloud.settle()
+    assert at('one@file#file') == 'second'
+    done = cloud.member.get(f'/servers/{server}/os-instance-actions').json['instanceActions']
+    assert [one['action'] for one in done if one['action'] == 'move_volume'] == ['move_volume'] * 2
+
+
+def test_a_server_that_does_not_run_keeps_its_volume_where_it_is(cloud, boot):
+    admin, server, volume = cloud.block.client(testing.ADMIN), boot(), cloud.volume()
+    cloud.member.post(f'/servers/{server}/os-volume_attachments', {'volumeAttachment': {'volumeId': volume}}).expect(200)
+    cloud.settle()
+    cloud.act(server, 'os-stop')
+    admin.post(f'/volumes/{volume}/action', {'os-migrate_volume': {'host': 'one@second#second'}}).expect(202)
+    cloud.settle()
+    cloud.block.hurry()
+    cloud.settle()
+    shown = admin.get('/volumes/' + volume).json['volume']
+    assert (shown['status'], shown['os-vol-host-attr:host'], shown['migration_status']) == ('in-use', 'one@file#file', 'error')
+    assert len(cloud.exports()) == 1 and cloud.block.agent.there == {f'file/volume-{volume}'}
+    told, = cloud.volumes.get('/messages').json['messages']
+    assert 'could not go on with a copy' in told['user_message']

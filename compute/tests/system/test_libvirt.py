@@ -119,8 +119,8 @@ def test_it_waits_for_its_tap(host, new):
 class NbdServer:
     """A volume over NBD by a process that can be killed."""
 
-    def __init__(self, path, size):
-        self.path, self.process = path, None
+    def __init__(self, path, size, port=10819):
+        self.path, self.port, self.process = path, port, None
         self.grow(size)
 
     def grow(self, size):
@@ -128,11 +128,16 @@ class NbdServer:
             file.truncate(size)
 
     def start(self):
-        self.process = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', '10819', '-t', self.path])
+        self.process = subprocess.Popen(
+            ['qemu-nbd', '-f', 'raw', '-x', 'v', '-b', '127.0.0.1', '-p', str(self.port), '-t', self.path])
 
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    @property
+    def connection(self):
+        return {'driver_volume_type': 'nbd', 'data': {'host': '127.0.0.1', 'port': self.port, 'export': 'v'}}
 
 
 @pytest.fixture
@@ -143,9 +148,16 @@ def nbd(tmp_path):
     server.kill()
 
 
+@pytest.fixture
+def other(tmp_path):
+    server = NbdServer(tmp_path / 'other.raw', 1 << 30, 10820)
+    server.start()
+    yield server
+    server.kill()
+
+
 def test_a_volume_over_nbd_comes_grows_and_goes(host, new, nbd):
-    volume = state.Volume(str(uuid.uuid4()), '/dev/vdb', size=1, connection={
-        'driver_volume_type': 'nbd', 'data': {'host': '127.0.0.1', 'port': 10819, 'export': 'v'}})
+    volume = state.Volume(str(uuid.uuid4()), '/dev/vdb', size=1, connection=nbd.connection)
     one, _ = host.get(new())
     host.booted(one.uuid)
     one, told = host.get(one, volumes=[volume])
@@ -176,6 +188,33 @@ def test_a_volume_over_nbd_comes_grows_and_goes(host, new, nbd):
     assert told.plugged == []
     assert 'vdb' not in shell.command('ls /sys/block')
     assert nbd.path.read_bytes()[:6] == b'kodiak'
+
+
+def test_a_volume_moves_while_the_guest_writes(host, new, nbd, other):
+    volume = state.Volume(str(uuid.uuid4()), '/dev/vdb', size=1, connection=nbd.connection)
+    one, _ = host.get(new(volumes=[volume]))
+    host.booted(one.uuid)
+    shell = host.serial(one.uuid).login()
+    shell.command('echo kodiak | sudo dd of=/dev/vdb; sync')
+    shell.command('sudo sh -c "while sleep 0.1; do date | dd of=/dev/vdb bs=512 seek=9 conv=fsync; done" > /dev/null 2>&1 &')
+    moved = dataclasses.replace(volume, connection=other.connection)
+    move = op(1, 'move_volume', volume_id=volume.id, attachment_id='other', connection=other.connection)
+    one, told = host.get(one, operations=[move])
+    assert told.outcomes[0].fault is None and told.plugged == [volume.id]
+    # Until that is read nothing is done that could bring the old place back.
+    again = op(2, 'reboot', type='HARD')
+    one, told = host.get(one, operations=[move, again])
+    assert [outcome.number for outcome in told.outcomes] == [1]
+    nbd.kill()
+    shell.command('echo moved | sudo dd of=/dev/vdb bs=512 seek=2; sync')
+    assert shell.command('sudo dmesg | grep -c "I/O error"; true') == '0'
+    one, told = host.get(one, operations=[again], volumes=[moved])
+    assert [outcome.number for outcome in told.outcomes] == [2]
+    host.booted(one.uuid, 2)
+    shell = host.serial(one.uuid).login()
+    assert shell.command('sudo head -c 6 /dev/vdb') == 'kodiak'
+    assert shell.command('sudo dd if=/dev/vdb bs=512 skip=2 count=1 2> /dev/null | head -c 5') == 'moved'
+    nbd.start()
 
 
 def test_a_snapshot_of_a_running_guest_boots_with_its_data(host, new):

@@ -10,7 +10,7 @@ import time
 
 import sqlalchemy as sa
 
-from kodiak.common import db, errors
+from kodiak.common import db, errors, saga
 
 from . import messages, scheduler, states, store, types, work
 from .models import attachments, backends, volumes
@@ -53,9 +53,10 @@ def export(connection, conf, volume, row, connector, settle=True):
 
     :param settle: False where the volume's status does not follow from it.
     """
-    if not volume['backend']:
+    backend = volume['target'] if leads_to_target(volume, row) else volume['backend']
+    if not backend:
         raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} has no data yet.", kind='InvalidVolume')
-    if not scheduler.is_up(connection, conf, volume['backend']):
+    if not scheduler.is_up(connection, conf, backend):
         raise errors.Unavailable(f"The back end of volume {volume['id']} does not answer now. Try again later.")
     mode = connector.get('mode') if connector.get('mode') in MODES else row['attach_mode']
     if mode not in MODES:
@@ -64,16 +65,36 @@ def export(connection, conf, volume, row, connector, settle=True):
                'attach_mode': mode, 'instance_uuid': row['instance_uuid'] or connector.get('instance')}
     if row['attach_status'] == 'reserved':
         changes['attach_status'] = 'attaching'
-    if row['connector'] != connector or row['backend'] != volume['backend'] or row['attach_mode'] != mode or row['error']:
-        changes.update(connector=connector, backend=volume['backend'], generation=row['generation'] + 1, reached=None,
-                       error=None,
+    if row['connector'] != connector or row['backend'] != backend or row['attach_mode'] != mode or row['error']:
+        changes.update(connector=connector, backend=backend, generation=row['generation'] + 1, reached=None, error=None,
                        auth_username=row['auth_username'] or secrets.token_urlsafe(15).replace('-', 'a').replace('_', 'b'),
                        auth_password=row['auth_password'] or secrets.token_urlsafe(12).replace('-', 'c').replace('_', 'd'))
-        work.bump(connection, work.host_of(volume['backend']))
+        work.bump(connection, work.host_of(backend))
     store.save(connection, attachments, row, **changes)
     if settle:
-        store.settle(connection, volume)
+        _settle(connection, volume)
     return row
+
+
+def leads_to_target(volume, row):
+    """True of the attachment by which a server follows its volume to another back end."""
+    return volume['target'] is not None and row['backend'] == volume['target']
+
+
+def follow(connection, volume, attachment_id):
+    """Make that attachment, for the server that has the (locked) volume."""
+    there, = store.attachments_of(connection, volume['id'])
+    return store.insert(connection, attachments, {
+        **{name: there[name] for name in ('volume_id', 'project_id', 'instance_uuid', 'mountpoint', 'attach_mode')},
+        'id': attachment_id, 'backend': volume['target'], 'attach_status': 'reserved', 'attached_host': None, 'attached_at': None,
+        'connector': None, 'auth_username': None, 'auth_password': None, 'generation': 0, 'reached': None, 'error': None})
+
+
+def _settle(connection, volume, **changes):
+    """As its attachments say; a volume that is being given another type shows that until the end."""
+    if volume['status'] == states.RETYPING:
+        changes['status'] = states.RETYPING
+    store.settle(connection, volume, **changes)
 
 
 def await_export(database, conf, attachment_id, context):
@@ -140,7 +161,7 @@ def complete(connection, volume, row, **more):
     """The server has the volume."""
     store.save(connection, attachments, row, attach_status='attached', attached_at=row['attached_at'] or db.utcnow(), **more)
     admin = {'attached_mode': 'ro' if row['attach_mode'] == 'ro' else 'rw', 'readonly': str(bool(volume['readonly']))}
-    store.settle(connection, volume, admin_metadata={**volume['admin_metadata'], **admin})
+    _settle(connection, volume, admin_metadata={**volume['admin_metadata'], **admin})
 
 
 def withdraw(connection, row):
@@ -152,8 +173,16 @@ def withdraw(connection, row):
 
 
 def remove(connection, volume, row):
-    """The server has it no more, or never will: the export goes."""
+    """The server has it no more, or never will: the export goes.
+
+    Where it has followed the volume to another back end, that is where the volume is from then on.
+    """
     store.delete(connection, attachments, row['id'])
+    if volume is not None and volume['target']:
+        if any(leads_to_target(volume, one) and one['attach_status'] == 'attached'
+               for one in store.attachments_of(connection, volume['id'])):
+            store.save(connection, volumes, volume, backend=volume['target'])
+        saga.nudge(connection, volume['id'])
     if row['backend'] is not None:
         work.bump(connection, work.host_of(row['backend']))
     if volume is not None and volume['status'] in (states.RESERVED, states.ATTACHING, states.DETACHING, states.IN_USE,

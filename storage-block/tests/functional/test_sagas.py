@@ -4,8 +4,8 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import db, saga, saga_testing
-from kodiak.storage_block import models, sagas, states, store, work
+from kodiak.common import context, db, saga, saga_testing
+from kodiak.storage_block import attach, models, sagas, states, store, work
 from kodiak.storage_block.sagas import backups, groups, manage, moves, snapshots, volumes
 
 BACKEND = {'name': 'file', 'driver': 'file', 'protocol': 'iSCSI', 'vendor': 'Kodiak', 'zone': 'nova', 'total_gb': 100.0,
@@ -217,6 +217,65 @@ class Move(OfVolume):
         assert row['target'] is None and self.cloud.all(models.attachments) == []
 
 
+class MoveAttached(Move):
+    """A server that has it goes on with the copy; compute is played here."""
+
+    bad = states.IN_USE
+    good = states.IN_USE
+
+    def start(self):
+        found = super().start()
+        self.cloud.hinted()
+        return found
+
+    def volume(self, connection, **more):
+        row = super().volume(connection, states.IN_USE, **more)
+        held = attach.reserve(connection, {**row, 'status': states.AVAILABLE}, context.background(), db.new_id(), 'rw')
+        attach.export(connection, self.app.conf, row, held, {'host': 'here'})
+        attach.complete(connection, row, held)
+        self.first = held['id']
+        return row
+
+    def outside(self):
+        super().outside()
+        self.cloud.hinted()
+        with self.db.write() as connection:
+            row = store.lock(connection, models.volumes, self.id)
+            held = {one['id']: one for one in store.attachments_of(connection, self.id)}
+            mine = next((one for key, one in held.items() if key != self.first), None)
+            if mine is None:
+                return
+            if mine['connector'] is None:
+                attach.export(connection, self.app.conf, row, mine, {'host': 'here'})
+            elif mine['reached'] and self.first in held:
+                attach.complete(connection, row, mine)
+                attach.remove(connection, row, held[self.first])
+
+    def exported(self, host):
+        held, = self.cloud.all(models.attachments)
+        self.cloud.hinted()
+        assert self.cloud.agents[host].exports.keys() == {held['id']} and held['attach_status'] == 'attached'
+        return held['id'] == self.first
+
+    def succeeded(self):
+        row = self.row()
+        assert (row['status'], row['backend'], row['target']) == (states.IN_USE, 'two@far', None)
+        assert self.cloud.agents['one'].there == set() and self.cloud.agents['two'].there == {f'far/volume-{self.id}'}
+        assert not self.exported('two')
+
+    def failed(self, step):
+        for agent in self.cloud.agents.values():
+            agent.look()
+        row = self.row()
+        # One that was aborted is left to whoever did that.
+        assert row['status'] in (states.IN_USE, states.RETYPING) and row['target'] is None
+        # Once the server has followed there is no way back.
+        host = work.host_of(row['backend'])
+        assert self.cloud.agents[host].there == {f'{work.short(row["backend"])}/volume-{self.id}'}
+        assert self.cloud.agents['two' if host == 'one' else 'one'].there == set()
+        assert self.exported(host) == (host == 'one')
+
+
 class Manage(OfVolume):
     saga, status, data, bad = manage.MANAGE, states.MANAGING, {'reference': {'source-name': 'x'}}, states.ERROR_MANAGING
 
@@ -365,9 +424,9 @@ class GroupDelete(Group):
         assert self.row()['status'] in (self.bad, states.DELETING)
 
 
-SCENARIOS = [Create, Restored, Delete, Extend, Upload, Reimage, Revert, Move, Manage, Unmanage, SnapshotCreate, SnapshotDelete,
-             SnapshotManage, SnapshotUnmanage, GroupSnapshot, GroupSnapshotDelete, Backup, BackupDelete, Restore, Group,
-             GroupDelete]
+SCENARIOS = [Create, Restored, Delete, Extend, Upload, Reimage, Revert, Move, MoveAttached, Manage, Unmanage, SnapshotCreate,
+             SnapshotDelete, SnapshotManage, SnapshotUnmanage, GroupSnapshot, GroupSnapshotDelete, Backup, BackupDelete, Restore,
+             Group, GroupDelete]
 CASES = [(scenario, case) for scenario in SCENARIOS for case in saga_testing.cases(scenario.saga)]
 
 

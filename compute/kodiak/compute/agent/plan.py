@@ -33,6 +33,9 @@ def next_step(instance, record, found, boot_id):
         if instance.built:
             raise base.Fault('disk-missing', 'The host has lost the disks of the instance.', final=True)
         return Step('build')
+    if any(item.kind == 'move_volume' and item.number <= record.last_operation for item in instance.operations):
+        # What is known of the volume may be where it was before: a guest that was started now would go on with old data.
+        return None
     operation = next((item for item in instance.operations if item.number > record.last_operation), None)
     if operation is not None:
         return Step('operate', (operation,))

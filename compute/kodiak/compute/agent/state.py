@@ -29,6 +29,8 @@ resize         {}                                      {} (``spec.flavor`` is th
 resize_confirm {}                                      {} (the kept disks are removed)
 resize_revert  {}                                      {} (``spec.flavor`` is the old one again; the kept disks return)
 extend_volume  volume_id, size: GiB                    {} (the guest sees that a volume has grown)
+move_volume    volume_id, attachment_id, connection    {} (the guest's disk was copied to where that leads, and is there now;
+                                                       nothing else is begun before the conductor has read this outcome)
 migrate_out    token_sha256: hex                       {url, disks: [..]} (stopped, and served to who has the token)
 reset_network  {}                                      {} (every NIC is unplugged and plugged again)
 nmi            {}                                      {}
@@ -43,7 +45,7 @@ import typing
 DESIRED = ('running', 'stopped', 'paused', 'suspended', 'absent')
 POWER_STATES = ('running', 'stopped', 'paused', 'suspended', 'crashed', 'absent', 'nostate')
 OPERATIONS = ('reboot', 'rebuild', 'snapshot', 'resize', 'resize_confirm', 'resize_revert', 'migrate_out',
-              'reset_network', 'nmi', 'set_password', 'extend_volume')
+              'reset_network', 'nmi', 'set_password', 'extend_volume', 'move_volume')
 
 
 @functools.cache

@@ -230,6 +230,14 @@ class Worker:
     def _do_extend_volume(self, wanted, instance, record, operation):
         return self.driver.extend_volume(instance, operation.args['volume_id'], operation.args['size']), {}
 
+    def _do_move_volume(self, wanted, instance, record, operation):
+        args = operation.args
+        volume = next((volume for volume in instance.spec.volumes if volume.id == args['volume_id']), None)
+        if volume is None:
+            raise base.Fault('swap', 'The guest does not have the volume.', final=True)
+        volume = dataclasses.replace(volume, attachment_id=args['attachment_id'], connection=args['connection'])
+        return self.driver.move_volume(instance, volume), {}
+
     def _do_reset_network(self, wanted, instance, record, operation):
         return self.driver.reset_network(instance, record), {}
 

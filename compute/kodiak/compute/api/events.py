@@ -2,12 +2,12 @@
 from kodiak.common import api, policy, saga
 from kodiak.common.api import schema
 from kodiak.compute import record, store, volumes
-from kodiak.compute.sagas import refresh, wiring
+from kodiak.compute.sagas import refresh, relocate, wiring
 from kodiak.compute.sagas import volumes as work
 
 routes = api.Routes('external events')
 NAMES = ['network-changed', 'network-vif-plugged', 'network-vif-unplugged', 'network-vif-deleted', 'volume-extended',
-         'power-update', 'accelerator-request-bound', 'volume-reimaged']
+         'power-update', 'accelerator-request-bound', 'volume-reimaged', 'volume-moving']
 EVENT = schema.obj({'name': {'type': 'string', 'enum': NAMES}, 'server_uuid': schema.UUID, 'status': {
     'type': 'string', 'enum': ['failed', 'completed', 'in-progress']}, 'tag': {'type': 'string', 'maxLength': 255}},
     ['name', 'server_uuid'])
@@ -52,5 +52,8 @@ def _take(connection, row, event, context):
     elif name == 'volume-extended' and volumes.find(row, tag) is not None:
         record.begin(connection, row['uuid'], 'extend_volume', context, event='compute_extend_volume', host=row['host'])
         saga.start(connection, work.EXTEND, row['uuid'], {'volume': tag}, context)
+    elif name == 'volume-moving' and volumes.find(row, tag) is not None and not work.is_busy(connection, row['uuid'], tag):
+        record.begin(connection, row['uuid'], 'move_volume', context, event='compute_move_volume', host=row['host'])
+        saga.start(connection, relocate.FOLLOW, row['uuid'], {'volume': tag}, context)
     elif name == 'volume-reimaged':
         saga.nudge(connection, row['uuid'])

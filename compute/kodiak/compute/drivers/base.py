@@ -232,6 +232,13 @@ class Driver(abc.ABC):
         """Let a running guest see that a volume has ``size`` GiB now."""
         raise Fault('not-supported', 'This hypervisor cannot grow a disk of a running guest.', final=True)
 
+    def move_volume(self, instance, volume):
+        """Copy the disk of a running guest to where the connection of ``volume`` (a ``state.Volume``) leads, which is the same
+        volume on another back end, and let the guest go on there. Where it is there already a copy to elsewhere ends.
+
+        :raises Fault: ``copying`` while it takes time: it is asked for again."""
+        raise Fault('not-supported', 'This hypervisor cannot move a disk of a running guest.', final=True)
+
     def nmi(self, instance):
         """Send the guest a non-maskable interrupt, which makes it write a crash dump."""
         raise Fault('not-supported', 'This hypervisor cannot interrupt a guest.', final=True)

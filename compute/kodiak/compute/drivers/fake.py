@@ -168,6 +168,9 @@ class FakeDriver(base.Driver):
     def extend_volume(self, instance, volume_id, size):
         return {}
 
+    def move_volume(self, instance, volume):
+        return {}
+
     # Questions
 
     def console_output(self, uuid, length):

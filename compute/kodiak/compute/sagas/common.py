@@ -119,12 +119,13 @@ def bus(work):
     return work.app.bus
 
 
-def operate(work, uuid, host, kind, args=None, desired=None, **more):
+def operate(work, uuid, host, kind, args=None, desired=None, mark=None, **more):
     """Have an agent do an operation once, however often the step runs. Returns its number.
 
+    :param mark: what tells it from another of its kind.
     :param desired: what the guest should be from then on; :param more: further columns of the guest (``flavor``).
     """
-    mark = f'{work.saga_id}/{kind}'
+    mark = f'{work.saga_id}/{mark or kind}'
 
     def write(connection):
         guest = guests.get(connection, uuid, host)

@@ -321,7 +321,7 @@ DETACH = Saga('detach_volume', [Step('begin', begin, unbegin), Step('unplug', un
 
 def is_busy(connection, uuid, volume_id):
     """True if a saga already does something with the volume of a server."""
-    return any(found['name'] in (ATTACH.name, DETACH.name, 'swap_volume')
+    return any(found['name'] in (ATTACH.name, DETACH.name, 'swap_volume', 'move_volume')
                and volume_id in ((found['data'] or {}).get('volume'), (found['data'] or {}).get('new'))
                for found in saga.active(connection, uuid))
 

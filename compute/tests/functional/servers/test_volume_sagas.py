@@ -4,7 +4,7 @@ from servers_world import World
 
 from kodiak.common import saga_testing
 from kodiak.compute import models, store
-from kodiak.compute.sagas import boot, delete, move, rebuild, snapshot, swap, volumes
+from kodiak.compute.sagas import boot, delete, move, rebuild, relocate, snapshot, swap, volumes
 
 
 class Volumes(World):
@@ -333,7 +333,38 @@ class Swap(Volumes):
             self.succeeded()
 
 
-WORLDS = [Boot, Delete, Attach, Detach, Migrate, Confirm, Revert, Evacuate, Shelve, Offload, Unshelve, Extend, Rebuild, Swap]
+class Follow(Volumes):
+    """Block storage moves a volume of the server to another back end."""
+
+    saga = relocate.FOLLOW
+
+    def begin(self):
+        block = self.cloud.block
+        self.old, = (held['id'] for held in block.of(self.data))
+        _, answer = block.make_attachments({'volume_uuid': self.data, 'instance_uuid': self.uuid})
+        self.new = answer['attachment']['id']
+        self.admin.post('/os-server-external-events', {'events': [
+            {'name': 'volume-moving', 'server_uuid': self.uuid, 'tag': self.data}]}).expect(200)
+
+    def has(self, attachment):
+        self.alive('one')
+        self.both('one')
+        assert [held['id'] for held in self.cloud.block.of(self.data)] == [attachment]
+        held, = self.row()['volumes'][1]['attachments'].values()
+        assert held['id'] == attachment and held['connection']
+
+    def succeeded(self):
+        self.has(self.new)
+
+    def failed(self, step):
+        self.outside()
+        left = [held['id'] for held in self.cloud.block.of(self.data)]
+        # Once the old attachment has ended there is no way back.
+        self.has(self.old if self.old in left else self.new)
+
+
+WORLDS = [Boot, Delete, Attach, Detach, Migrate, Confirm, Revert, Evacuate, Shelve, Offload, Unshelve, Extend, Rebuild, Swap,
+          Follow]
 CASES = [(world, case) for world in WORLDS for case in saga_testing.cases(world.saga)]
 CASES += [(world, saga_testing.Case('fail', step, 'after')) for world, step in ((CutOff, 'volumes'), (AttachCutOff, 'reserve'))]
 

@@ -59,6 +59,14 @@ def test_disks_come_first_then_operations_then_devices_then_power():
     assert step(wanted, record(last_operation=1), found('stopped')) == 'power_on'
 
 
+def test_after_a_move_nothing_is_begun_before_the_conductor_knows():
+    moved, reboot = operation(1, 'move_volume'), operation(2, 'reboot')
+    assert step(instance(operations=[moved, reboot]), record(last_operation=1), found()) is None
+    assert step(instance(operations=[moved, reboot]), record(last_operation=1), found('stopped')) is None
+    assert step(instance('absent', operations=[moved]), record(last_operation=1), found()) == 'remove'
+    assert step(instance(operations=[reboot]), record(last_operation=1), found()) == 'operate'
+
+
 def test_operations_go_by_their_numbers():
     wanted = instance(operations=[operation(3, 'reboot'), operation(5, 'snapshot'), operation(6, 'rebuild')])
     assert plan.next_step(wanted, record(last_operation=3), found(), BOOT).args[0].number == 5

@@ -178,13 +178,17 @@ def unmanage_snapshot(req, snapshot_id):
 
 # Another type, another back end
 
-def _refuse_moving(connection, row):
+def _refuse_moving(connection, row, conf):
     if row['migration_status'] in ('starting', 'migrating'):
         raise actions.invalid('The volume is being migrated already.')
     if row['group_id']:
         raise actions.invalid('The volume belongs to a group.')
     if connection.scalar(sa.select(snapshots.c.id).where(snapshots.c.volume_id == row['id']).limit(1)) is not None:
         raise actions.invalid('The volume has snapshots. Delete them first.')
+    if row['status'] == states.IN_USE and not (conf.storage_block.notify_compute and not row['multiattach'] and moves.attached_once(
+            store.attachments_of(connection, row['id']))):
+        raise actions.invalid('An attached volume is moved while one server alone has it, by compute, to read and write. Detach it '
+                              'first.')
 
 
 @actions.declare('os-retype', 'volume:retype', 'Give a volume another type', schema.obj({
@@ -209,11 +213,9 @@ def retype(req, volume_id):
                                   'first.')
         if policy == 'on-demand':
             req.authorize(req.target, 'volume:retype_migrate')
-            if row['status'] == states.IN_USE:
-                raise actions.invalid('An attached volume is not migrated. Detach it first.')
-            _refuse_moving(connection, row)
+            _refuse_moving(connection, row, req.app.conf)
         elif other != there:
-            _refuse_moving(connection, row)
+            _refuse_moving(connection, row, req.app.conf)
         quotas.claim(connection, req.app.conf, row['project_id'], {
             f'volumes_{kind["name"]}': 1, f'gigabytes_{kind["name"]}': row['size']}, extra_types=[kind['name']])
         moves.begin_retype(connection, row, kind, policy, req.ctx)
@@ -231,8 +233,8 @@ def migrate(req, volume_id):
 
     def write(connection, row):
         backend = _backend(connection, sent['host'])
-        actions.need_status(row, states.AVAILABLE)
-        _refuse_moving(connection, row)
+        actions.need_status(row, states.AVAILABLE, states.IN_USE)
+        _refuse_moving(connection, row, req.app.conf)
         if backend['name'] == row['backend']:
             raise errors.BadRequest('Invalid host: The volume is there already.', kind='InvalidHost')
         if not scheduler.is_up(connection, req.app.conf, backend['name']):

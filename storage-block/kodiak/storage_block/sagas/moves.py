@@ -1,9 +1,14 @@
 """Moving a volume to another back end, and giving it another type."""
-from kodiak.common import saga
+import datetime
+
+from kodiak.common import db, saga
 from kodiak.storage_block import attach, keys, scheduler, states, store, types, work
 from kodiak.storage_block.models import attachments, volumes
 
 from .common import alter, failing, later, row_of
+from .volumes import tell_compute
+
+GRACE = datetime.timedelta(minutes=2)       # in which compute begins to have a guest follow its volume
 
 
 def _choose(job):
@@ -44,7 +49,7 @@ def _forget_target(job):
 def _lend(job):
     """Have a volume of another host exported to the one that copies it."""
     data = job.data
-    if data['stays'] or work.host_of(data['source']) == work.host_of(data['target']):
+    if data['stays'] or data.get('attached') or work.host_of(data['source']) == work.host_of(data['target']):
         return None
 
     def write(connection, row):
@@ -80,7 +85,9 @@ def _copy(job):
         return
     row = row_of(job)
     source = {'type': 'volume', 'volume_id': row['id'], 'backend': work.short(data['source']), 'size': row['size']}
-    if data.get('lent'):
+    if data.get('attached'):
+        source = {'type': 'none'}       # the guest's own hypervisor copies
+    elif data.get('lent'):
         with job.db.read() as connection:
             source = {'type': 'connection', 'connection': store.get(connection, attachments, data['lent'])['reached'],
                       'size': row['size']}
@@ -89,8 +96,73 @@ def _copy(job):
 
 
 def _remove_copy(job):
-    if job.data.get('target'):
-        work.undo(job, 'copy', job.data['target'], 'delete_volume', {'volume_id': job.resource_id})
+    target = job.data.get('target')
+    with job.db.read() as connection:
+        row = store.get(connection, volumes, job.resource_id)
+    if target and (row is None or row['backend'] != target):
+        work.undo(job, 'copy', target, 'delete_volume', {'volume_id': job.resource_id})
+
+
+def _offer(job):
+    """Where a server has it: have compute copy the guest's disk, and let the guest go on with the copy."""
+    data = job.data
+    if not data.get('attached') or data['stays']:
+        return None
+    follower = _follower(job)
+
+    def write(connection, row):
+        if store.get(connection, attachments, follower) is None:
+            if not attached_once(store.attachments_of(connection, row['id'])):
+                raise work.Failed('The volume was detached meanwhile.')
+            tell_compute(connection, 'volume-moving', attach.follow(connection, row, follower), job.context)
+    row_of(job)
+    alter(job, write)
+    return {'follower': follower}
+
+
+def _follower(job):
+    """The id of the attachment that :func:`_offer` makes."""
+    return f'{job.saga_id:08x}-0000-4000-8001-{job.resource_id[-12:]}'
+
+
+def _withdraw(job):
+    """Take the offer back; but where the guest has gone on with the copy already, that is what the volume is."""
+    data = job.data
+
+    def write(connection, row):
+        one = store.lock(connection, attachments, _follower(job))
+        if row['backend'] == data.get('target'):
+            _let_go(connection, job)
+        elif one:
+            attach.remove(connection, row, one)
+    alter(job, write)
+
+
+def _await_guest(job):
+    data = job.data
+    if not data.get('follower'):
+        return
+    with job.db.read() as connection:
+        row, one = row_of(job), store.get(connection, attachments, data['follower'])
+    if row['backend'] == data['target']:
+        return
+    if one is None:
+        raise work.Failed('The server could not go on with a copy of the volume; the list of its events says why.')
+    if one['connector'] is None and one['created_at'] < db.utcnow() - GRACE:
+        raise work.Failed('Compute does not have the server follow the volume. Detach it first.')
+    raise saga.Wait(2, 'the guest to go on with the copy')
+
+
+def _let_go(connection, job):
+    """Remove the data that the volume has left behind."""
+    work.post(connection, work.key_of(job, 'clean'), job.data['source'], 'delete_volume', job.resource_id,
+              {'volume_id': job.resource_id}, job.resource_id)
+
+
+def attached_once(there):
+    """True of the attachments of a volume that one server has through compute, and writes to."""
+    return len(there) == 1 and there[0]['attach_status'] == 'attached' and there[0]['connector'] is not None and bool(
+        there[0]['instance_uuid']) and there[0]['attach_mode'] != 'ro'
 
 
 def _new_key(job):
@@ -135,8 +207,7 @@ def _switch(job):
         store.settle(connection, row, **changes)
         if data['target']:
             # With the row, for good: from here on there is nothing to go back to.
-            work.post(connection, work.key_of(job, 'clean'), data['source'], 'delete_volume', row['id'], {'volume_id': row['id']},
-                      row['id'])
+            _let_go(connection, job)
     row_of(job)
     later(job, write)
 
@@ -148,14 +219,16 @@ def _kept(connection, row, job, error):
 
 MOVE = saga.Saga('move', [
     saga.Step('choose', _choose, _forget_target), saga.Step('lend', _lend, _give_back), saga.Step('copy', _copy, _remove_copy),
-    saga.Step('key', _new_key, _drop_key), saga.Step('rewrite', _rewrite), saga.Step('switch', _switch)],
+    saga.Step('offer', _offer, _withdraw), saga.Step('follow', _await_guest), saga.Step('key', _new_key, _drop_key),
+    saga.Step('rewrite', _rewrite), saga.Step('switch', _switch)],
     on_failure=failing(lambda job, error: 'retype' if job.data.get('type_id') else 'migrate', _kept),
     deadline=states.VOLUME[states.RETYPING].deadline)
 
 
 def begin_retype(connection, row, kind, policy, context):
     """Start to give a locked volume the type ``kind`` (a row)."""
-    data = {'type_id': kind['id'], 'extra_specs': kind['extra_specs'], 'multiattach': types.multiattach(kind), 'policy': policy}
+    data = {'type_id': kind['id'], 'extra_specs': kind['extra_specs'], 'multiattach': types.multiattach(kind), 'policy': policy,
+            'attached': row['status'] == states.IN_USE}
     wanted = types.encryption_of(connection, kind['id'])
     there = row['encryption'] and {name: row['encryption'][name] for name in ('provider', 'cipher', 'key_size')}
     if wanted != there:
@@ -169,8 +242,8 @@ def begin_migrate(connection, row, host, force, context):
     kind = types.get(connection, row['volume_type_id'])
     store.save(connection, volumes, row, migration_status='starting')
     saga.start(connection, MOVE, row['id'], {
-        'host': host, 'force': force, 'extra_specs': kind['extra_specs'] if kind else {}, 'multiattach': row['multiattach']},
-        context)
+        'host': host, 'force': force, 'extra_specs': kind['extra_specs'] if kind else {}, 'multiattach': row['multiattach'],
+        'attached': row['status'] == states.IN_USE}, context)
 
 
 ALL = [MOVE]

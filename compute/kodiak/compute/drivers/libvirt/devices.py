@@ -41,24 +41,43 @@ def swap(connection, domain, volume, platform, secrets):
     :raises base.Fault: ``copying`` while it still takes time: it is looked at again; ``swap`` if the copy failed.
     """
     disk = definition.devices(domain.XMLDesc())[1].get(volume.replaces)
+    if disk is not None:
+        _copy(connection, domain, disk, volume, platform, secrets)
+        _note_swap(domain, disk, volume.id)
+
+
+def move(connection, domain, volume, platform, secrets):
+    """Copy the disk of a volume to where the connection of ``volume`` leads now, and let the guest go on with that.
+
+    :raises base.Fault: as :func:`swap` does.
+    """
+    disk = definition.devices(domain.XMLDesc())[1].get(volume.id)
     if disk is None:
-        return
+        raise base.Fault('swap', 'The guest does not have the volume.', final=True)
+    _copy(connection, domain, disk, volume, platform, secrets)
+
+
+def _copy(connection, domain, disk, volume, platform, secrets):
+    """Bring a disk of the guest to where ``volume`` is."""
     target = disk.find('target').get('dev')
     copy = volume_disk(volume, {}, definition.Names(), platform)
     for child in list(copy):
         if child.tag not in ('source', 'driver'):
             copy.remove(child)
-    if not _same(disk.find('source'), copy.find('source')):
-        if disk.find('mirror') is None:
-            _begin_copy(domain, target, copy, volume, secrets)
-        connection.wait(lambda: mirror_ready(domain, target) or not domain.blockJobInfo(target), COPY_PATIENCE)
-        job = domain.blockJobInfo(target)
-        if not job:
-            raise base.Fault('swap', 'The volume could not be copied.', final=True)
-        if not mirror_ready(domain, target):
-            raise base.Fault('copying', f'The volume is being copied: {job["cur"] * 100 // (job["end"] or 1)} percent.')
-        domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-    _note_swap(domain, disk, volume.id)
+    if _same(disk.find('source'), copy.find('source')):
+        if disk.find('mirror') is not None:
+            # It was to go elsewhere, and is to stay.
+            domain.blockJobAbort(target, 0)
+        return
+    if disk.find('mirror') is None:
+        _begin_copy(domain, target, copy, volume, secrets)
+    connection.wait(lambda: mirror_ready(domain, target) or not domain.blockJobInfo(target), COPY_PATIENCE)
+    job = domain.blockJobInfo(target)
+    if not job:
+        raise base.Fault('swap', 'The volume could not be copied.', final=True)
+    if not mirror_ready(domain, target):
+        raise base.Fault('copying', f'The volume is being copied: {job["cur"] * 100 // (job["end"] or 1)} percent.')
+    domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 
 
 def _begin_copy(domain, target, copy, volume, secrets):

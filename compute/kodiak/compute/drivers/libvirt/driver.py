@@ -336,6 +336,13 @@ class LibvirtDriver(base.Driver):
             devices.grow(self.connection, domain, volume, size)
         return {}
 
+    def move_volume(self, instance, volume):
+        domain = self._have(instance.uuid)
+        if not domain.isActive():
+            raise base.Fault('swap', 'Only a disk of a guest that runs can be moved. Start it, or detach the volume.', final=True)
+        devices.move(self.connection, domain, volume, self.platform, self.secrets)
+        return {}
+
     def nmi(self, instance):
         self._have(instance.uuid).injectNMI()
         return {}
