@@ -91,6 +91,11 @@ def test_records_and_changes(cloud, member, admin, volume):
     admin.post('/backups/import_record', {'backup-record': {**record, 'backup_url': 'nonsense'}}).expect(400)
     admin.post('/backups/import_record', {'backup-record': {**record, 'backup_url': base64.b64encode(
         json.dumps({'id': 1}).encode()).decode()}}).expect(400)
+    kept = json.loads(base64.b64decode(record['backup_url']))
+    kept['record']['metadata']['encrypted'] = True
+    told = admin.post('/backups/import_record', {'backup-record': {**record, 'backup_url': base64.b64encode(
+        json.dumps(kept).encode()).decode()}}).expect(400)
+    assert 'its key is not here' in told.json['badRequest']['message']
     assert admin.post('/backups/import_record', {'backup-record': record}).expect(201).json['backup']['id'] == backup['id']
     admin.post('/backups/import_record', {'backup-record': record}).expect(400)
     path = f'/backups/{backup["id"]}/action'
@@ -99,6 +104,16 @@ def test_records_and_changes(cloud, member, admin, volume):
     admin.post(path, {'os-force_delete': {}}).expect(202)
     cloud.settle()
     assert cloud.all(models.backups) == []
+
+
+def test_an_encrypted_backup_stays_in_its_cloud(cloud, admin, member, volume):
+    kind = admin.post('/types', {'volume_type': {'name': 'secret'}}).json['volume_type']['id']
+    admin.post(f'/types/{kind}/encryption', {'encryption': {'provider': 'luks', 'control_location': 'front-end'}}).expect(200)
+    made = volume(volume_type='secret')
+    backup = member.post('/backups', {'backup': {'volume_id': made['id']}}).expect(202).json['backup']
+    cloud.settle()
+    told = admin.get(f'/backups/{backup["id"]}/export_record').expect(400)
+    assert 'its key stays' in told.json['badRequest']['message']
 
 
 def test_a_transfer(cloud, member, volume):

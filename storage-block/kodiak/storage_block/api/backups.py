@@ -258,6 +258,9 @@ def export_record(req, backup_id):
     if row['status'] != states.AVAILABLE or row['record'] is None:
         raise errors.BadRequest(f"Invalid backup: Backup status must be available, but it is {row['status']}.",
                                 kind='InvalidBackup')
+    if row['encryption']:
+        raise errors.BadRequest('Invalid backup: An encrypted backup has no record for other clouds: its key stays in this one.',
+                                kind='InvalidBackup')
     kept = {name: row[name] for name in ('id', 'volume_id', 'snapshot_id', 'parent_id', 'name', 'description', 'size', 'container',
                                          'object_count', 'record', 'availability_zone', 'metadata', 'volume')}
     return {'backup-record': {'backup_service': SERVICE + row['record']['service'],
@@ -282,7 +285,9 @@ def import_record(req):
                   **{name: kept.get(name) and str(kept[name])[:255] for name in ('name', 'description', 'availability_zone')},
                   'container': str(record['container'])[:255], 'volume': {name: kept['volume'][name] for name in KEPT
                                                                          if name in (kept.get('volume') or {})}}
-    except (binascii.Error, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        if record['metadata'].get('encrypted'):
+            raise errors.BadRequest('Invalid backup: The backup is encrypted, and its key is not here.', kind='InvalidBackup')
+    except (binascii.Error, orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         raise errors.BadRequest('Invalid input for field/attribute backup_url: it is no record of a backup.') from None
 
     def write(connection):
