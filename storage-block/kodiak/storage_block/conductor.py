@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, heartbeat, outbox, saga
 
-from . import attach, hints, keys, models, rpc, sagas, scheduler, states, store, work
+from . import attach, hints, keys, log_levels, models, rpc, sagas, scheduler, states, store, work
 from .models import attachments, backends, hosts, messages, volumes
 
 LOG = logging.getLogger(__name__)
@@ -19,17 +19,15 @@ INTERVAL = 15.0                 # seconds between two looks at what nobody asked
 TABLES = (models.volumes, models.snapshots, models.backups, models.groups, models.group_snapshots)
 
 
-class Handlers:
+class Handlers(log_levels.Handlers):
     """What agents ask (``rpc.CONDUCTOR``)."""
 
     def __init__(self, app):
         self.app, self.db = app, app.db
 
-
     def register(self, context, host, backends, agent):
         """See the table."""
         generation = self.db.transact(register, self.app.conf, host, backends, agent)
-
         return {'generation': generation}
 
     def host_state(self, context, host, since):

@@ -81,6 +81,11 @@ attachment_id, access_mode, encrypted, qos_specs and cacheable.
 """
 from kodiak.common import rpc
 
+LOGGING = [
+    rpc.Call('log_levels', args=('prefix',), timeout=15, doc='{logger: level} of the loggers whose names begin with prefix.'),
+    rpc.Call('set_log_level', args=('prefix', 'level'), timeout=15, doc=(
+        'Have those loggers say what is of level (DEBUG, INFO, WARNING, ERROR, CRITICAL) and above, until the process ends.')),
+]
 CONDUCTOR_TOPIC = 'storage-block-conductor'
 AGENT_TOPIC = 'storage-block-agent'
 
@@ -100,12 +105,14 @@ CONDUCTOR = rpc.Table('storage-block-conductor', version='1.0', calls=[
     rpc.Call('key', args=('host', 'key_id'), timeout=15, doc=(
         'The passphrase of an encryption key, as {passphrase: base64}; only for keys of volumes on this host. Never to be logged, '
         'or put on a command line.')),
+    *LOGGING,
 ])
 
 AGENT = rpc.Table('storage-block-agent', version='1.0', calls=[
     rpc.Call('list_manageable', args=('backend', 'kind'), timeout=30, doc=(
         'What lies on a back end under names that are not of ours. kind: volumes or snapshots. Returns [{reference: '
         '{"source-name": ...}, size: GiB, origin: {"source-name": ...} of a snapshot}].')),
+    *LOGGING,
 ], casts=[
     rpc.Cast('look', args=('generation',), doc=(
         'What the receiving host should do has reached generation: ask now rather than at the next interval. Losing this message '

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from kodiak.common import authtoken, client, config, db, migrate, outbox, policy, rpc, saga, testing, wake, wsgi
 from kodiak.common.runtime import Runtime
 from kodiak.storage_block import api as block_api
-from kodiak.storage_block import conductor, hints, models, sagas
+from kodiak.storage_block import conductor, hints, log_levels, models, sagas
 from kodiak.storage_block import conf as options
 from kodiak.storage_block import rpc as tables
 
@@ -112,7 +112,7 @@ class Compute(Double):
         return 200, {'events': body['events']}
 
 
-class Agent:
+class Agent(log_levels.Handlers):
     """Does what a real agent does, to names in a set.
 
     ``fails``: kind of work -> the sentence that it fails with. ``idle``: True while it does nothing. ``done``: what it did.

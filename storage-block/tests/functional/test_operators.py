@@ -1,4 +1,6 @@
 """What operators see and do: quotas, services, hosts, pools, zones, messages, what lies on back ends, moving volumes."""
+import logging
+
 import pytest
 
 from kodiak.common import testing
@@ -246,3 +248,22 @@ def test_what_is_managed_already_is_listed_too(cloud, admin, volume):
     assert [one['size'] for one in found] == [5, 3, 1]
     assert (found[2]['cinder_id'], found[2]['reason_not_safe']) == (made['id'], 'already managed')
     admin.get(path + '&sort=age').expect(400)
+
+
+def test_what_services_log(cloud, admin, member):
+    logger = logging.getLogger('kodiak.storage_block.attach')
+    try:
+        found = admin.put('/os-services/get-log', {'prefix': 'kodiak.storage_block'}).expect(200).json['log_levels']
+        assert {(one['binary'], one['host']) for one in found} >= {
+            ('cinder-api', 'one'), ('cinder-volume', 'one@file'), ('cinder-backup', 'one')}
+        assert all(name.startswith('kodiak.storage_block') for one in found for name in one['levels'])
+        one = {'binary': 'cinder-volume', 'server': 'one@file', 'prefix': logger.name}
+        admin.put('/os-services/set-log', {**one, 'level': 'debug'}).expect(202)
+        told, = admin.put('/os-services/get-log', {**one, 'server': 'one'}).expect(200).json['log_levels']
+        assert told['levels'] == {logger.name: 'DEBUG'}
+        admin.put('/os-services/set-log', {'level': 'loud'}).expect(400)
+        admin.put('/os-services/set-log', {'level': 'INFO', 'binary': 'nova-api'}).expect(400)
+        member.put('/os-services/get-log', {}).expect(403)
+        cloud.client(testing.ADMIN, version='3.31').put('/os-services/get-log', {}).expect(404)
+    finally:
+        logger.setLevel(logging.NOTSET)

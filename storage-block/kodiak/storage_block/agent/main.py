@@ -12,7 +12,7 @@ import threading
 from stevedore import driver as loader
 
 from kodiak.common import context, errors, privileged, reconcile, service
-from kodiak.storage_block import rpc
+from kodiak.storage_block import log_levels, rpc
 from kodiak.storage_block.agent import conf as options
 from kodiak.storage_block.agent import tasks
 from kodiak.storage_block.agent.backend import Backend
@@ -212,8 +212,8 @@ class Agent:
             return None         # not heard: the work goes on
 
 
-class Handlers:
-    """What the conductor may say to an agent."""
+class Handlers(log_levels.Handlers):
+    """What the conductor and the API may say to an agent."""
 
     def __init__(self, agent):
         self.agent = agent

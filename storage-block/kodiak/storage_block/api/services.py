@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, heartbeat
 from kodiak.common.api import schema
-from kodiak.storage_block import scheduler, types, work
+from kodiak.storage_block import log_levels, rpc, scheduler, types, work
 from kodiak.storage_block.models import backends, services, snapshots, volumes
 
 from . import common
@@ -106,6 +106,54 @@ _freeze('thaw', False)
 def failover(req):
     raise errors.BadRequest(f"Invalid input received: The back end {req.body['host']} has no replication target.",
                             kind='InvalidInput')
+
+
+# Logging (3.32)
+
+API_BINARY = 'cinder-api'
+ASKED = {'binary': {'enum': [*INSIDE, API_BINARY, '*', '', None]}, 'server': schema.TEXT, 'prefix': schema.TEXT}
+
+
+def _logging(req, call, **more):
+    """``[(binary, host, answer)]`` of every process that a request means, up, and within reach."""
+    binary, server, prefix = (req.body.get(name) or '' for name in ('binary', 'server', 'prefix'))
+    found, answers = [], {}
+    with req.db.read() as connection:
+        rows = [row for row, *_ in _rows(req, connection) if _up(req, row)]
+    if binary in ('', '*', API_BINARY) and server in ('', req.app.host):
+        found.append((API_BINARY, req.app.host, getattr(log_levels.Handlers(), call)(req.ctx, prefix, **more)))
+    for row in rows:
+        host = work.host_of(row['host'])
+        if binary not in ('', '*', SHOWN[row['binary']]) or server not in ('', host, row['host']):
+            continue
+        of = (rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC) if row['binary'] == CONDUCTOR else (rpc.AGENT, rpc.AGENT_TOPIC)
+        # The back ends of a host have one agent.
+        key = (of[1], host)
+        try:
+            if key not in answers:
+                answers[key] = req.app.bus.client(*of).call(call, req.ctx, server=host, prefix=prefix, **more)
+        except errors.Unavailable:
+            continue
+        found.append((SHOWN[row['binary']], row['host'], answers[key]))
+    return found
+
+
+@routes.put('/os-services/get-log', rule='volume_extension:services:index', default=common.ADMIN, since='3.32',
+            body=schema.obj(ASKED), response=schema.wrap('log_levels', schema.array(common.OBJECT)),
+            summary='Show what services log')
+def get_log(req):
+    return {'log_levels': [{'binary': binary, 'host': host, 'levels': levels}
+                           for binary, host, levels in _logging(req, 'log_levels')]}
+
+
+@routes.put('/os-services/set-log', rule='volume_extension:services:update', default=common.ADMIN, since='3.32', status=202,
+            body=schema.obj({**ASKED, 'level': {'type': 'string', 'maxLength': 16}}, ['level']),
+            summary='Change what services log')
+def set_log(req):
+    level = req.body['level'].upper()
+    if level not in log_levels.LEVELS:
+        raise errors.BadRequest(f"Invalid input: level: {req.body['level']} is none of {', '.join(log_levels.LEVELS)}.")
+    _logging(req, 'set_log_level', level=level)
 
 
 # Hosts
