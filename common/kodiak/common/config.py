@@ -46,6 +46,11 @@ COMMON = {
         cfg.StrOpt('connection', secret=True, help='SQLAlchemy URL of the database of this service.'),
         cfg.IntOpt('pool_size', default=10, min=1, help='Connections a process keeps open.'),
     ],
+    'notifications': [
+        cfg.ListOpt('topics', default=[], help='Topics on the message broker to which this service tells what changes in it '
+                                               '(notifications); it tells nothing if empty. A service without a broker tells '
+                                               'nothing.'),
+    ],
     'api': [
         cfg.StrOpt('bind_host', default='0.0.0.0', help='Address that the API listens on.'),
         cfg.ListOpt('also_bind', default=[], help='More addresses that the API listens on, each as host:port.'),

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -55,6 +56,25 @@ def add(connection, event_type, payload, context=None, resource_id=None):
         'message_id': str(uuid.uuid4()), 'event_type': event_type, 'resource_id': resource_id, 'payload': payload,
         'context': values, 'created_at': db.utcnow(), 'next_run_at': now, 'lease_until': 0.0, 'attempts': 0})
     wake.after_commit(connection, 'outbox')
+
+
+_announced = weakref.WeakSet()      # engines whose changes are told
+
+
+def announce(database):
+    """Have this process write the notifications of what it changes in ``database``, see :func:`notify`."""
+    _announced.add(database.engine)
+
+
+def announced(connection):
+    """True if somebody wants to be told of changes: where not, it is not worth finding out what to tell."""
+    return connection.engine in _announced
+
+
+def notify(connection, event_type, payload, context=None, resource_id=None):
+    """:func:`add` for notifications on the message bus, where the operator has asked for them (``[notifications] topics``)."""
+    if announced(connection):
+        add(connection, event_type, payload, context, resource_id)
 
 
 _earlier = rows.alias()
@@ -182,10 +202,12 @@ class Notifier:
 
     :param conf: the configuration with ``transport_url``.
     :param publisher_id: who tells (``compute.host1``).
+    :param topics: those of ``[notifications]``, if None. What ends in ``.error`` goes to ``<topic>.error``.
     """
 
-    def __init__(self, conf, publisher_id, topic='notifications'):
-        self.conf, self.publisher_id, self.topic = conf, publisher_id, topic
+    def __init__(self, conf, publisher_id, topics=None):
+        self.conf, self.publisher_id = conf, publisher_id
+        self.topics = topics if topics is not None else conf.notifications.topics
         self._transport = None
 
     def __call__(self, message):
@@ -198,9 +220,11 @@ class Notifier:
             self._transport = oslobus.notification_transport(self.conf)
         context = message['context'].to_dict()
         context.pop('auth_token', None)
-        body = {'message_id': message['message_id'], 'publisher_id': self.publisher_id, 'priority': 'INFO',
+        priority = 'error' if message['event_type'].endswith('.error') else 'info'
+        body = {'message_id': message['message_id'], 'publisher_id': self.publisher_id, 'priority': priority.upper(),
                 'event_type': message['event_type'], 'payload': message['payload'],
                 'timestamp': message['created_at'].isoformat(sep=' ')}
         # The library's own Notifier only logs what it could not send; its transport says so.
-        self._transport._send_notification(oslo_messaging.Target(topic=self.topic + '.info'), context, body,
-                                           version=2.0, retry=1)
+        for topic in self.topics:
+            self._transport._send_notification(oslo_messaging.Target(topic=f'{topic}.{priority}'), context, body,
+                                               version=2.0, retry=1)

@@ -42,6 +42,9 @@ def make_runtime(name, binary, conf, database=True):
     if database:
         from kodiak.common.db import Database  # agents have no database, and need not carry SQLAlchemy
         db = Database(config.database_url(conf, name), pool_size=conf.database.pool_size)
+        if conf.notifications.topics:
+            from kodiak.common import outbox
+            outbox.announce(db)
     return Runtime(name=name, binary=binary, conf=conf, host=conf.host, db=db, bus=rpc.Bus(conf),
                    clients=client.Clients(conf), version=version)
 

@@ -158,7 +158,7 @@ def test_notifications_wait_for_the_broker(broker, buses, tmp_path):
     app = Runtime('try', None, db=db.Database(f'sqlite:///{tmp_path}/o.sqlite'))
     metadata.create_all(app.db.engine)
     conf = buses().conf
-    publisher = outbox.Publisher(app, {'': outbox.Notifier(conf, 'try.host1')})
+    publisher = outbox.Publisher(app, {'': outbox.Notifier(conf, 'try.host1', ['notifications', 'other'])})
     broker.stop()
     with app.db.write() as connection:
         outbox.add(connection, 'thing.create.end', {'id': 7}, context.Context(project_id='p1', auth_token='secret-token'))
@@ -172,10 +172,20 @@ def test_notifications_wait_for_the_broker(broker, buses, tmp_path):
     channel.exchange_declare('openstack', 'topic', durable=False, auto_delete=False)
     channel.queue_declare('notifications.info', durable=False, auto_delete=False)
     channel.queue_bind('notifications.info', 'openstack', 'notifications.info')
+    channel.queue_declare('other.error', durable=False, auto_delete=False)
+    channel.queue_bind('other.error', 'openstack', 'other.error')
     deadline = time.time() + 30
     while not publisher.run_due() and time.time() < deadline:
         time.sleep(0.2)
     message = channel.basic_get('notifications.info', no_ack=True)
+    with app.db.write() as connection_of_ours:
+        outbox.add(connection_of_ours, 'thing.create.error', {'id': 8})
+    assert publisher.run_due() == 1
+    failed = None
+    while failed is None and time.time() < deadline:
+        failed = channel.basic_get('other.error', no_ack=True)
+        time.sleep(0.05)
+    assert json.loads(json.loads(failed.body)['oslo.message'])['priority'] == 'ERROR'
     connection.close()
     inside = json.loads(json.loads(message.body)['oslo.message'])
     assert (inside['event_type'], inside['payload'], inside['publisher_id']) == ('thing.create.end', {'id': 7}, 'try.host1')

@@ -7,7 +7,7 @@ import time
 import sqlalchemy as sa
 
 from kodiak.common import context as contexts
-from kodiak.common import db, heartbeat, saga
+from kodiak.common import db, heartbeat, outbox, saga
 from kodiak.compute import guests, placement, record, rpc, states, store
 from kodiak.compute.models import console_tokens, hosts, servers, services
 from kodiak.compute.models import guests as guest_rows
@@ -207,4 +207,6 @@ def build(app):
     """What a conductor process runs."""
     app.bus.serve(rpc.CONDUCTOR, Handlers(app), rpc.CONDUCTOR_TOPIC, app.host)
     app.background.append(saga.Worker(app, ALL))
+    if app.conf.notifications.topics:
+        app.background.append(outbox.Publisher(app, {'': outbox.Notifier(app.conf, f'compute.{app.host}')}))
     app.background.append(Watch(app))

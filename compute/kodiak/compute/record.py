@@ -2,10 +2,12 @@
 import sqlalchemy as sa
 
 from kodiak.common import context as contexts
-from kodiak.common import db
+from kodiak.common import db, outbox
+from kodiak.compute import notices, store
 from kodiak.compute.models import action_events, actions
 
-_open = sa.select(action_events.c.id, actions.c.id.label('action_id')).join(
+_open = sa.select(action_events.c.id, actions.c.id.label('action_id'), actions.c.action, actions.c.request_id, actions.c.user_id,
+                  actions.c.project_id).join(
     actions, actions.c.id == action_events.c.action_id).where(
         actions.c.server_uuid == sa.bindparam('uuid'), action_events.c.finished_at.is_(None))
 
@@ -21,6 +23,8 @@ def begin(connection, uuid, action, ctx, event=None, host=None):
             'project_id': ctx.project_id, 'started_at': now, 'updated_at': now}).inserted_primary_key[0]
     if event is not None:
         connection.execute(action_events.insert(), {'action_id': found, 'event': event, 'started_at': now, 'host': host})
+        if outbox.announced(connection):
+            notices.action(connection, store.get(connection, uuid), action, 'start', ctx)
     return found
 
 
@@ -39,6 +43,11 @@ def finish(connection, uuid, error=None, host=None):
     connection.execute(action_events.update().where(action_events.c.id.in_([row.id for row in rows])).values(changes))
     connection.execute(actions.update().where(actions.c.id.in_({row.action_id for row in rows})).values(
         updated_at=now, **({'message': error[:255]} if error else {})))
+    if outbox.announced(connection):
+        server = store.get(connection, uuid)
+        for row in rows:
+            asker = contexts.Context(user_id=row.user_id, project_id=row.project_id, request_id=row.request_id, overwrite=False)
+            notices.action(connection, server, row.action, 'error' if error else 'end', asker, error)
 
 
 def note(connection, row, action, message=None):

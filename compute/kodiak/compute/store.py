@@ -2,9 +2,10 @@
 import datetime
 
 import sqlalchemy as sa
+from oslo_context import context
 
-from kodiak.common import db
-from kodiak.compute import states, view
+from kodiak.common import db, outbox
+from kodiak.compute import notices, states, view
 from kodiak.compute.models import server_tags, servers, specs
 
 _by_uuid = sa.select(servers).where(servers.c.uuid == sa.bindparam('uuid'))
@@ -44,11 +45,14 @@ def save(connection, row, **changes):
         changes['addresses'] = ' '.join(ip for port in changes['networks'] for ip in _addresses(port))
     if 'flavor' in changes:
         changes.update(flavor_id=changes['flavor']['id'], vcpus=changes['flavor']['vcpus'], ram=changes['flavor']['ram'])
+    before = row['vm_state'], row['task_state']
     row.update(changes, updated_at=changes.get('updated_at', now))
     row['status'] = states.status(row['vm_state'], row['task_state'])
     row['doc'] = view.render(row)
     written = {name: row[name] for name in (*changes, 'updated_at', 'status', 'doc')}
     connection.execute(servers.update().where(servers.c.id == row['id']).values(written))
+    if before != (row['vm_state'], row['task_state']) and outbox.announced(connection):
+        notices.changed(connection, row, before, context.get_current())
     return row
 
 

@@ -273,5 +273,8 @@ class ComputeSink:
 
 def build(app):
     """Make the parts of a conductor process."""
-    app.background += [outbox.Publisher(app, {'compute.': ComputeSink(app)}), Housekeeper(app), hints.Hinter(app)]
+    sinks = {'compute.': ComputeSink(app)}
+    if app.conf.notifications.topics:
+        sinks[''] = outbox.Notifier(app.conf, f'network.{app.host}')
+    app.background += [outbox.Publisher(app, sinks), Housekeeper(app), hints.Hinter(app)]
     app.bus.serve(rpc.CONDUCTOR, Handlers(app), rpc.CONDUCTOR_TOPIC)

@@ -87,6 +87,10 @@ class Unit:
         """Have a message delivered after the commit (kodiak.common.outbox)."""
         outbox.add(self.conn, event_type, payload, self.ctx, resource_id)
 
+    def announce(self, what, payload, resource_id):
+        """Tell a change on the message bus, where the operator has asked for it."""
+        outbox.notify(self.conn, what, payload, self.ctx, resource_id)
+
     def notify_compute(self, name, port, status=None):
         """Tell compute of an event of a guest's port, once this is committed.
 

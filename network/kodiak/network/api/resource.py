@@ -264,7 +264,10 @@ class Resource:
 
     def _create(self, one, req, values):
         ids = [self.domain['create'](one, dict(value)) for value in values]
-        return self.fetch(one.conn, req, ids)
+        items = self.fetch(one.conn, req, ids)
+        for item in items:
+            one.announce(f'{self.name}.create.end', {self.name: item}, item['id'])
+        return items
 
     def _created(self, req, body):
         if isinstance(body, dict) and 'tenant_id' in body:
@@ -310,12 +313,18 @@ class Resource:
 
     def _update(self, one, req, row, values):
         self.domain['update'](one, row, dict(values))
-        return self.fetch(one.conn, req, [row['id']])[0]
+        item = self.fetch(one.conn, req, [row['id']])[0]
+        one.announce(f'{self.name}.update.end', {self.name: item}, row['id'])
+        return item
 
     def delete(self, req, id):
         """DELETE of one."""
         check_revision(req, req.target)
-        unit.run(req.app, req.ctx, self.domain['delete'], req.target)
+        unit.run(req.app, req.ctx, self._delete, req.target)
+
+    def _delete(self, one, row):
+        self.domain['delete'](one, row)
+        one.announce(f'{self.name}.delete.end', {f'{self.name}_id': row['id']}, row['id'])
 
 
 UNSET, REQUIRED = fields.UNSET, fields.REQUIRED

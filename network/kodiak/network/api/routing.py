@@ -75,16 +75,24 @@ INTERFACE_ANSWER = schema.obj({name: {} for name in (
 EXTRA_ROUTES = schema.wrap('router', schema.obj({'routes': fields.ROUTES.schema}, ['routes']))
 
 
+def _change_interface(req, function, what):
+    def change(one):
+        found = function(one, req.target, req.body)
+        one.announce('router.interface.' + what, {'router_interface': found}, req.target['id'])
+        return found
+    return unit.run(req.app, req.ctx, change)
+
+
 @interfaces.put('/routers/{id}/add_router_interface', rule='add_router_interface', default=policy.PROJECT_MEMBER, load=ROUTER.load,
                 body=INTERFACE, response=INTERFACE_ANSWER, summary='Plug a subnet or a port into a router')
 def add_router_interface(req, id):
-    return unit.run(req.app, req.ctx, routers.add_interface, req.target, req.body)
+    return _change_interface(req, routers.add_interface, 'create')
 
 
 @interfaces.put('/routers/{id}/remove_router_interface', rule='remove_router_interface', default=policy.PROJECT_MEMBER,
                 load=ROUTER.load, body=INTERFACE, response=INTERFACE_ANSWER, summary='Unplug a subnet or a port from a router')
 def remove_router_interface(req, id):
-    return unit.run(req.app, req.ctx, routers.remove_interface, req.target, req.body)
+    return _change_interface(req, routers.remove_interface, 'delete')
 
 
 def _change_routes(req, function):
