@@ -5,15 +5,11 @@ import datetime
 import getpass
 import json
 import os
-import pwd
 import sys
-
-import sqlalchemy as sa
 
 from kodiak.common import cli, db, errors
 
-from . import bootstrap, copies, core, crypt, directory, housekeeping, keys, mapping, trusts
-from .models import directory_looks
+from . import bootstrap, copies, core, crypt, directory, doctor, housekeeping, mapping, trusts
 from .saml import ours
 
 
@@ -179,29 +175,7 @@ def _clear(conf, options):
 
 
 def _doctor(conf, options):
-    faults = []
-    found = _core(conf)
-    try:
-        found.ring.signing()
-    except keys.NoKeys as error:
-        faults.append(error.message)
-    except PermissionError:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        faults.append(f'User {user} cannot read {found.ring.path}: run this as the user that identity runs as.')
-    else:
-        for name in ('', *(name for name, _ in found.ring.listing())):
-            path = os.path.join(found.ring.path, name)
-            if os.stat(path).st_mode & 0o077:
-                faults.append(f'{path} is readable by others: chmod go= {path}')
-    from kodiak.common import migrate
-    if not found.db.healthy():
-        faults.append('The database does not answer.')
-    elif not migrate.ready(found.db, 'identity'):
-        faults.append('The schema is not at the newest revision: run "kodiak-identity db sync".')
-    else:
-        with found.db.read() as connection:
-            faults += [f'The directory of domain {row.domain_id}: {row.fault} (The log of identity says more.)' for row in
-                       connection.execute(sa.select(directory_looks).where(directory_looks.c.fault.is_not(None)))]
+    faults = doctor.faults(_core(conf))
     for fault in faults:
         print(fault)
     if not faults:
@@ -238,5 +212,5 @@ def build(load_conf, apis):
         (['--trustee-user-id'], {'help': 'only those given to this user'}),
         (['--date'], {'help': 'only those that ended before this day (DD-MM-YYYY, UTC); now if not given'})])
     commands.add('clear', _clear, 'Remove expired revocations, memberships and OAuth tokens.')
-    commands.add('doctor', _doctor, 'Check keys and database and say what to do about each fault.')
+    commands.add('doctor', _doctor, 'Check keys, database, directories and identity providers; say what to do about each fault.')
     return commands

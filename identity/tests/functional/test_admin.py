@@ -159,6 +159,22 @@ def test_doctor(run, ready):
     assert status == 1 and 'chmod go= ' in said
 
 
+def test_doctor_asks_identity_providers(ready):
+    from kodiak.common import db
+    from kodiak.identity import models
+    database = db.Database(f'sqlite:///{ready.folder}/i.sqlite')
+    with database.write() as connection:
+        for name, enabled in (('corp', True), ('away', True), ('old', False)):
+            connection.execute(models.identity_providers.insert().values(id=name, domain_id='default', enabled=enabled))
+            connection.execute(models.protocols.insert().values(idp_id=name, id='openid', mapping_id='m'))
+    database.close()
+    config = ready.folder / 'identity.conf'
+    config.write_text(config.read_text() + '[idp_away]\nissuer = http://127.0.0.1:9\nclient_id = kodiak\n')
+    status, said = ready('doctor')
+    assert status == 1 and 'away, protocol openid: The identity provider http://127.0.0.1:9 cannot be reached.' in said
+    assert 'corp, protocol openid: ' in said and '[idp_corp] issuer' in said and 'old' not in said
+
+
 def test_doctor_of_an_empty_installation(run):
     status, said = run('doctor')
     assert status == 1 and 'keys setup' in said and 'db sync' in said
