@@ -13,6 +13,7 @@ import wsgiref.simple_server
 
 import pytest
 
+from kodiak.storage_object import shards_command
 from kodiak.storage_object.backend import app as servers_app
 from kodiak.storage_object.backend.broker import Brokers
 from kodiak.storage_object.backend.broker import Containers as Broker
@@ -390,3 +391,62 @@ def test_a_device_that_missed_it_all_comes_along(world, name):
     assert world.stray(name) == 0
     assert world.listing(name) == sorted([*NAMES[:-1], 'x-new']) and world.count(name)[0] == 40
     assert all(broker.info()['rows'] == 0 for broker in world.brokers(ACCOUNT, name))
+
+
+def test_ranges_are_chosen_by_hand(world, name, tmp_path, capsys):
+    world.make(name, NAMES)
+    assert world.call('POST', f'/v1/{ACCOUNT}/{name}', X_Container_Sharding='no').status == 204     # (only resellers say so)
+    (tmp_path / 'conf').write_text(f'[storage]\ndevices = {world.folder}/devices\nring_path = {world.folder}/rings\n')
+
+    def command(*words):
+        shards_command.main(['--config-file', str(tmp_path / 'conf'), f'{ACCOUNT}/{name}', *words])
+        return json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit, match='"find"'):
+        command('enable')
+    found = command('find', '16')
+    assert [(row['lower'] == '', row['object_count']) for row in found] == [(True, 16), (False, 16), (False, 8)]
+    (tmp_path / 'ranges').write_text(json.dumps([{**found[0], 'upper': 'a'}, *found[1:]]))
+    with pytest.raises(SystemExit, match='follow upon'):
+        command('replace', str(tmp_path / 'ranges'))
+    (tmp_path / 'ranges').write_text(json.dumps(found))
+    assert [row['state'] for row in command('replace', str(tmp_path / 'ranges'))] == ['found'] * 3
+    assert command('info')['state'] == 'unsharded' and len(command('show')) == 3
+    assert command('delete') == {'deleted': 3} and command('show') == []
+    assert command('find-and-replace', '10', '--enable')['state'] == 'sharding'
+    with pytest.raises(SystemExit, match='sharding already'):
+        command('delete')
+    assert world.listing(name) == NAMES
+    world.passes()
+    told = command('info')
+    assert (told['state'], told['ranges'], told['objects'], told['rows']) == ('sharded', {'active': 4}, 40, 0)
+    assert world.listing(name) == NAMES
+
+
+def test_a_reseller_says_whether_a_container_is_cut_up(world, name):
+    def call(method, **headers):
+        environ = {'REQUEST_METHOD': method, 'PATH_INFO': f'/v1/{ACCOUNT}/{name}', 'QUERY_STRING': '', 'CONTENT_LENGTH': '0',
+                   'wsgi.input': io.BytesIO(), 'wsgi.url_scheme': 'http', 'HTTP_HOST': 'x', 'kodiak.reseller': True,
+                   'kodiak.owner': True, **{'HTTP_' + key.upper(): value for key, value in headers.items()}}
+        return Response.from_wsgi(world.application, environ)
+    world.make(name, NAMES)
+    assert call('POST', X_Container_Sharding='off').status == 204
+    assert call('HEAD').headers['X-Container-Sharding'] == 'False'
+    world.passes(2)
+    assert world.states(name) == ['unsharded'] * 3
+    assert call('POST', X_Container_Sharding='on').status == 204
+    world.passes()
+    assert world.states(name) == ['sharded'] * 3
+    assert call('HEAD').headers['X-Container-Sharding'] == 'True'
+
+
+def test_bad_ranges_are_refused(world, name):
+    world.make(name)
+    ring = world.rings.container
+    part, node = ring.get_part(ACCOUNT, name), ring.primaries(ring.get_part(ACCOUNT, name))[0]
+    for body in (b'{}', b'[]', b'{"ranges": [{"name": "a/b"}]}', b'no json',
+                 b'{"ranges": [{"name": "a", "timestamp": "1", "lower": "", "upper": ""}]}',
+                 b'{"ranges": [{"name": "a/b", "timestamp": "1", "lower": "b", "upper": "a"}]}'):
+        answer = world.proxy.client.ask(node, 'PUT', part, f'/{ACCOUNT}/{name}', {
+            'X-Backend-Record-Type': 'shard', 'X-Timestamp': '1600000000.00000', 'Content-Length': len(body)}, body=body)
+        answer.close()
+        assert answer.status == 400, body

@@ -261,6 +261,12 @@ class Sharded:
                 last = row[0]
                 found.append(last)
 
+    def count_in(self, lower, upper):
+        """How many objects have names in ``(lower, upper]``."""
+        with self.reading() as connection:
+            return connection.execute('SELECT count(*) FROM row WHERE deleted = 0 AND name > ?'      # noqa: S608
+                                      + (' AND name <= ?' if upper else ''), (lower, upper) if upper else (lower,)).fetchone()[0]
+
     def drop(self, rows):
         """Let go of rows (as of :meth:`later`) that are elsewhere now; one that has changed since stays."""
         with self.writing() as connection:

@@ -234,8 +234,8 @@ class Cleaving:
         if view is not None and state_of_own(view.own) == 'sharded' and (rows := self.broker.outside(own.lower, own.upper)):
             self._move(Plan(segments([each for each in view.others if not each.deleted])), rows)
         conf, info = self.sharder.conf.storage, self.broker.info()
-        enabled = self.root is not None or info['metadata'].get(ENABLED, ('',))[0].lower() == 'true'
-        limit = conf.shard_threshold or (DEFAULT if enabled else 0)
+        chosen = 'true' if self.root is not None else info['metadata'].get(ENABLED, ('',))[0].lower()
+        limit = 0 if chosen == 'false' else conf.shard_threshold or (DEFAULT if chosen == 'true' else 0)
         if not limit or info['rows'] < limit or own.state != ACTIVE:
             return True
         if not self.turn:

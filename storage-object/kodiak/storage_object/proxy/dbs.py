@@ -3,6 +3,7 @@ import time
 
 import orjson
 
+from ..spans import ENABLED
 from . import acl, backend, constraints, listing
 from .constraints import LIMITS
 from .http import Fault, Response, error, is_true
@@ -230,6 +231,8 @@ class Containers(Databases):
         index = answer.headers.get('X-Backend-Storage-Policy-Index')
         if index is not None and response.ok:
             response.headers['X-Storage-Policy'] = self.rings.policies[int(index)].name
+        if ENABLED in response.headers and request.environ.get('kodiak.owner'):
+            response.headers['X-Container-Sharding'] = response.headers[ENABLED]
         return listing.render(request, response, shape, 'container', container)
 
     HEAD = GET
@@ -279,6 +282,8 @@ class Containers(Databases):
 
     def _check(self, request, account, container):
         self.check_metadata(request, account, container)
+        if 'X-Container-Sharding' in request.headers and request.environ.get('kodiak.reseller'):
+            request.headers[ENABLED] = str(is_true(request.headers['X-Container-Sharding']))
         for header in ('X-Container-Read', 'X-Container-Write'):
             if (value := request.headers.get(header)):
                 request.headers[header] = acl.clean(header, value)
