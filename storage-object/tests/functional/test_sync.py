@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from kodiak.storage_object import shards_command
+
 KEY = "the containers' key"
 STAMP = '1400000000.00000'
 
@@ -70,3 +72,27 @@ def test_what_is_sent(make_call, real_servers, serve, request):
     call('DELETE', '/v1/AUTH_test/c/a%20b')
     real_servers.process.once('syncer')
     assert [row['name'] for row in json.loads(call('GET', '/v1/AUTH_test/d?format=json').body)] == ['back']
+
+
+def test_what_is_sent_of_a_sharded_container(make_call, real_servers, serve, request, capsys):
+    if request.getfixturevalue('servers') is not real_servers:
+        pytest.skip('the stand-in has no daemons')
+    call = make_call({'container_sync': {}})
+    url = serve(call.application)
+    call('PUT', '/v1/AUTH_test/d', headers={'X-Container-Sync-Key': KEY})
+    call('PUT', '/v1/AUTH_test/c', headers={'X-Container-Sync-Key': KEY, 'X-Container-Sync-To': f'{url}/v1/AUTH_test/d'})
+    names = [f'o{number}' for number in range(6)]
+    for name in names:
+        assert call('PUT', f'/v1/AUTH_test/c/{name}', name.encode()).status == 201
+    shards_command.main(['--config-file', f'{real_servers.folder}/server.conf', 'AUTH_test/c', 'find-and-replace', '2', '--enable'])
+    assert json.loads(capsys.readouterr().out)['state'] == 'sharding'
+    for _ in range(3):
+        real_servers.process.once('sharder')
+    assert call('PUT', '/v1/AUTH_test/c/late', b'late').status == 201
+    assert call('DELETE', '/v1/AUTH_test/c/o1').status == 204
+    listed = [row['name'] for row in json.loads(call('GET', '/v1/AUTH_test/c?format=json').body)]
+    assert listed == ['late', 'o0', *names[2:]]
+    shards_command.main(['--config-file', f'{real_servers.folder}/server.conf', 'AUTH_test/c', 'info'])
+    assert json.loads(capsys.readouterr().out)['state'] == 'sharded'
+    real_servers.process.once('syncer')
+    assert [row['name'] for row in json.loads(call('GET', '/v1/AUTH_test/d?format=json').body)] == listed

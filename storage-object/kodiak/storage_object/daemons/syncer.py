@@ -13,10 +13,12 @@ from ..backend.broker import Corrupt
 from ..backend.trees import databases
 from ..middleware.container_sync import Realms
 from ..proxy.http import Fault, Request, quote
+from ..spans import root_of
 from .care import Daemon
-from .inside import Inside
+from .inside import Inside, Unknown
 
 LOG = logging.getLogger(__name__)
+SETTINGS = ('X-Container-Sync-To', 'X-Container-Sync-Key')
 SENT = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Object-Manifest', 'X-Delete-At', 'Content-Language',
         'Cache-Control', 'Expires')
 
@@ -32,6 +34,7 @@ class Syncer(Daemon):
         self.realms = Realms(conf.storage.sync_realms or None)
         self.file = os.path.join(conf.state_path, 'container-sync.json')
         self.points = self._load()
+        self._roots = {}
 
     def _load(self):
         try:
@@ -48,14 +51,14 @@ class Syncer(Daemon):
 
     def once(self):
         """A pass over the containers here."""
-        before = dict(self.points)
+        before, self._roots = dict(self.points), {}
         for device in self.server.devices.names():
             for part, _, path in self.fresh(list(databases(f'{self.server.devices.root}/{device}', 'container'))):
                 try:
                     self._container(int(part), path)
                 except Corrupt as problem:
                     self.server.brokers.damaged('container', path, problem)
-                except (OSError, http.client.HTTPException, Fault) as problem:
+                except (Unknown, OSError, http.client.HTTPException, Fault) as problem:
                     LOG.warning('A container is not kept the same now: %s', problem)
                     self.progress.count('failed_containers')
         if self.points != before:
@@ -66,9 +69,14 @@ class Syncer(Daemon):
         if broker is None:
             return
         info = broker.info()
-        to, key = (info['metadata'].get(name, [''])[0] for name in ('X-Container-Sync-To', 'X-Container-Sync-Key'))
-        if not to or not key or broker.is_deleted(info) or self.inside.rank(self.server.rings.container, part) != 0:
+        root = root_of(info)
+        if broker.is_deleted(info) or (root is not None and self.inside.rank(self.server.rings.container, part) != 0):
             return
+        to, key = self._settings(root) if root is not None else (info['metadata'].get(name, [''])[0] for name in SETTINGS)
+        if not to or not key or self.inside.rank(self.server.rings.container, part) != 0:
+            return
+        if root is not None:
+            info.update(account=root[0], container=root[1])
         target = Target(self.realms, to, key)
         known = self.points.get(path, {})
         seq = known.get('seq', 0) if known.get('to') == to else 0
@@ -83,6 +91,13 @@ class Syncer(Daemon):
                     self.points[path] = {'to': to, 'seq': seq}
         finally:
             target.close()
+
+    def _settings(self, root):
+        """Where the objects of a shard go: its root says."""
+        if root not in self._roots:
+            found = self.inside.rows(*root, limit='1')
+            self._roots[root] = tuple(found[1].get(name, '') if found else '' for name in SETTINGS)
+        return self._roots[root]
 
     def _row(self, target, info, row):
         deleted, name, stamp = row[0], row[1], row[2]
