@@ -32,9 +32,18 @@ def forbidden(kind, message):
     return errors.Forbidden(message, kind=kind)
 
 
-def over_quota(names):
-    """409: a quota is used up."""
-    return errors.Conflict(f'Quota exceeded for resources: {sorted(names)}.', kind='OverQuota')
+def over_quota(over):
+    """409: a quota is used up. :param over: ``{resource: {'limit', 'used', 'requested'}}``."""
+    said = '; '.join(f'{name}: {one["requested"]} requested, {one["used"]} of {one["limit"]} used'
+                     for name, one in sorted(over.items()))
+    return errors.Conflict(f'Quota exceeded for resources: {sorted(over)}. {said}.', kind='OverQuota')
+
+
+def named(ports, most=3):
+    """Ports as text, for whoever has to do something about them: ``port <id> (<owner> of <device>), ...``."""
+    said = [f'port {port["id"]} ({port["device_owner"] or "no owner"}' + (f' of {port["device_id"]})' if port['device_id'] else ')')
+            for port in ports[:most]]
+    return ', '.join(said) + (f' and {len(ports) - most} more' if len(ports) > most else '')
 
 
 def address_in_use(address, network_id):

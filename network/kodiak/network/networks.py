@@ -177,9 +177,10 @@ def delete(unit, row):
             models.floatingips.c.floating_network_id == network_id, models.floatingips.c.port_id.is_(None))):
         floatingips.delete(unit, floating)
     found = unit.all(sa.select(models.ports).where(_ports.network_id == network_id))
-    if any(port['device_owner'] not in ports.AUTO_DELETED for port in found):
+    holders = [port for port in found if port['device_owner'] not in ports.AUTO_DELETED]
+    if holders:
         raise faults.conflict('NetworkInUse', f'Unable to complete operation on network {network_id}. There are one or more ports '
-                                              'still in use on the network.')
+                                              f'still in use on the network: {faults.named(holders)}.')
     placed = unit.conn.scalars(sa.select(models.dhcp_placements.c.host).where(
         models.dhcp_placements.c.network_id == network_id)).all()
     ports.remove(unit, found)

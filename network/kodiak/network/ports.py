@@ -279,6 +279,8 @@ def update(unit, row, values):
     new = {**row, **changes}
     network = unit.one(sa.select(models.networks).where(models.networks.c.id == row['network_id']))
     if 'mac_address' in changes:
+        if changes['mac_address'] is None:
+            new['mac_address'] = changes['mac_address'] = random_mac(unit.conf.base_mac)
         _change_mac(unit, row, changes)
     if values.get('fixed_ips') is not None or ('mac_address' in changes and row['fixed_ips']):
         changes.update(_readdress(unit, network, new, values.get('fixed_ips')))

@@ -36,5 +36,5 @@ def claim(unit, project_id, resource, more=1):
         return
     try:
         quota.claim(unit.conn, project_id, {resource: more}, count, defaults(unit.app.conf))
-    except errors.QuotaExceeded:
-        raise faults.over_quota([resource])
+    except errors.QuotaExceeded as error:
+        raise faults.over_quota(error.detail)

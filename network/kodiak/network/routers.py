@@ -49,8 +49,10 @@ def delete(unit, row):
     :raises Conflict: RouterInUse: something is plugged into it.
     """
     row = find.router(unit, row['id'])
-    if legs(unit, row['id']):
-        raise faults.conflict('RouterInUse', f"Router {row['id']} still has ports")
+    left = legs(unit, row['id'])
+    if left:
+        raise faults.conflict('RouterInUse', f"Router {row['id']} still has ports: {faults.named(left)}. Remove its interfaces "
+                                             'first.')
     _remove_gateway(unit, row)
     unit.moved(row['host'])
     unit.touch_router(row['id'])

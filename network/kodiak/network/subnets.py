@@ -218,11 +218,11 @@ def delete(unit, row):
     holders = unit.all(sa.select(models.ports).where(_ports.id.in_(
         sa.select(_allocations.port_id).where(_allocations.subnet_id == row['id']))))
     automatic = addresses.is_automatic(row)
-    for port in holders:
-        if port['device_owner'] in ports.AUTO_DELETED or (automatic and port['device_owner'] not in ports.ROUTER_OWNERS):
-            continue
+    left = [port for port in holders if not (port['device_owner'] in ports.AUTO_DELETED or (
+        automatic and port['device_owner'] not in ports.ROUTER_OWNERS))]
+    if left:
         raise faults.conflict('SubnetInUse', f"Unable to complete operation on subnet {row['id']}: One or more ports have an IP "
-                                             'allocation from this subnet.')
+                                             f'allocation from this subnet: {faults.named(left)}.')
     for port in holders:
         left = [ip for ip in port['fixed_ips'] if ip['subnet_id'] != row['id']]
         if not left and port['device_owner'] in ports.AUTO_DELETED:

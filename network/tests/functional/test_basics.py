@@ -137,3 +137,44 @@ def test_compute_hears_of_each_change_of_a_servers_floating_address(member, admi
     assert told() == before + 1
     member.put('/floatingips/' + floating['id'], {'floatingip': {'port_id': None}}).expect(200)
     assert told() == before + 2
+
+
+def test_what_is_in_the_way_is_named(member, admin, make, net):
+    network, subnet = net(member)
+    port = make(member, 'port', network_id=network['id'], device_owner='compute:nova', device_id='server1')
+    router = make(member, 'router')
+    leg = member.put(f"/routers/{router['id']}/add_router_interface", {'subnet_id': subnet['id']}).expect(200).json['port_id']
+
+    def said(path):
+        return member.delete(path).expect(409).json['NeutronError']['message']
+    in_the_way = f"port {leg} (network:router_interface of {router['id']}). Remove its interfaces first"
+    assert in_the_way in said('/routers/' + router['id'])
+    for path in ('/networks/' + network['id'], '/subnets/' + subnet['id']):
+        assert f"port {port['id']} (compute:nova of server1)" in said(path)
+    for _ in range(4):
+        make(member, 'port', network_id=network['id'])
+    assert said('/networks/' + network['id']).endswith('and 3 more.')
+    admin.put('/quotas/' + testing.PROJECT, {'quota': {'network': 1}}).expect(200)
+    fault = member.post('/networks', {'network': {}}).expect(409).json['NeutronError']
+    assert fault['message'] == "Quota exceeded for resources: ['network']. network: 1 requested, 1 of 1 used."
+
+
+def test_what_is_made_can_have_tags_at_once(member, admin, make, net):
+    network, _ = net(member, network={'tags': ['a', 'b', 'a']})
+    assert member.get('/networks/' + network['id']).json['network']['tags'] == ['a', 'b']
+    for kind, values in (('port', {'network_id': network['id']}), ('router', {}), ('security_group', {'name': 'x'}),
+                         ('subnetpool', {'name': 'x', 'prefixes': ['10.8.0.0/16']}),
+                         ('address_group', {'name': 'x', 'addresses': []})):
+        assert make(member, kind, tags=['t'], **values)['tags'] == ['t'], kind
+    assert [one['id'] for one in member.get('/ports?tags=t').json['ports']] != []
+    made = member.post('/ports', {'ports': [{'network_id': network['id'], 'tags': [str(number)]} for number in range(2)]})
+    assert [port['tags'] for port in made.expect(201).json['ports']] == [['0'], ['1']]
+    for wrong in (['a,b'], [''], ['x' * 256], [str(number) for number in range(51)], 'a'):
+        member.post('/networks', {'network': {'tags': wrong}}).expect(400)
+
+
+def test_a_port_gets_another_mac_address(admin, make, net):
+    network, _ = net(admin)
+    port = make(admin, 'port', network_id=network['id'])
+    changed = admin.put('/ports/' + port['id'], {'port': {'mac_address': None}}).expect(200).json['port']
+    assert changed['mac_address'] != port['mac_address'] and changed['mac_address'].startswith(port['mac_address'][:8])

@@ -258,6 +258,9 @@ CIDR_OR_NONE = Kind({'type': ['string', 'null'], 'maxLength': 64}, _optional(can
 MAC = Kind({'type': ['string', 'null'], 'maxLength': 17}, _mac)
 STRINGS = Kind({'type': ['array', 'null'], 'items': {'type': 'string', 'maxLength': 255}}, lambda value, name: value or [])
 IDS = Kind({'type': ['array', 'null'], 'items': {'type': 'string', 'maxLength': 64}}, lambda value, name: value or [])
+TAGS = Kind({'type': ['array', 'null'], 'maxItems': 50, 'items': {
+    'type': 'string', 'minLength': 1, 'maxLength': 255, 'pattern': '^[^,/]*$'}},
+    lambda value, name: list(dict.fromkeys(value or ())))
 IPS = Kind({'type': ['array', 'null'], 'items': {'type': 'string', 'maxLength': 64}}, _each(canonical_ip))
 CIDRS = Kind({'type': 'array', 'items': {'type': 'string', 'maxLength': 64}}, _each(canonical_cidr))
 POOLS = Kind({'type': ['array', 'null'], 'items': schema.obj({'start': schema.STRING, 'end': schema.STRING}, ['start', 'end'])},
@@ -286,7 +289,7 @@ def standard(table, name_size=255, named=True, owned=True, tagged=True):
         found.append(Field('name', text(name_size), columns.name, default=''))
     found.append(Field('description', DESCRIPTION, columns.description, default=''))
     if tagged:
-        found.append(Field('tags', STRINGS, columns.tags, post=False, put=False, filter=False, sort=False))
+        found.append(Field('tags', TAGS, columns.tags, put=False, filter=False, sort=False, default=list))
     return [*found, Field('revision_number', INTEGER, columns.revision_number, post=False, put=False),
             Field('created_at', TIME, columns.created_at, post=False, put=False, filter=False),
             Field('updated_at', TIME, columns.updated_at, post=False, put=False, filter=False)]
