@@ -2,6 +2,7 @@
 import sqlalchemy as sa
 
 from kodiak.common import errors
+from kodiak.common.api import schema
 
 from .models import domain_options
 
@@ -85,3 +86,12 @@ def read(core, connection, domain_id, secrets=False):
             continue
         found.setdefault(row.group, {})[row.option] = core.crypt.decrypt(row.value) if row.sensitive else row.value
     return found
+
+
+def list_limit(connection, domain_id):
+    """How many users or groups a list of a domain shows at most; None where that is not limited."""
+    value = connection.execute(sa.select(domain_options.c.value).where(
+        domain_options.c.domain_id == domain_id, domain_options.c.group == 'identity',
+        domain_options.c.option == 'list_limit')).scalar() if domain_id else None
+    found = schema.natural(str(value)) if value is not None else None
+    return found or None

@@ -11,6 +11,24 @@ MODELS = {
 }
 
 
+#: a limit of any kind, with what it deviates from
+JOINED = sa.select(limits, registered_limits.c.service_id, registered_limits.c.region_id, registered_limits.c.resource_name,
+                   registered_limits.c.default_limit).join_from(limits, registered_limits)
+
+
+def depth(conf):
+    """How many levels of projects may be below a domain: where limits know two levels, the domain is one of them."""
+    return 1 if conf.unified_limit.enforcement_model == 'strict_two_level' else conf.resource.max_project_tree_depth
+
+
+def of_projects(connection, ids):
+    """``{project id: [rows of its limits]}``; those of domains are not among them."""
+    found = {}
+    for row in connection.execute(JOINED.where(limits.c.project_id.in_(ids), limits.c.is_domain.is_(False)).order_by(limits.c.id)):
+        found.setdefault(row.project_id, []).append(row)
+    return found
+
+
 def registered(connection, service_id, region_id, resource_name):
     """The row of a registered limit; 400 if there is none to deviate from."""
     columns = registered_limits.c

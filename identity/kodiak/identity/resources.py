@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import changes, people, roles
+from . import changes, limits, people, roles
 from .models import assignments, credentials, groups, project_tags, projects, trusts, users
 
 
@@ -44,9 +44,9 @@ def check_parent(core, connection, row):
     chain = [parent, *above(connection, parent)]
     if not all(each.enabled for each in chain):
         raise errors.Forbidden('A project cannot be created below one that is disabled.')
-    if len(chain) > core.conf.resource.max_project_tree_depth:
-        raise errors.Forbidden(f'Max hierarchy depth reached: {core.conf.resource.max_project_tree_depth} levels of projects are '
-                               'allowed below a domain.')
+    depth = limits.depth(core.conf)
+    if len(chain) > depth:
+        raise errors.Forbidden(f'Max hierarchy depth reached: {depth} levels of projects are allowed below a domain.')
 
 
 def insert(connection, row, tags=()):

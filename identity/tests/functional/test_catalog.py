@@ -139,6 +139,26 @@ def test_domain_options(cloud):
         assert connection.exec_driver_sql('SELECT count(*) FROM domain_options').scalar() == 0
 
 
+def test_a_domain_limits_how_much_is_listed(cloud):
+    admin = cloud.admin()
+    domain_id = admin.post('/v3/domains', {'domain': {'name': 'd'}}).expect(201).json['domain']['id']
+    for number in range(4):
+        cloud.user(f'u{number}', domain_id=domain_id)
+        admin.post('/v3/groups', {'group': {'name': f'g{number}', 'domain_id': domain_id}}).expect(201)
+    admin.put(f'/v3/domains/{domain_id}/config', {'config': {'identity': {'list_limit': 3}}}).expect(201)
+    for name in ('users', 'groups'):
+        path = f'/v3/{name}?domain_id={domain_id}'
+        first = admin.get(path).expect(200).json
+        assert len(first[name]) == 3 and first['truncated'] is True
+        rest = admin.get(first['links']['next'].removeprefix('http://localhost')).expect(200).json
+        assert len({each['id'] for each in first[name] + rest[name]}) == 4
+        assert len(admin.get(path + '&limit=4').expect(200).json[name]) == 4
+        assert 'truncated' not in admin.get(f'{path}&name={name[0]}1').expect(200).json
+        assert len(admin.get(f'/v3/{name}').expect(200).json[name]) >= 4
+    admin.patch(f'/v3/domains/{domain_id}/config', {'config': {'identity': {'list_limit': None}}}).expect(200)
+    assert len(admin.get(f'/v3/users?domain_id={domain_id}').expect(200).json['users']) == 4
+
+
 @pytest.mark.parametrize('model', ['flat', 'strict_two_level'])
 def test_unified_limits(make_cloud, service, model):
     cloud = make_cloud(('unified_limit', 'enforcement_model', model))
@@ -171,6 +191,21 @@ def test_unified_limits(make_cloud, service, model):
     other = cloud.client(cloud.login('ann', project=None))
     assert other.get('/v3/limits').json['limits'] == []
     other.get('/v3/limits/' + limit['id']).expect(403)
+    shown = admin.get(f'/v3/projects/{project["id"]}?include_limits').expect(200).json['project']
+    assert 'limits' not in shown and 'parents' not in shown
+    if model == 'strict_two_level':
+        # The domain is one of the two levels.
+        admin.post('/v3/projects', {'project': {'name': 'c', 'parent_id': project['id']}}).expect(403)
+    else:
+        child = cloud.project('c', parent_id=project['id'], tags=['blue'])
+        path = f'/v3/projects/{child["id"]}?parents_as_list&include_limits'
+        shown = admin.get(path).expect(200).json['project']
+        parents = {each['project']['id']: each['project']['limits'] for each in shown['parents']}
+        assert [each['id'] for each in parents[project['id']]] == [limit['id']] and parents['default'] == []
+        assert 'parents' not in admin.get(path.replace('list', 'list=0')).json['project']
+        path = f'/v3/projects/{project["id"]}?subtree_as_list&include_limits'
+        [below] = admin.get(path).expect(200).json['project']['subtree']
+        assert below['project']['limits'] == [] and below['project']['tags'] == ['blue']
     admin.delete('/v3/registered_limits/' + made['id']).expect(403)
     admin.patch('/v3/registered_limits/' + made['id'], {'registered_limit': {'resource_name': 'x'}}).expect(403)
     admin.patch('/v3/registered_limits/' + made['id'], {'registered_limit': {'default_limit': 11}}).expect(200)

@@ -5,7 +5,7 @@ from sqlalchemy import exc
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes, directory, roles, times
+from .. import changes, directory, domain_options, roles, times
 from .. import core as cores
 from ..models import assignments, directory_entries, groups, members, users
 from . import kit, rules
@@ -70,7 +70,8 @@ def list_groups(req):
     if req.ctx.domain_id:
         select = select.where(groups.c.domain_id == req.ctx.domain_id)
     with req.db.read() as connection:
-        return kit.page(req, HOW, connection, select, 'groups', lambda row: view(prefix, row))
+        return kit.page(req, HOW, connection, select, 'groups', lambda row: view(prefix, row),
+                        most=domain_options.list_limit(connection, domain_id))
 
 
 @routes.post('/groups', rule='identity:create_group', default=rules.GROUP_WRITE, late=True, status=201, summary='Create a group',

@@ -16,6 +16,7 @@ FLAG = {'type': 'boolean'}
 URL = {'type': 'string', 'minLength': 1, 'maxLength': 225, 'pattern': '^[a-zA-Z0-9+.-]+:.+'}
 LINKS = schema.obj({'self': schema.TEXT, 'next': schema.TEXT, 'previous': schema.TEXT}, ['self'], extra=True)
 
+NO = ('0', 'false', 'no', 'off', 'f', 'n')
 _LIKE = {'contains': '%{}%', 'startswith': '{}%', 'endswith': '%{}'}
 
 
@@ -61,8 +62,14 @@ def _inexact(column, form, fold):
 def flag_filter(column):
     """A filter on a boolean column. As in Keystone, a name without a value (``?enabled``) and all but 0 mean true."""
     def condition(values):
-        return column.is_(values[-1].strip().lower() not in ('0', 'false', 'no', 'off', 'f', 'n'))
+        return column.is_(values[-1].strip().lower() not in NO)
     return condition
+
+
+def flag(req, name):
+    """Whether a query parameter is there and isn't 0; no value at all means yes."""
+    values = req.http.args.getlist(name)
+    return bool(values) and values[-1].strip().lower() not in NO
 
 
 def listing_of(key, filters, order=None):
@@ -75,10 +82,17 @@ def parameters(how, **more):
     return how.parameters(**more)
 
 
-def page(req, how, connection, select, name, view, visible=None):
-    """The answer of a list: ``{name: [...], links}``; ``view`` makes what is shown of a row."""
-    rows, more = how.page(connection, select, req.query, visible)
-    return envelope(req, name, [view(row) for row in rows], listing.next_url(req, rows[-1].id) if more and rows else None)
+def page(req, how, connection, select, name, view, visible=None, most=None):
+    """The answer of a list: ``{name: [...], links}``; ``view`` makes what is shown of a row.
+
+    :param most: how many there are at most, where the request itself gives no ``limit``; ``truncated`` says that there are more.
+    """
+    cut = most is not None and 'limit' not in req.query
+    rows, more = how.page(connection, select, {**req.query, 'limit': most} if cut else req.query, visible)
+    found = envelope(req, name, [view(row) for row in rows], listing.next_url(req, rows[-1].id) if more and rows else None)
+    if cut and more:
+        found['truncated'] = True
+    return found
 
 
 def envelope(req, name, items, following=None):

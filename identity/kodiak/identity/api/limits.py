@@ -25,7 +25,7 @@ LIMIT_HOW = kit.listing_of(limits.c.id, {
     'service_id': R.service_id, 'region_id': R.region_id, 'resource_name': R.resource_name,
     'project_id': lambda values: sa.and_(limits.c.project_id == values[-1], limits.c.is_domain.is_(False)),
     'domain_id': lambda values: sa.and_(limits.c.project_id == values[-1], limits.c.is_domain.is_(True))})
-JOINED = sa.select(limits, R.service_id, R.region_id, R.resource_name, R.default_limit).join_from(limits, registered_limits)
+JOINED = domain.JOINED
 
 
 def many_body(name, fields, required):

@@ -6,9 +6,11 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
+from .. import limits as limit_domain
 from .. import resources, roles
 from ..models import NO_DOMAIN, project_tags, projects
 from . import kit, rules
+from . import limits as limit_api
 from . import users as user_api
 
 routes = api.Routes('projects', '/v3')
@@ -18,6 +20,8 @@ TAG = {'type': 'string', 'minLength': 1, 'maxLength': 255, 'pattern': '^[^,/]*$'
 TAGS = schema.array(TAG, maxItems=80, uniqueItems=True)
 FIELDS = {'name': kit.SHORT_NAME, 'domain_id': schema.nullable(kit.ID), 'parent_id': schema.nullable(kit.ID), 'is_domain': kit.FLAG,
           'description': kit.TEXT, 'enabled': kit.FLAG, 'options': kit.IMMUTABLE, 'tags': TAGS}
+#: what may be shown of the tree that a project stands in
+TREE = ('parents_as_list', 'parents_as_ids', 'subtree_as_list', 'subtree_as_ids', 'include_limits')
 SHOWN = {'id': schema.STRING, 'name': schema.STRING, 'domain_id': schema.TEXT, 'parent_id': schema.TEXT, 'is_domain': kit.FLAG,
          'description': schema.TEXT, 'enabled': kit.FLAG, 'tags': schema.array(schema.STRING), 'options': schema.ANY}
 
@@ -150,30 +154,43 @@ def _stored(core, store, row):
         raise
 
 
+def _listed(req, connection, rows):
+    """Projects of a tree, those that the request's user can reach."""
+    mine = None if req.ctx.is_admin else roles.reachable(connection, req.ctx.user_id)[0]
+    rows = [row for row in rows if mine is None or row.id in mine]
+    ids = [row.id for row in rows]
+    tags = tags_of(connection, ids)
+    found = [view(req.base_url + '/v3/projects/', row, tags.get(row.id, [])) for row in rows]
+    if kit.flag(req, 'include_limits'):
+        theirs = limit_domain.of_projects(connection, ids)
+        for shown in found:
+            shown['limits'] = [limit_api.view(req, row) for row in theirs.get(shown['id'], ())]
+    return [{'project': shown} for shown in found]
+
+
 @routes.get('/projects/{project_id}', rule='identity:get_project', default=rules.PROJECT_READ, load=load,
+            query=dict.fromkeys(TREE, schema.STRING),
             response=kit.one_of('project', SHOWN), summary='Show a project')
 def show(req, project_id):
-    """Show a project; ``parents_as_list``, ``parents_as_ids``, ``subtree_as_list`` and ``subtree_as_ids`` add its tree."""
-    asked = req.http.args
-    if ('parents_as_list' in asked and 'parents_as_ids' in asked) or ('subtree_as_list' in asked and 'subtree_as_ids' in asked):
+    """Show a project; ``parents_as_list``, ``parents_as_ids``, ``subtree_as_list`` and ``subtree_as_ids`` add its tree.
+
+    ``include_limits`` adds to each project of a list the limits that it has.
+    """
+    parents, parent_ids, subtree, subtree_ids = (kit.flag(req, name) for name in TREE[:4])
+    if (parents and parent_ids) or (subtree and subtree_ids):
         raise errors.BadRequest('Use either the list or the ids of parents and subtree, not both.')
-    prefix = req.base_url + '/v3/projects/'
     with req.db.read() as connection:
-        found = view(prefix, req.row, tags_of(connection, [project_id]).get(project_id, []))
-        if 'parents_as_list' in asked or 'subtree_as_list' in asked:
-            mine = None if req.ctx.is_admin else roles.reachable(connection, req.ctx.user_id)[0]
-        if 'parents_as_list' in asked:
-            rows = resources.above(connection, req.row)
-            found['parents'] = [{'project': view(prefix, row, [])} for row in rows if mine is None or row.id in mine]
-        if 'parents_as_ids' in asked:
+        found = view(req.base_url + '/v3/projects/', req.row, tags_of(connection, [project_id]).get(project_id, []))
+        if parents:
+            found['parents'] = _listed(req, connection, resources.above(connection, req.row))
+        if parent_ids:
             nested = None
             for row in reversed(resources.above(connection, req.row)):
                 nested = {row.id: nested}
             found['parents'] = nested
-        if 'subtree_as_list' in asked:
-            rows = resources.below(connection, project_id)
-            found['subtree'] = [{'project': view(prefix, row, [])} for row in rows if mine is None or row.id in mine]
-        if 'subtree_as_ids' in asked:
+        if subtree:
+            found['subtree'] = _listed(req, connection, resources.below(connection, project_id))
+        if subtree_ids:
             found['subtree'] = resources.nested(resources.below(connection, project_id), project_id)
     return {'project': found}
 

@@ -10,11 +10,6 @@ routes = api.Routes('role assignments', '/v3')
 RULES = [('identity:list_role_assignments_for_tree', rules.LIST, 'List role assignments of a project and all below it')]
 
 
-def _flag(req, name):
-    values = req.http.args.getlist(name)
-    return bool(values) and values[-1].strip().lower() not in ('0', 'false', 'no', 'off')
-
-
 def _query(req):
     args = req.http.args
     inherited = None
@@ -24,8 +19,8 @@ def _query(req):
         inherited = True
     return assignments.Query(
         user=args.get('user.id'), group=args.get('group.id'), role=args.get('role.id'), project=args.get('scope.project.id'),
-        domain=args.get('scope.domain.id'), system='scope.system' in args, effective=_flag(req, 'effective'),
-        subtree=_flag(req, 'include_subtree'), inherited=inherited)
+        domain=args.get('scope.domain.id'), system='scope.system' in args, effective=kit.flag(req, 'effective'),
+        subtree=kit.flag(req, 'include_subtree'), inherited=inherited)
 
 
 @routes.get('/role_assignments', rule='identity:list_role_assignments', default=rules.LIST, late=True,
@@ -47,7 +42,7 @@ def list_assignments(req):
         found = assignments.find(core, connection, query)
         if domain_id:
             found = [each for each in found if each.target_kind != 'system' and _inside(core, connection, each, domain_id)]
-        names = assignments.Names(connection, found) if _flag(req, 'include_names') else None
+        names = assignments.Names(connection, found) if kit.flag(req, 'include_names') else None
     return kit.envelope(req, 'role_assignments', [view(req.base_url + '/v3', each, names) for each in found])
 
 

@@ -33,7 +33,7 @@ class Http:
 
 
 @routes.post('/auth/tokens', public=True, body=schema.obj({'auth': AUTH}, ['auth'], extra=True), response=TOKEN, status=201,
-             summary='Issue a token')
+             query={'nocatalog': schema.STRING}, summary='Issue a token')
 def create(req):
     """Authenticate and issue a token."""
     core = cores.of(req)
@@ -57,7 +57,7 @@ def load(req):
 
 
 @routes.get('/auth/tokens', rule='identity:validate_token', default=SUBJECT, load=load, response=TOKEN,
-            summary='Validate a token, and show it')
+            query={'nocatalog': schema.STRING, 'allow_expired': schema.STRING}, summary='Validate a token, and show it')
 def show(req):
     """Validate a token."""
     text, claims = req.subject

@@ -6,7 +6,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import directory, people, roles, times
+from .. import directory, domain_options, people, roles, times
 from ..models import directory_entries, federated_identities, protocols, users
 from . import kit, rules
 
@@ -113,7 +113,8 @@ def list_users(req):
     if req.ctx.domain_id:
         select = select.where(users.c.domain_id == req.ctx.domain_id)
     with req.db.read() as connection:
-        return kit.page(req, HOW, connection, select, 'users', viewer(req))
+        return kit.page(req, HOW, connection, select, 'users', viewer(req),
+                        most=domain_options.list_limit(connection, domain_id))
 
 
 @routes.post('/users', rule='identity:create_user', default=rules.USER_WRITE, late=True, status=201, summary='Create a user',
