@@ -52,7 +52,11 @@ def prepare(database):
 
 
 def sync(database, service, target='heads'):
-    """Bring the schema to ``target`` (``heads``, ``expand@head``, ``contract@head``)."""
+    """Bring the schema to ``target`` (``heads``, ``expand@head``, ``contract@head``); a branch
+    without revisions asks for nothing."""
+    branch = target.partition('@')[0] if '@' in target else None
+    if branch and not any(branch in revision.branch_labels for revision in _scripts(service).walk_revisions()):
+        return
     prepare(database)
     command.upgrade(_config(database, service), target)
 
@@ -68,10 +72,13 @@ def current(database):
         return sorted(migration.MigrationContext.configure(connection).get_current_heads())
 
 
+def _scripts(service):
+    return script.ScriptDirectory(str(importlib.resources.files(_package(service)) / 'migrations'))
+
+
 def heads(service):
     """The newest revisions that the code knows, as a sorted list."""
-    folder = importlib.resources.files(_package(service)) / 'migrations'
-    return sorted(script.ScriptDirectory(str(folder)).get_heads())
+    return sorted(_scripts(service).get_heads())
 
 
 def differences(database, service):

@@ -152,6 +152,12 @@ def test_what_is_no_archive_of_keys_is_refused(servers, name):
     assert status == 1 and b'key' in said.err and not servers[1].folder.exists()
 
 
+def test_a_database_is_brought_up_in_two_steps_too(run):
+    assert run('db', 'expand')[0] == 0
+    assert run('db', 'contract')[0] == 0        # nothing is taken away yet
+    assert run('db', 'check')[0] == 0
+
+
 def test_doctor(run, ready):
     assert ready('doctor') == (0, 'Nothing is wrong.\n')
     (ready.folder / 'identity' / 'keys' / 'current.pem').chmod(0o644)
