@@ -182,6 +182,18 @@ def test_trace_joins_everything_by_the_outer_or_an_inner_id(world, known, capsys
     assert '! kodiak-network-api' in text
 
 
+def test_trace_takes_in_what_other_hosts_know(world, capsys, tmp_path):
+    boot(world)
+    main.main(['--config-dir', str(world.etc), '--json', 'trace', ASKED])
+    here = orjson.loads(capsys.readouterr().out)
+    other = {'at': here[0]['at'] - 1, 'where': 'kodiak-other-api', 'what': 'HTTP', 'text': 'POST /elsewhere', 'failed': False}
+    (tmp_path / 'other.json').write_bytes(orjson.dumps([*here, other]))
+    assert main.main(['--config-dir', str(world.etc), 'trace', ASKED, str(tmp_path / 'other.json')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(here) + 2 and 'kodiak-other-api' in lines[1]
+    assert main.main(['--config-dir', str(world.etc), 'trace', ASKED, str(tmp_path / 'none.json')]) == 2
+
+
 def test_trace_of_what_nobody_knows(world, capsys):
     assert main.main(['--config-dir', str(world.etc), 'trace', 'req-unknown']) == 1
     assert 'Nothing is known of req-unknown' in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Entry point of ``kodiak``."""
 import argparse
+import contextlib
 import logging
 import sys
 
@@ -17,6 +18,8 @@ def main(argv=None):
     commands.add_parser('status', help='every process on every host, up or down, since when')
     tracing = commands.add_parser('trace', help='one timeline of a request over all services')
     tracing.add_argument('request_id', metavar='REQUEST_ID')
+    tracing.add_argument('others', nargs='*', metavar='FILE', help='what "kodiak --json trace" printed on other hosts; - for '
+                                                                   'standard input')
     commands.add_parser('doctor', help='check this installation and say what to do about each fault')
     forgetting = commands.add_parser('forget', help='take the API and conductor processes of a host that is gone from the lists')
     forgetting.add_argument('host', metavar='HOST')
@@ -38,6 +41,11 @@ def _status(found, options):
 
 def _trace(found, options):
     entries, problems = trace.collect(found, options.request_id)
+    try:
+        entries = trace.merge(entries, *map(_parsed, options.others))
+    except (OSError, ValueError) as error:
+        print(f'What another host knows cannot be read: {error}', file=sys.stderr)
+        return 2
     for problem in problems:
         print(problem, file=sys.stderr)
     if options.json:
@@ -47,6 +55,11 @@ def _trace(found, options):
     else:
         print(f'Nothing is known of {options.request_id} on this host. Reads that went well are not kept.')
     return 0 if entries else 1
+
+
+def _parsed(path):
+    with contextlib.nullcontext(sys.stdin) if path == '-' else open(path, encoding='utf-8') as file:
+        return orjson.loads(file.read())
 
 
 def _doctor(found, options):

@@ -56,6 +56,12 @@ def collect(found, request_id):
     return sorted(entries, key=lambda entry: entry['at']), problems
 
 
+def merge(*found):
+    """The entries that several hosts collected of one request as one list: sagas, which all of them know, stand in it once."""
+    entries = {(entry['at'], entry['where'], entry['what'], entry['text']): entry for some in found for entry in some}
+    return sorted(entries.values(), key=lambda entry: entry['at'])
+
+
 def _events(files, words, problems):
     needles = [word.encode() for word in words]
     for path in files:
