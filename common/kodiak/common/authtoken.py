@@ -42,6 +42,8 @@ HEADERS = [
     'X_SERVICE_PROJECT_NAME', 'X_SERVICE_PROJECT_DOMAIN_ID', 'X_SERVICE_PROJECT_DOMAIN_NAME', 'X_SERVICE_USER_ID',
     'X_SERVICE_USER_NAME', 'X_SERVICE_USER_DOMAIN_ID', 'X_SERVICE_USER_DOMAIN_NAME', 'X_SERVICE_ROLES',
 ]
+#: Older types of an API in catalogs, by which access rules may name it too.
+ALIASES = {'block-storage': ('volumev3', 'volumev2', 'volume', 'block-store')}
 ENVIRON = tuple('HTTP_' + name for name in HEADERS)
 
 
@@ -165,6 +167,7 @@ class AuthToken:
         for name in ENVIRON:
             environ.pop(name, None)
         try:
+            service_token_good = self._service_token(environ)
             text = environ.get('HTTP_X_AUTH_TOKEN') or environ.get('HTTP_X_STORAGE_TOKEN')
             entry = self._entry(text) if text else None
             if entry is not None and self._access_allowed(entry, environ):
@@ -177,7 +180,7 @@ class AuthToken:
                 environ['HTTP_X_IDENTITY_STATUS'] = 'Invalid'
             else:
                 return self._unauthorized(start_response)
-            if not self._service_token(environ):
+            if not service_token_good:
                 return self._unauthorized(start_response)
         except Unreachable:
             body = b'{"error": {"message": "Identity cannot be reached. Try again.", "code": 503, "title": "Service Unavailable"}}'
@@ -270,10 +273,12 @@ class AuthToken:
         rules = (entry.info['token'].get('application_credential') or {}).get('access_rules')
         if rules is None:
             return True
-        if environ.get('HTTP_X_SERVICE_TOKEN'):
+        if environ.get('HTTP_X_SERVICE_IDENTITY_STATUS') == 'Confirmed':
+            # A service that works for the user: rules are about what the user asks for itself.
             return True
         path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
-        return any(rule['service'] == self.service_type and rule['method'] == environ['REQUEST_METHOD']
+        names = (self.service_type, *ALIASES.get(self.service_type, ()))
+        return any(rule['service'] in names and rule['method'] == environ['REQUEST_METHOD']
                    and _path_matches(path, rule['path']) for rule in rules)
 
     def _catalog(self, entry):
@@ -408,8 +413,11 @@ class Remote:
             raise Unreachable(str(error)) from error
 
 
-def build(application, conf, feed=None, online=None):
-    """The middleware of a service from its configuration (``[keystone_authtoken]`` must be registered)."""
+def build(application, conf, feed=None, online=None, service_type=None):
+    """The middleware of a service from its configuration (``[keystone_authtoken]`` must be registered).
+
+    :param service_type: in place of the configuration's, where a process serves APIs of several types.
+    """
     if feed is None:
         remote = Remote(conf)
         feed = Feed(remote.feed, max_age=conf[GROUP].token_cache_time)
@@ -417,12 +425,12 @@ def build(application, conf, feed=None, online=None):
     options = conf[GROUP]
     return AuthToken(
         application, feed, online=online, delay=options.delay_auth_decision, www_authenticate_uri=options.www_authenticate_uri,
-        service_type=options.service_type, service_token_roles=options.service_token_roles,
+        service_type=service_type or options.service_type, service_token_roles=options.service_token_roles,
         service_token_roles_required=options.service_token_roles_required,
         include_catalog=options.include_service_catalog, cache_time=options.token_cache_time)
 
 
-def filter_factory(global_conf, **local):
+def filter_factory(global_conf, service_type=None, **local):
     """paste filter. The runtime's ``feed``, where it has one (tests, identity), is used instead of HTTP."""
     import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401 (before the fork, so that workers share it)
 
@@ -430,5 +438,5 @@ def filter_factory(global_conf, **local):
 
     def wrap(application):
         runtime = wsgi.runtime_of(global_conf)
-        return build(application, runtime.conf, feed=getattr(runtime, 'feed', None))
+        return build(application, runtime.conf, feed=getattr(runtime, 'feed', None), service_type=service_type)
     return wrap

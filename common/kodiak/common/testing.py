@@ -35,8 +35,8 @@ class Identity:
         self.events.append({'issued_before': time.time(), **conditions})
         self.feed.refresh()
 
-    def token(self, persona):
-        """A token for a :class:`Persona`."""
+    def token(self, persona, **extra):
+        """A token for a :class:`Persona`; ``extra`` are claims of its own (``app_cred``)."""
         now = time.time()
         domain = ['default', 'Default']
         scope = None
@@ -49,7 +49,7 @@ class Identity:
         claims = tokens.Claims(
             user=[persona.user_id, persona.user_name or persona.user_id, *domain, None], scope=scope,
             roles=[[role, role] for role in persona.roles], methods=['password'], audit_ids=[uuid.uuid4().hex[:22]],
-            issued=now, expires=now + 3600, extra={})
+            issued=now, expires=now + 3600, extra=extra)
         return tokens.sign(claims, self.key_id, self.private)
 
 

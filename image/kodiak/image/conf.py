@@ -58,6 +58,7 @@ OPTS = {
 
 # Requests without a token pass the middleware: the API itself refuses them where they need one.
 DEFAULTS = {
-    ('api', 'bind_port'): 9292, ('keystone_authtoken', 'delay_auth_decision'): True,
+    ('api', 'bind_port'): 9292,
+    ('keystone_authtoken', 'delay_auth_decision'): True, ('keystone_authtoken', 'service_type'): 'image',
     ('database', 'connection'): 'sqlite:////var/lib/kodiak/image/image.sqlite',
 }

@@ -180,4 +180,5 @@ def authtoken_factory(global_conf, **local):
     """paste filter: tokens of identity."""
     runtime = wsgi.runtime_of(global_conf)
     runtime.conf.set_override('delay_auth_decision', True, group=authtoken.GROUP)
-    return lambda application: Authtoken(application, authtoken.build(None, runtime.conf, feed=getattr(runtime, 'feed', None)))
+    return lambda application: Authtoken(application, authtoken.build(
+        None, runtime.conf, feed=getattr(runtime, 'feed', None), service_type='object-store'))
