@@ -199,3 +199,33 @@ def test_what_cannot_be_is_said(demo, volumes, servers):
     detach(demo, volumes, one, volume)
     done = demo.run('volume create', '--size', 1_000_000, 'none')
     assert done.returncode and 'gigabytes' in done.stderr
+
+
+def test_a_volume_moves_to_another_back_end_while_a_guest_writes(demo, admin, volumes, servers, unique):
+    pools = [pool['Name'] for pool in admin('volume backend pool list')]
+    if len(pools) < 2:
+        pytest.skip('needs two back ends: VOLUME_EXPORTS="iscsi nbd"')
+    one, (first, second) = servers[0], pools[:2]
+    types = {}
+    for pool in (first, second):
+        types[pool] = unique('type')
+        admin('volume type create', types[pool], '--property', 'volume_backend_name=' + pool.partition('#')[2])
+        volumes.stack.callback(admin.text, 'volume type delete', types[pool])
+    volume = volumes.make('--size', 1, '--type', types[first])
+    name = attach(demo, volumes, one, volume)
+    one[1](f'sudo mke2fs -q /dev/{name} && sudo mount /dev/{name} /mnt')
+    one[1]('sudo dd if=/dev/urandom of=/mnt/data bs=1M count=16 && sync')
+    kept = one[1]('md5sum < /mnt/data')
+    one[1]('nohup sudo sh -c "while sleep 0.2; do date > /mnt/now; sync; done" > /dev/null 2>&1 &')
+
+    def there(pool):
+        shown = admin('volume show', volume)
+        return (shown['status'], shown['os-vol-host-attr:host'], shown['migration_status']) == ('in-use', pool, 'success') and shown
+    demo.text('volume set --type', types[second], '--migration-policy on-demand', volume)
+    assert until(120, 'the volume to be moved', lambda: there(second))['type'] == types[second]
+    admin.text('volume migrate --host', first, volume)
+    until(120, 'the volume to be back', lambda: there(first))
+    assert one[1]('md5sum < /mnt/data') == kept
+    assert 'error' not in one[1](f'sudo dmesg | grep {name}; true').lower()
+    one[1]('sudo pkill -f mnt/now; sleep 1; sudo umount /mnt')
+    detach(demo, volumes, one, volume)

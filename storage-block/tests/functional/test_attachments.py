@@ -149,3 +149,15 @@ def test_what_is_past_its_deadline_heals(cloud, member, volume):
         connection.execute(models.volumes.update().values(deadline=conductor.db.utcnow()))
     cloud.watch.look()
     assert status(member, made['id']) == 'in-use'
+
+
+def test_what_is_detached_by_force_is_detached(admin, member, volume):
+    made = volume()
+    path = f'/volumes/{made["id"]}/action'
+    member.post(path, {'os-attach': {'instance_uuid': made['id'], 'mountpoint': '/dev/vdb'}}).expect(202)
+    admin.post(path, {'os-reset_status': {'status': 'error'}}).expect(202)
+    held, = member.get('/volumes/' + made['id']).json['volume']['attachments']
+    admin.post(path, {'os-force_detach': {'attachment_id': held['attachment_id'], 'connector': None}}).expect(202)
+    assert status(member, made['id']) == 'available'
+    member.post(path, {'os-detach': {}}).expect(202)
+    assert status(member, made['id']) == 'available'

@@ -115,7 +115,10 @@ def detach(req, volume_id):
     def write(connection, row):
         one = _attachment(connection, row, (req.body['os-detach'] or {}).get('attachment_id'))
         if one is None:
-            raise invalid('The volume is not attached.')
+            # So it is already: whoever tells it twice, or after a detachment by force, is not wrong.
+            if row['status'] in (states.IN_USE, states.ATTACHING, states.DETACHING):
+                store.settle(connection, row)
+            return
         attachments.refuse_behind_compute(req, one)
         attach.remove(connection, row, one)
     change(req, write)
