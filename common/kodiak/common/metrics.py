@@ -24,6 +24,7 @@ CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 _metrics = {}
 _children = {}
 _collected = {}
+_values = {}
 _lock = threading.Lock()
 
 
@@ -64,13 +65,16 @@ def outbox(topic, outcome, seconds):
     _observe('kodiak_outbox_seconds', (topic, outcome), seconds)
 
 
-def collect(name, function):
+def collect(name, function, values=None):
     """Ask ``function()`` at each scrape: it yields ``(labels, count, age_of_the_oldest_in_seconds)``.
 
     :param name: what is counted (``sagas``): becomes ``kodiak_<name>`` and ``kodiak_<name>_oldest_seconds``. Several
         functions of one name give the same labels with different values.
+    :param values: of a name whose functions yield other numbers after the labels: ``{end of the metric's name: what it tells}``,
+        one for each number, the same for all functions of the name.
     """
     _collected.setdefault(name, []).append(function)
+    _values[name] = values or {'': f'Unfinished {name}', '_oldest_seconds': f'Age of the oldest of {name}'}
 
 
 def forget(name, function):
@@ -91,13 +95,11 @@ class _Looked:
                 except Exception as error:
                     LOG.warning('The metrics of %s cannot be read now: %s', name, error)
             labels = list(rows[0][0]) if rows else []
-            count = core.GaugeMetricFamily(f'kodiak_{name}', f'Unfinished {name}', labels=labels)
-            age = core.GaugeMetricFamily(f'kodiak_{name}_oldest_seconds', f'Age of the oldest of {name}', labels=labels)
-            for values, number, oldest in rows:
-                count.add_metric(list(values.values()), number)
-                age.add_metric(list(values.values()), oldest)
-            yield count
-            yield age
+            for place, (end, text) in enumerate(_values[name].items(), 1):
+                gauge = core.GaugeMetricFamily(f'kodiak_{name}{end}', text, labels=labels)
+                for row in rows:
+                    gauge.add_metric(list(row[0].values()), row[place])
+                yield gauge
 
 
 def render():

@@ -38,6 +38,18 @@ def test_what_is_looked_up_is_asked_at_each_scrape_and_may_fail():
         metrics.forget('tries', fail)
 
 
+def test_what_is_looked_up_may_be_several_numbers():
+    def look():
+        yield {'of': 'a'}, 1, 2, 3
+    metrics.collect('ways', look, {'': 'Left', '_done': 'Done', '_rate': 'A second'})
+    try:
+        text = metrics.render().decode()
+        assert 'kodiak_ways{of="a"} 1.0' in text and 'kodiak_ways_done{of="a"} 2.0' in text
+        assert 'kodiak_ways_rate{of="a"} 3.0' in text and 'kodiak_ways_oldest_seconds' not in text
+    finally:
+        metrics.forget('ways', look)
+
+
 def test_several_processes_are_summed(tmp_path):
     code = 'from kodiak.common import metrics; metrics.observe_request("t", "GET", "/", "200", 1)'
     environment = {**os.environ, 'PROMETHEUS_MULTIPROC_DIR': str(tmp_path)}

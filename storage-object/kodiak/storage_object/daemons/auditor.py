@@ -33,7 +33,7 @@ class Auditor(Daemon):
                     self._partition(path, device, policy, part)
                     state.seen((policy, part))
             for kind in ('account', 'container'):
-                for _, _, file in self.fresh(list(databases(path, kind))):
+                for _, _, file in self.fresh(list(databases(path, kind)), f'{device} {kind}'):
                     self._database(kind, file)
             state.save()
 

@@ -38,8 +38,11 @@ class Progress:
         self.last = {'seconds': round(self.finished - self.started, 3), 'at': self.finished, 'done': self.done, **self.counts}
 
     def report(self):
-        """For recon: done, left, rate (a second), estimated end (seconds since 1970)."""
-        left = max(0, self.total - self.done)
+        """For recon: done, left, rate (a second), estimated end (seconds since 1970).
+
+        What is not known to be left yet is taken to be as much as in the last pass.
+        """
+        left = max(0, self.total - self.done, 0 if self.finished else self.last.get('done', 0) - self.done)
         spent = (self.finished or time.time()) - self.started if self.started else 0
         rate = self.done / spent if spent > 0 else 0
         return {'running': bool(self.started and not self.finished), 'started': self.started, 'done': self.done, 'left': left,
@@ -59,6 +62,8 @@ class Daemon:
     def __init__(self, server, conf):
         self.server, self.conf = server, conf
         self.progress = Progress()
+        self.progress.last = (read_recon(conf).get(self.name) or {}).get('last') or {}
+        self.places = Places(os.path.join(conf.state_path, 'storage-object', f'{self.name}.places.json'))
         self.ending = threading.Event()
         self._nudged = threading.Event()
         self._thread = None
@@ -98,23 +103,85 @@ class Daemon:
         self._nudged.set()
         if self._thread is not None:
             self._thread.join(15)
+        self.places.save()
 
     def before(self):
         """The timestamp before which marks of deletions are reclaimed."""
         return f'{time.time() - self.conf.storage.reclaim_age:016.5f}'
 
-    def fresh(self, paths):
-        """Go through a list, counting; ends early when the daemon is to end."""
+    def fresh(self, paths, key=None):
+        """Go through a list, counting; ends early when the daemon is to end.
+
+        :param key: what list this is, if it is to go on where it was left when the daemon ended in the middle of it.
+        """
         self.progress.total += len(paths)
-        for each in paths:
+        for each in self.places.rotated(key, paths) if key else paths:
             if self.ending.is_set():
                 return
+            if key:
+                self.places.note(key, each)
             yield each
             self.progress.done += 1
+        if key:
+            self.places.forget(key)
+
+
+class Places:
+    """What a daemon is at in each of its lists, in a file."""
+
+    EVERY = 5               # seconds between two writings
+
+    def __init__(self, path):
+        self.path, self._saved, self._written = path, time.monotonic(), {}
+        try:
+            with open(path, 'rb') as file:
+                self.known = dict(orjson.loads(file.read()))
+        except (OSError, ValueError, TypeError):
+            self.known = {}
+        self._written = dict(self.known)
+
+    @staticmethod
+    def _name(item):
+        return item if isinstance(item, str) else item[-1]
+
+    def rotated(self, key, items):
+        """A list from after where it was left, and around."""
+        items, left = list(items), self.known.get(key)
+        place = next((place for place, item in enumerate(items) if self._name(item) == left), -1)
+        return items[place + 1:] + items[:place + 1]
+
+    def note(self, key, item):
+        """This is what it is at."""
+        self.known[key] = self._name(item)
+        if time.monotonic() - self._saved > self.EVERY:
+            self.save()
+
+    def forget(self, key):
+        """The end of a list was reached."""
+        self.known.pop(key, None)
+        if key in self._written:
+            self.save()
+
+    def save(self):
+        """Write the file."""
+        self._saved = time.monotonic()
+        if self.known == self._written:
+            return
+        try:
+            with open(self.path + '.new', 'wb') as file:
+                file.write(orjson.dumps(self.known))
+            os.replace(self.path + '.new', self.path)
+            self._written = dict(self.known)
+        except OSError as error:
+            LOG.warning('%s cannot be written: %s', self.path, error)
 
 
 class Care:
     """All daemons of a node, in one of its server's processes: the one that gets the lock."""
+
+    METRICS = {'': 'What is left to be done in the pass of a daemon', '_oldest_seconds': 'Since its last pass ended',
+               '_done': 'What has been done in it', '_rate': 'How much of it is done in a second',
+               '_end_timestamp': 'When it will have ended, in seconds since 1970; 0 if that is not known'}
 
     def __init__(self, server, conf, daemons):
         self.server, self.conf, self.daemons = server, conf, daemons
@@ -125,7 +192,7 @@ class Care:
 
     def start(self):
         """Wait for the lock in a thread, then start them."""
-        metrics.collect('storage_passes', self._measure)
+        metrics.collect('storage_passes', self._measure, self.METRICS)
         self._thread.start()
 
     def _run(self):
@@ -159,11 +226,13 @@ class Care:
             os.close(self._lock)
 
     def _measure(self):
-        if not self.running:
-            return
+        # Whichever process is asked: that of the daemons writes how far they are.
+        known = {daemon.name: daemon.progress.report() for daemon in self.daemons} if self.running else read_recon(self.conf)
         for daemon in self.daemons:
-            last = daemon.progress.last.get('at', daemon.progress.started or time.time())
-            yield {'daemon': daemon.name}, daemon.progress.report()['left'], time.time() - last
+            if (found := known.get(daemon.name)) is not None:
+                last = found['last'].get('at') or found['started'] or time.time()
+                yield ({'daemon': daemon.name}, found['left'], time.time() - last, found['done'], found['rate'],
+                       found['estimated_end'] or 0)
 
     def write_recon(self):
         """Note how far they are where ``/recon`` finds it, whichever process answers."""

@@ -22,7 +22,7 @@ class Reaper(Daemon):
     def once(self):
         """A pass over the accounts here."""
         for device in self.server.devices.names():
-            for part, _, file in self.fresh(list(databases(f'{self.server.devices.root}/{device}', 'account'))):
+            for part, _, file in self.fresh(list(databases(f'{self.server.devices.root}/{device}', 'account')), device):
                 try:
                     self._account(int(part), file)
                 except Corrupt as error:

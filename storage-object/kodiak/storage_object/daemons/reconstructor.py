@@ -48,7 +48,7 @@ class Reconstructor(Peers):
     def _device(self, path, device, policy):
         ring = self.server.rings.object(policy)
         ring.reload_if_changed()
-        for part in self.fresh(Trees.parts(path, policy)):
+        for part in self.fresh(Trees.parts(path, policy), f'{device} {policy}'):
             if int(part) < 1 << ring.part_power:
                 self._move(path, device, policy, int(part))
         state = State(f'{path}/reconstructor.json')

@@ -45,7 +45,7 @@ class Replicator(Peers):
         ring = self.server.rings.object(policy)
         ring.reload_if_changed()
         compared = collections.defaultdict(dict)
-        for part in self.fresh(Trees.parts(path, policy)):
+        for part in self.fresh(Trees.parts(path, policy), f'{device} {policy}'):
             suffixes = self.server.replication.trees.partition(path, policy, int(part))
             if not suffixes:
                 self._remove_empty(f'{path}/{diskfile.folder_of(policy)}/{part}')
@@ -59,12 +59,12 @@ class Replicator(Peers):
                 continue
             for node in others:
                 compared[node['id']][part] = (node, Trees.root(suffixes), suffixes)
+                if len(compared[node['id']]) >= BATCH:
+                    self._compare(path, policy, compared.pop(node['id']))
         for parts in compared.values():
-            items = list(parts.items())
-            for start in range(0, len(items), BATCH):
-                if self.ending.is_set():
-                    return
-                self._compare(path, policy, dict(items[start:start + BATCH]))
+            if self.ending.is_set():
+                return
+            self._compare(path, policy, parts)
 
     def _compare(self, path, policy, parts):
         node = next(iter(parts.values()))[0]
@@ -130,7 +130,7 @@ class Replicator(Peers):
         ring = getattr(self.server.rings, kind)
         ring.reload_if_changed()
         compared, before = collections.defaultdict(dict), self.before()
-        for part, digest, file in self.fresh(list(databases(path, kind))):
+        for part, digest, file in self.fresh(list(databases(path, kind)), f'{device} {kind}'):
             try:
                 told = self._summary(kind, file, before)
             except Corrupt as error:
@@ -145,10 +145,12 @@ class Replicator(Peers):
                 continue
             for node in others:
                 compared[node['id']][digest] = (node, part, told, file)
+                if len(compared[node['id']]) >= BATCH:
+                    self._compare_databases(kind, compared.pop(node['id']))
         for found in compared.values():
-            items = list(found.items())
-            for start in range(0, len(items), BATCH):
-                self._compare_databases(kind, dict(items[start:start + BATCH]))
+            if self.ending.is_set():
+                return
+            self._compare_databases(kind, found)
 
     def _summary(self, kind, file, before):
         """The summary of a database that has a reason to be; looked up again when the file has changed."""

@@ -34,7 +34,8 @@ class Sharder(Asking):
         """A pass over the containers here."""
         self.again = False
         for device in self.server.devices.names():
-            for part, digest, file in self.fresh(list(databases(f'{self.server.devices.root}/{device}', 'container'))):
+            for part, digest, file in self.fresh(
+                    list(databases(f'{self.server.devices.root}/{device}', 'container')), device):
                 try:
                     self._visit(device, part, digest, file)
                 except Corrupt as error:

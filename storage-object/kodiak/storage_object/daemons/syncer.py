@@ -53,7 +53,8 @@ class Syncer(Daemon):
         """A pass over the containers here."""
         before, self._roots = dict(self.points), {}
         for device in self.server.devices.names():
-            for part, _, path in self.fresh(list(databases(f'{self.server.devices.root}/{device}', 'container'))):
+            for part, _, path in self.fresh(
+                    list(databases(f'{self.server.devices.root}/{device}', 'container')), device):
                 try:
                     self._container(int(part), path)
                 except Corrupt as problem:

@@ -57,7 +57,7 @@ class Updater(Daemon):
                 os.unlink(path)
 
     def _containers(self, device):
-        for _, _, path in self.fresh(list(databases(device, 'container'))):
+        for _, _, path in self.fresh(list(databases(device, 'container')), device):
             try:
                 self.progress.count('told' if self.server.updater.report(path) else 'untold')
             except Corrupt as error:
