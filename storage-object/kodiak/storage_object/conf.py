@@ -2,7 +2,8 @@
 from oslo_config import cfg
 
 # In the order in which ``kodiak-object-daemon --once`` runs them.
-DAEMONS = ('updater', 'replicator', 'reconstructor', 'auditor', 'sharder', 'expirer', 'reaper', 'syncer')
+DAEMONS = ('updater', 'replicator', 'reconstructor', 'auditor', 'sharder', 'reconciler', 'expirer', 'reaper',
+           'syncer')
 
 OPTS = {
     'storage': [

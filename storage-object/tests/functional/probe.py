@@ -84,17 +84,24 @@ class Cluster:
 
     def listings(self, account, container=None):
         """What each primary lists by itself."""
+        return [[row['name'] for row in json.loads(body)] if body and status == 200 else None
+                for status, _, body in self._ask_all(account, container)]
+
+    def policies_of(self, account, container):
+        """The policy that each of a container's servers says it has."""
+        return [int(headers['X-Backend-Storage-Policy-Index']) if status == 200 else None
+                for status, headers, _ in self._ask_all(account, container)]
+
+    def _ask_all(self, account, container):
         kind = 'account' if container is None else 'container'
         names = [account] if container is None else [account, container]
         ring = self.rings[kind]
         part = ring.get_part(*names)
         client = backend.Client(backend.Pool(), backend.Nodes())
-        found = []
         for node in ring.primaries(part):
             answer = client.ask(node, 'GET', part, '/' + '/'.join(names), {})
             body = answer.read() if answer is not None else b''
-            found.append([row['name'] for row in json.loads(body)] if body and answer.status == 200 else None)
-        return found
+            yield (answer.status, answer.headers, body) if answer is not None else (503, {}, b'')
 
     def proxy(self):
         """The pipeline of a proxy."""
@@ -116,8 +123,9 @@ class Cluster:
             if not hasattr(body, 'read'):
                 environ['CONTENT_LENGTH'] = str(len(body))
             environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
-            if 'HTTP_CONTENT_LENGTH' in environ:
-                environ['CONTENT_LENGTH'] = environ.pop('HTTP_CONTENT_LENGTH')
+            for name in ('CONTENT_LENGTH', 'CONTENT_TYPE'):
+                if 'HTTP_' + name in environ:
+                    environ[name] = environ.pop('HTTP_' + name)
             answer = Response.from_wsgi(application, environ)
             answer.read()
             return answer

@@ -148,9 +148,9 @@ def app_factory(global_conf, **local):
 
 def make_daemons(server, conf, names):
     """The daemons of these names; raises ValueError for one that there is not."""
-    from ..daemons import auditor, expirer, reaper, reconstructor, replicator, sharder, syncer, updater
+    from ..daemons import auditor, expirer, reaper, reconciler, reconstructor, replicator, sharder, syncer, updater
     known = {'updater': updater.Updater, 'replicator': replicator.Replicator, 'reconstructor': reconstructor.Reconstructor,
-             'auditor': auditor.Auditor, 'sharder': sharder.Sharder,
+             'auditor': auditor.Auditor, 'sharder': sharder.Sharder, 'reconciler': reconciler.Reconciler,
              'expirer': expirer.Expirer, 'reaper': reaper.Reaper, 'syncer': syncer.Syncer}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f'There is no daemon {unknown[0]!r}; there are {", ".join(known)}')

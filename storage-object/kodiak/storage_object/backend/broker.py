@@ -22,7 +22,7 @@ import uuid
 import orjson
 
 from ..spans import successor
-from . import shards
+from . import shards, strays
 from .devices import make_folders, sync_folder
 from .diskfile import quarantine
 
@@ -182,6 +182,7 @@ class Broker:
                 known = {name: ['' if stamp <= info['delete_stamp'] else value, stamp] for name, (value, stamp) in known.items()}
             if policy is not None:
                 info['policy'] = policy
+                self._policy_changes(connection, info)
             if status:
                 info['status'] = status
             if now != was or policy is not None:
@@ -224,7 +225,9 @@ class Broker:
             execute = connection.execute
             if redirect:
                 self._redirect(connection, rows[0][1])
-            seq, digest, count, objects, size = execute('SELECT seq, digest, count, objects, bytes FROM info').fetchone()
+            seq, digest, count, objects, size, account, policy = execute(
+                'SELECT seq, digest, count, objects, bytes, account, policy FROM info').fetchone()
+            self._note_strays(connection, rows, account, policy)
             for new in rows:
                 old = execute(find, (new[1],)).fetchone()
                 row = new if old is None else self.merged(old, new)
@@ -250,6 +253,12 @@ class Broker:
             if source is not None:
                 execute('INSERT OR REPLACE INTO known (id, seq) VALUES (?, ?)', source)
         return changed
+
+    def _note_strays(self, connection, rows, account, policy):
+        pass
+
+    def _policy_changes(self, connection, info):
+        pass
 
     def later(self, seq, limit=2000):
         """Rows changed after ``seq``, in that order: tuples of deleted, COLUMNS, seq."""
@@ -348,7 +357,7 @@ class Broker:
         return out
 
 
-class Containers(shards.Sharded, Broker):
+class Containers(shards.Sharded, strays.Strays, Broker):
     """A container: its objects."""
 
     kind, folder = 'container', 'containers'

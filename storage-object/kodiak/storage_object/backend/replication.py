@@ -183,7 +183,8 @@ class Replication:
         try:
             mine = broker.info()
             policy = None
-            if body['policy'] != mine['policy'] and (mine['put_stamp'] == ZERO or body['changed_stamp'] > mine['changed_stamp']):
+            if body['policy'] != mine['policy'] and (
+                    mine['put_stamp'] == ZERO or (body['changed_stamp'], body['policy']) > (mine['changed_stamp'], mine['policy'])):
                 policy = body['policy']
             broker.update(put=body['put_stamp'], delete=body['delete_stamp'], metadata=body['metadata'], policy=policy,
                           status=body['status'] if body['delete_stamp'] > mine['delete_stamp'] else None)

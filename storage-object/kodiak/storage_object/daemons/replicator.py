@@ -13,6 +13,7 @@ from ..backend.broker import Broker, Corrupt
 from ..backend.replication import old_among, summary
 from ..backend.trees import Trees, databases, hash_folders, state_of
 from .peers import Failed, Peers
+from .reconciler import queue_strays
 
 LOG = logging.getLogger(__name__)
 BATCH = 512
@@ -25,7 +26,7 @@ class Replicator(Peers):
 
     def __init__(self, server, conf):
         super().__init__(server, conf)
-        self._summaries = {}
+        self._summaries, self._strayed = {}, set()
         self._strikes = collections.Counter()
         server.replication.push = self.push
 
@@ -138,10 +139,13 @@ class Replicator(Peers):
                 continue
             if told is None or int(part) >= 1 << ring.part_power:
                 continue
+            if file in self._strayed and queue_strays(self.server, file):
+                self._strayed.discard(file)
             primaries = ring.primaries(int(part))
             others = [node for node in primaries if not self.mine(node, device)]
             if len(others) == len(primaries):
-                self._hand_over_database(kind, part, digest, file, others)
+                if file not in self._strayed:
+                    self._hand_over_database(kind, part, digest, file, others)
                 continue
             for node in others:
                 compared[node['id']][digest] = (node, part, told, file)
@@ -167,6 +171,8 @@ class Replicator(Peers):
         if Broker.is_deleted(info) and info['delete_stamp'] < before:
             self._remove_database(file)
             return None
+        if kind == 'container' and broker.strays(1):
+            self._strayed.add(file)
         self._summaries[file] = (stamp, summary(info))
         return self._summaries[file][1]
 
