@@ -124,7 +124,8 @@ def request_token(req):
     return _answer(core.db.transact(oauth.new_request_token, consumer.id, project_id))
 
 
-@routes.put('/OS-OAUTH1/authorize/{request_token_id}', rule='identity:authorize_request_token', default=rules.ADMIN,
+@routes.put('/OS-OAUTH1/authorize/{request_token_id}', rule='identity:authorize_request_token',
+            default=rules.in_project(rules.ANY_ADMIN),
             body=schema.obj({'roles': schema.array(schema.obj({'id': kit.ID, 'name': kit.NAME}), minItems=1)}, ['roles'],
                             extra=True),
             response=schema.wrap('token', schema.obj({'oauth_verifier': schema.STRING})),
