@@ -248,3 +248,19 @@ def test_a_volume_that_grew_is_exported_in_its_size(driver, exporter):
     grown = export_of(driver, export.volume_id)
     made.sync([grown])
     guest(made, grown, f'write -P 5 {2 * SIZE - MIB} 1M', f'read -P 5 {2 * SIZE - MIB} 1M')
+
+
+def test_one_volume_at_two_back_ends(driver, exporter, tmp_path):
+    """So it is while it moves."""
+    made, _server = exporter
+    other = FileDriver('other', types.SimpleNamespace(path=str(tmp_path / 'other')))
+    other.start()
+    here = make(driver)
+    other.create(base.volume(here.volume_id), SIZE)
+    there = export_of(other, here.volume_id)
+    assert set(made.sync([here, there]).values()) == {None}
+    guest(made, here, 'write -P 1 0 1M')
+    guest(made, there, 'read -P 0 0 1M', 'write -P 2 0 1M')
+    guest(made, here, 'read -P 1 0 1M')
+    assert made.sync([there]) == {there.attachment_id: None}
+    guest(made, there, 'read -P 2 0 1M')

@@ -57,28 +57,6 @@ class Backend:
 
     # Exports
 
-    def sync(self, wanted):
-        """Export exactly these (``Export`` of ``kodiak.storage_block.rpc``).
-
-        :returns: what is to be reported of each: ``[{attachment_id, generation, connection or error}]``.
-        """
-        said, exports = [], []
-        with self._lock:
-            self._wanted = wanted
-            for each in wanted:
-                try:
-                    exports.append((each, self._export(each)))
-                except base.Fault as fault:
-                    said.append(_said(each, error=fault.message))
-            if self.exporter is None:
-                connection = self.driver.connection
-                return said + [_said(each, connection=connection(base.volume(each['volume_id']))) for each, _ in exports]
-            problems = self.exporter.sync([export for _, export in exports])
-            for each, export in exports:
-                problem = problems[export.attachment_id]
-                said.append(_said(each, error=problem) if problem else _said(each, connection=self.exporter.connection(export)))
-        return said
-
     def exported(self, volume_id):
         """Whether somebody may be using the volume now."""
         with self._lock:
@@ -112,6 +90,32 @@ class Backend:
             raise base.Fault('missing', 'The volume is not on its back end.', final=True)
         return Export(each['attachment_id'], each['volume_id'], self.driver.open(name), size, each['access_mode'] == 'ro',
                       each.get('auth_username'), each.get('auth_password'))
+
+
+def sync(backends, wanted):
+    """Export exactly these of back ends that have one exporter, or of one that has none.
+
+    :param wanted: ``{name of a back end: [Export of kodiak.storage_block.rpc]}``.
+    :returns: what is to be reported of each: ``[{attachment_id, generation, connection or error}]``.
+    """
+    said, exports, exporter = [], [], backends[0].exporter
+    with contextlib.ExitStack() as stack:
+        for backend in backends:
+            stack.enter_context(backend._lock)
+            backend._wanted = wanted[backend.name]
+            for each in backend._wanted:
+                try:
+                    exports.append((each, backend._export(each)))
+                except base.Fault as fault:
+                    said.append(_said(each, error=fault.message))
+        if exporter is None:
+            connection = backends[0].driver.connection
+            return said + [_said(each, connection=connection(base.volume(each['volume_id']))) for each, _ in exports]
+        problems = exporter.sync([export for _, export in exports])
+    for each, export in exports:
+        problem = problems[export.attachment_id]
+        said.append(_said(each, error=problem) if problem else _said(each, connection=exporter.connection(export)))
+    return said
 
 
 def _said(each, **what):

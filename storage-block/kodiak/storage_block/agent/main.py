@@ -15,7 +15,7 @@ from kodiak.common import context, errors, privileged, reconcile, service
 from kodiak.storage_block import log_levels, rpc
 from kodiak.storage_block.agent import conf as options
 from kodiak.storage_block.agent import tasks
-from kodiak.storage_block.agent.backend import Backend
+from kodiak.storage_block.agent.backend import Backend, sync
 from kodiak.storage_block.agent.images import Images
 from kodiak.storage_block.agent.works import Works
 from kodiak.storage_block.drivers import base
@@ -132,19 +132,20 @@ class Agent:
         if state is None:
             return
         problems = []
-        for name, backend in self.backends.items():
-            wanted = [export for export in state['exports'] if export['backend'] == name]
-            if self._exported.get(name) == wanted:
+        for group in self._groups():
+            wanted = {backend.name: [export for export in state['exports'] if export['backend'] == backend.name]
+                      for backend in group}
+            if all(self._exported.get(name) == exports for name, exports in wanted.items()):
                 continue
             try:
-                said = backend.sync(wanted)
+                said = sync(group, wanted)
             except base.Fault as fault:
-                LOG.warning('The volumes of %s cannot be exported now: %s', name, fault.message)
+                LOG.warning('The volumes of %s cannot be exported now: %s', ', '.join(wanted), fault.message)
                 problems.append(fault.message)
                 continue
             wrong = [each['error'] for each in said if each.get('error')]
             if not wrong:
-                self._exported[name] = wanted
+                self._exported.update(wanted)
             problems += wrong
             self._note(said)
         for export in state['exports']:
@@ -159,6 +160,13 @@ class Agent:
         self._more.set()
         if problems:
             raise Incomplete(problems[0])
+
+    def _groups(self):
+        """The back ends, those together that one exporter serves: it is told of all exports at once."""
+        found = {}
+        for backend in self.backends.values():
+            found.setdefault(id(backend.exporter or backend), []).append(backend)
+        return list(found.values())
 
     def _note(self, said):
         with self._reporting:

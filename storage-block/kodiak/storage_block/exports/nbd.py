@@ -3,6 +3,7 @@
 Who connects shows a certificate of the deployment's own authority; the daemon is told over its QMP socket. It holds
 every volume open once, however many exports it has.
 """
+import hashlib
 import json
 import socket
 import struct
@@ -140,9 +141,10 @@ class NbdExporter(base.Exporter):
                 lost()
 
     @staticmethod
-    def _node(volume_id):
-        # Such names may have 31 letters, the first of them no digit.
-        return 'v' + volume_id.replace('-', '')[:30]
+    def _node(export):
+        # A volume that moves is at two back ends at once. Such names may have 31 letters, the first of them no digit.
+        place = json.dumps([export.volume_id, export.node.options], sort_keys=True)
+        return 'v' + hashlib.sha256(place.encode()).hexdigest()[:30]
 
     @staticmethod
     def _id(export):
@@ -164,9 +166,10 @@ class NbdExporter(base.Exporter):
         with self._lock:
             there, nodes = self._look()
             wanted = {self._id(export): export for export in exports}
-            for id in there.keys() - wanted.keys():
-                self.qmp.ask('block-export-del', id=id, mode='hard')
-            self._drop(nodes - {self._node(export.volume_id) for export in exports})
+            for id, node in there.items():
+                if id not in wanted or node != self._node(wanted[id]):
+                    self.qmp.ask('block-export-del', id=id, mode='hard')
+            self._drop(nodes - {self._node(export) for export in exports})
             there, nodes = self._look()
             return self._add(exports, there, nodes)
 
@@ -174,7 +177,7 @@ class NbdExporter(base.Exporter):
         """Open and export what is not among ``there`` and ``nodes``."""
         results = {}
         for export in exports:
-            id, node = self._id(export), self._node(export.volume_id)
+            id, node = self._id(export), self._node(export)
             try:
                 if node not in nodes:
                     self.qmp.ask('blockdev-add', **export.node.options, **{'node-name': node, 'discard': 'unmap'})
@@ -205,9 +208,9 @@ class NbdExporter(base.Exporter):
     def resize(self, exports):
         """NBD has no word for a size that changed: who holds an export is cut off, and is told the size when it comes back."""
         with self._lock:
-            for node in {self._node(export.volume_id) for export in exports} & self._look()[1]:
+            for node in {self._node(export) for export in exports} & self._look()[1]:
                 there = self._close(node)
-                held = [export for export in exports if self._node(export.volume_id) == node]
+                held = [export for export in exports if self._node(export) == node]
                 try:
                     self._until_free('block_resize', **{'node-name': node}, size=held[0].size)
                 finally:
@@ -223,7 +226,7 @@ class NbdExporter(base.Exporter):
     def reopen(self, exports):
         with self._lock:
             _there, nodes = self._look()
-            gone = {self._node(export.volume_id) for export in exports} & nodes
+            gone = {self._node(export) for export in exports} & nodes
             for node in gone:
                 self._close(node)
             self._drop(gone)

@@ -187,7 +187,7 @@ class World:
         self.driver = FileDriver('file', section)
         other = types.SimpleNamespace(**{**vars(section), 'path': str(folder / 'other')})
         self.other = FileDriver('other', other)
-        backends = [Backend('file', section, self.driver, self.exporter), Backend('other', other, self.other, Remembering())]
+        backends = [Backend('file', section, self.driver, self.exporter), Backend('other', other, self.other, self.exporter)]
         self.agent = Agent('host', self.conductor, backends, str(folder / 'state'), about={'version': '1'})
         self.images = Images(self.image, str(folder / 'images'))
         self.store = FolderStore(None, str(folder / 'backups'))

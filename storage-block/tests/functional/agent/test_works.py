@@ -344,3 +344,19 @@ def test_copies_without_reflink_keep_their_holes(tmp_path, monkeypatch):
     assert sparse.clone(source, target, 256 * MIB) is False
     assert os.path.getsize(target) == 256 * MIB and os.stat(target).st_blocks * 512 < MIB
     assert content(target, 64 * MIB, 4) == b'data'
+
+
+def test_back_ends_of_one_host_share_what_exports_them(world, id):
+    other = str(uuid.uuid4())
+    make(world, id)
+    world.ok('create_volume', other, backend='other', volume_id=other, size=1, source=NONE, encryption=None)
+    world.ok('create_volume', id, backend='other', volume_id=id, size=1, source=NONE, encryption=None)
+    for attachment, volume, backend in (('a', id, 'file'), ('b', other, 'other'), ('c', id, 'other')):
+        world.conductor.export(attachment, volume, backend=backend)
+        world.agent.reconciler.nudge()
+        world.until(lambda attachment=attachment: attachment in world.conductor.connections)
+    places = {attachment: export.node.path for attachment, export in world.exporter.there.items()}
+    assert places.keys() == {'a', 'b', 'c'} and len(set(places.values())) == 3 and 'other' in places['c']
+    world.conductor.unexport('b')
+    world.agent.reconciler.nudge()
+    world.until(lambda: world.exporter.there.keys() == {'a', 'c'})
