@@ -79,6 +79,7 @@ devices = {folder}/devices
 ring_path = {folder}/rings
 server_port = {object_server}
 server_workers = {workers}
+policies = 0:gold,1:coded=2+1
 daemons =
 """,
 }
@@ -162,7 +163,7 @@ class Cluster:
         os.makedirs(self.folder + '/rings')
         for device in DEVICES:
             os.makedirs(f'{self.folder}/devices/{device}')
-        for kind in ('account', 'container', 'object'):
+        for kind in ('account', 'container', 'object', 'object-1'):
             for command in (['create', '10', '3', '0'],
                             *(['add', f'r1z{zone}-127.0.0.1:{self.object_server}/{device}', '100']
                               for zone, device in enumerate(DEVICES, 1)),

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Memory of object storage while a large object comes in and goes out, and with many idle connections.
 
-    bench/object_memory.py [--gigabytes 5] [--connections 500]
+    bench/object_memory.py [--gigabytes 5] [--connections 500] [--policy gold]
 
 Memory is the proportional set size (PSS) of all processes of the proxy and of the servers, looked at every 0.2 s. It is constant
 if the large object takes no more than small ones (64 MB, some of them, so that every process has seen one) did, and the
-connections next to nothing. Three replicas of the large
-object need their room below ``TMPDIR``. The exit status is 1 if memory grew.
+connections next to nothing. Three replicas of the large object (of the policy ``coded`` its fragments, which are half as large)
+need their room below ``TMPDIR``. The exit status is 1 if memory grew.
 """
 import argparse
 import pathlib
@@ -147,6 +147,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('--gigabytes', type=int, default=5)
     parser.add_argument('--connections', type=int, default=500)
+    parser.add_argument('--policy', choices=('gold', 'coded'), default='gold', help='three replicas, or an erasure code of 2+1')
     parser.add_argument('--bin', help='folder of the console scripts')
     parser.add_argument('--first-port', type=int, default=17000)
     options = parser.parse_args()
@@ -154,7 +155,8 @@ def main():
                          first_port=options.first_port) as running:
         target = running.target()
         sessions = set(target.sessions['storage-object'])
-        target.raw('PUT', 'storage-object', f'/AUTH_{target.info["project"]["id"]}/memory')
+        target.raw('PUT', 'storage-object', f'/AUTH_{target.info["project"]["id"]}/memory',
+                   headers={'X-Storage-Policy': options.policy})
         print(f'{"at the start":32} {measure.pss_of_sessions(sessions):8.1f} MB')
         small = pass_through(target, sessions, SMALL, SOME)
         large = pass_through(target, sessions, options.gigabytes << 10)

@@ -113,10 +113,10 @@ class Cluster:
         return pipeline.assemble(made, [('catch_errors', {})])
 
     def caller(self):
-        """Calls that proxy."""
+        """Calls that proxy; ``stream``: the answer's body is not read yet."""
         application = self.proxy()
 
-        def ask(method, path, body=b'', **headers):
+        def ask(method, path, body=b'', stream=False, **headers):
             path, _, query = path.partition('?')
             environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path), 'QUERY_STRING': query, 'wsgi.url_scheme': 'http',
                        'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'HTTP_HOST': 'x'}
@@ -127,7 +127,8 @@ class Cluster:
                 if 'HTTP_' + name in environ:
                     environ[name] = environ.pop('HTTP_' + name)
             answer = Response.from_wsgi(application, environ)
-            answer.read()
+            if not stream:
+                answer.read()
             return answer
         return ask
 

@@ -95,6 +95,21 @@ def test_a_server_is_killed_in_the_middle_of_a_put(cluster, call, box, eventuall
     assert call('GET', box.path + 'o').body == data
 
 
+def test_a_server_is_killed_in_the_middle_of_a_get(cluster, call, box, eventually):
+    data = os.urandom(24 << 20)         # more than what waits in sockets
+    assert call('PUT', box.path + 'o', data).status == 201
+    eventually(box.whole)
+    victim = cluster.places[box.primaries()[0]]
+    for asked, wanted in ((None, data), ('bytes=1000000-22000000', data[1000000:22000001])):
+        answer = call('GET', box.path + 'o', stream=True, **({'Range': asked} if asked else {}))
+        pieces = iter(answer.chunks())
+        got = [next(pieces)]
+        cluster.servers[victim].stop(kill=True)
+        got += pieces
+        assert b''.join(got) == wanted
+        cluster.servers[victim].start()
+
+
 def test_too_many_servers_are_killed_in_the_middle_of_a_put(cluster, call, box, eventually):
     old, data = os.urandom(3 << 20), os.urandom(5 << 20)
     assert call('PUT', box.path + 'o', old).status == 201

@@ -146,18 +146,22 @@ class Fragments:
     """The fragments of one number, as they come."""
 
     def __init__(self, answer):
-        self.answer, self._pieces, self._rest = answer, answer.body(), bytearray()
+        self.answer, self._pieces, self._rest = answer, answer.body(), b''
 
     def read(self, size):
         """So many bytes."""
-        while len(self._rest) < size:
+        parts, have = [self._rest], len(self._rest)
+        while have < size:
             data = next(self._pieces, b'')
             if not data:
                 raise EOFError('it ended early')
-            self._rest += data
-        data = bytes(self._rest[:size])
-        del self._rest[:size]
-        return data
+            parts.append(data)
+            have += len(data)
+        data = parts[-1]
+        self._rest = data[len(data) - (have - size):] if have > size else b''
+        if self._rest:
+            parts[-1] = data[:len(data) - len(self._rest)]
+        return b''.join(parts)
 
     def close(self):
         """Let go of it."""
@@ -189,7 +193,7 @@ class Decoded:
             rest = min(self.segment, self.length - place)
             size = self.fragment if rest == self.segment else codec.fragment_size(rest)
             data = codec.decode(self._read(place, size))
-            yield data[max(0, self.start - place):self.end - place]
+            yield data if self.start <= place and self.end >= place + rest else data[max(0, self.start - place):self.end - place]
 
     def _read(self, place, size):
         codec, found = self.search.codec, {}
