@@ -51,7 +51,7 @@ def person(admin_sdk, auth_url, unique):
     made, identity = [], admin_sdk.identity
 
     def make(*roles):
-        password = secrets.token_urlsafe()
+        password = secrets.token_hex(16)
         project = identity.create_project(name=unique('project'))
         made.append((identity.delete_project, project))
         user = identity.create_user(name=unique('user'), password=password)

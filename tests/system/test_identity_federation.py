@@ -34,7 +34,7 @@ def provider():
 @pytest.fixture(scope='module')
 def trusted(admin_sdk, auth_url, provider):
     """The provider as the cloud knows it: ``id``, ``secret``, ``group``, ``project``, ``domain_id``."""
-    found = types.SimpleNamespace(id='system' + secrets.token_hex(4), secret=secrets.token_urlsafe())
+    found = types.SimpleNamespace(id='system' + secrets.token_hex(4), secret=secrets.token_hex(24))
     identity, base = admin_sdk.identity, '/OS-FEDERATION'
     found.websso = f'{auth_url}/auth/OS-FEDERATION/identity_providers/{found.id}/protocols/openid/websso'
     provider.application('kodiak', found.secret, found.websso, 'https://client.example/')
