@@ -5,7 +5,7 @@ import orjson
 from werkzeug.wsgi import LimitedStream
 
 from .. import errors
-from .schema import natural
+from ..numbers import natural
 
 
 class Request:

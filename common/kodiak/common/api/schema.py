@@ -10,6 +10,7 @@ import threading
 import fastjsonschema
 
 from .. import errors
+from ..numbers import natural  # noqa: F401 (services take it from here)
 
 UUID = {'type': 'string', 'format': 'uuid'}
 HEX_ID = {'type': 'string', 'pattern': '^[a-zA-Z0-9-]{1,64}$'}
@@ -148,11 +149,6 @@ def integer(text, field, minimum=None, maximum=None):
                                 if minimum is not None and value < minimum else
                                 f"Invalid value '{text}' for {field}: it must be at most {maximum}.")
     return value
-
-
-def natural(text):
-    """The number that a text of ASCII digits is, below 10 ** 19; None for any other text, which ``int`` may choke on."""
-    return int(text) if len(text) < 20 and text.isascii() and text.isdigit() else None
 
 
 class Query:
