@@ -9,7 +9,10 @@ import time
 import urllib.parse
 import wsgiref.simple_server
 
+import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
@@ -159,7 +162,11 @@ def serve():
     running = []
 
     def start(application):
-        server = wsgiref.simple_server.make_server('127.0.0.1', 0, application, _Server, _Handler)
+        def plain(environ, start_response):
+            # (wsgiref takes no "Connection", and keeps none)
+            return application(environ, lambda status, headers, *more: start_response(
+                status, [pair for pair in headers if pair[0].lower() != 'connection'], *more))
+        server = wsgiref.simple_server.make_server('127.0.0.1', 0, plain, _Server, _Handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         running.append((server, thread))
@@ -169,3 +176,54 @@ def serve():
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+S3_NAMES = ['catch_errors', 'cors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning']
+S3_USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 'user_other_stranger': 'testing .admin'}
+
+
+@pytest.fixture
+def s3_application(rings):
+    """The pipeline with the S3 API, three users."""
+    return pipeline.assemble(app.Proxy(rings), [(name, S3_USERS if name == 'localauth' else {}) for name in S3_NAMES])
+
+
+@pytest.fixture
+def endpoint(s3_application, serve):
+    """Its URL."""
+    return serve(s3_application)
+
+
+@pytest.fixture(scope='session')
+def boto():
+    """A session of boto3: making one is slow."""
+    return boto3.session.Session()
+
+
+@pytest.fixture
+def client(endpoint, boto):
+    """Makes boto3's clients of it, of one user each."""
+    def make(user='test:tester', version='s3v4', **more):
+        return boto.client('s3', endpoint_url=endpoint, aws_access_key_id=user, aws_secret_access_key='testing',
+                           region_name='us-east-1', config=Config(s3={'addressing_style': 'path'}, signature_version=version,
+                                                                  retries={'max_attempts': 0}, **more))
+    return make
+
+
+@pytest.fixture
+def s3(client):
+    """A client that has the bucket ``bukket``."""
+    made = client()
+    made.create_bucket(Bucket='bukket')
+    return made
+
+
+@pytest.fixture
+def refused():
+    """Asserts that a call of boto3's is refused: ``refused(code, call, **arguments)``; returns the answer."""
+    def check(code, call, **arguments):
+        with pytest.raises(ClientError) as problem:
+            call(**arguments)
+        assert problem.value.response['Error']['Code'] == code
+        return problem.value.response
+    return check

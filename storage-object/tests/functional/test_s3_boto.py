@@ -6,50 +6,11 @@ import time
 import urllib.error
 import urllib.request
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.s3.api import S3
 from kodiak.storage_object.s3.expiry import Expiry
-
-NAMES = ['catch_errors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning']
-SESSION = boto3.session.Session()
-USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 'user_other_stranger': 'testing .admin'}
-
-
-@pytest.fixture
-def application(rings):
-    return pipeline.assemble(app.Proxy(rings), [(name, USERS if name == 'localauth' else {}) for name in NAMES])
-
-
-@pytest.fixture
-def endpoint(application, serve):
-    return serve(application)
-
-
-@pytest.fixture
-def client(endpoint):
-    def make(user='test:tester', version='s3v4'):
-        return SESSION.client('s3', endpoint_url=endpoint, aws_access_key_id=user, aws_secret_access_key='testing',
-                            region_name='us-east-1', config=Config(s3={'addressing_style': 'path'}, signature_version=version,
-                                                                   retries={'max_attempts': 0}))
-    return make
-
-
-@pytest.fixture
-def s3(client):
-    made = client()
-    made.create_bucket(Bucket='bukket')
-    return made
-
-
-def refused(code, call, **arguments):
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response['Error']['Code'] == code
 
 
 def fetch(url, method='GET', headers=None, body=None):
@@ -81,7 +42,7 @@ def test_the_daily_round(client, version):
     assert s3.list_buckets()['Buckets'] == []
 
 
-def test_versions(s3):
+def test_versions(s3, refused):
     s3.put_bucket_versioning(Bucket='bukket', VersioningConfiguration={'Status': 'Enabled'})
     first, second = (s3.put_object(Bucket='bukket', Key='o', Body=body)['VersionId'] for body in (b'one', b'two'))
     assert s3.get_object(Bucket='bukket', Key='o', VersionId=first)['Body'].read() == b'one'
@@ -113,7 +74,7 @@ def test_pages_of_versions(s3):
     assert found == [(*wanted[1], True), (*wanted[0], False), (*wanted[2], True)]
 
 
-def test_tags(s3):
+def test_tags(s3, refused):
     s3.put_object(Bucket='bukket', Key='o', Body=b'x', Tagging='colour=red&a%26b=c%3Dd', Metadata={'keep': 'me'})
     assert s3.get_object(Bucket='bukket', Key='o')['ResponseMetadata']['HTTPHeaders']['x-amz-tagging-count'] == '2'
     assert s3.get_object_tagging(Bucket='bukket', Key='o')['TagSet'] == [
@@ -131,7 +92,7 @@ def test_tags(s3):
     assert len(s3.get_bucket_tagging(Bucket='bukket')['TagSet']) == 11
 
 
-def test_lists(s3, client, endpoint):
+def test_lists(s3, client, endpoint, refused):
     s3.put_object(Bucket='bukket', Key='o', Body=b'x')
     url, guest = f'{endpoint}/bukket/o', client('test:guest')
     assert fetch(url)[0] == 403
@@ -143,7 +104,7 @@ def test_lists(s3, client, endpoint):
     assert b'<Key>o</Key>' in fetch(f'{endpoint}/bukket')[2]
     assert fetch(url, 'PUT', body=b'y')[0] == 403
     grants = s3.get_bucket_acl(Bucket='bukket')['Grants']
-    assert ('AllUsers' in grants[1]['Grantee']['URI'], grants[1]['Permission']) == (True, 'READ')
+    assert [grant['Permission'] for grant in grants if 'AllUsers' in grant['Grantee'].get('URI', '')] == ['READ']
     s3.put_object(Bucket='bukket', Key='p', Body=b'p', GrantRead='id=test:guest')
     assert guest.get_object(Bucket='bukket', Key='p')['Body'].read() == b'p'
     refused('AccessDenied', guest.put_object, Bucket='bukket', Key='q', Body=b'')
@@ -153,7 +114,7 @@ def test_lists(s3, client, endpoint):
     refused('AccessDenied', s3.put_bucket_acl, Bucket='bukket', ACL='public-read')
 
 
-def test_names_are_one_world(s3, client):
+def test_names_are_one_world(s3, client, refused):
     stranger = client('other:stranger')
     refused('BucketAlreadyExists', stranger.create_bucket, Bucket='bukket')
     refused('AccessDenied', stranger.list_objects_v2, Bucket='bukket')
@@ -162,7 +123,7 @@ def test_names_are_one_world(s3, client):
     stranger.create_bucket(Bucket='bukket')
 
 
-def test_policies(s3, client, endpoint):
+def test_policies(s3, client, endpoint, refused):
     s3.put_object(Bucket='bukket', Key='open/o', Body=b'x')
     s3.put_object(Bucket='bukket', Key='shut/o', Body=b'x')
     refused('NoSuchBucketPolicy', s3.get_bucket_policy, Bucket='bukket')
@@ -197,7 +158,7 @@ def test_policies(s3, client, endpoint):
     assert fetch(f'{endpoint}/bukket/open/o')[0] == 403
 
 
-def test_cors(s3, endpoint):
+def test_cors(s3, endpoint, refused):
     s3.put_object(Bucket='bukket', Key='o', Body=b'x', ACL='public-read')
     s3.put_bucket_cors(Bucket='bukket', CORSConfiguration={'CORSRules': [{
         'AllowedOrigins': ['https://*.example.com'], 'AllowedMethods': ['GET'], 'AllowedHeaders': ['x-*'],
@@ -212,7 +173,7 @@ def test_cors(s3, endpoint):
     refused('NoSuchCORSConfiguration', s3.get_bucket_cors, Bucket='bukket')
 
 
-def test_locks(client):
+def test_locks(client, refused):
     s3 = client()
     s3.create_bucket(Bucket='locked', ObjectLockEnabledForBucket=True)
     assert s3.get_bucket_versioning(Bucket='locked')['Status'] == 'Enabled'
@@ -238,7 +199,7 @@ def test_locks(client):
     refused('InvalidRequest', s3.put_object, Bucket='plain', Key='o', Body=b'', ObjectLockLegalHoldStatus='ON')
 
 
-def test_forms(s3, endpoint):
+def test_forms(s3, endpoint, refused):
     def send(fields, data, key='up.txt'):
         lines = b''.join(f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'.encode() for n, v in fields.items())
         lines += f'--x\r\nContent-Disposition: form-data; name="file"; filename="{key}"\r\nContent-Type: text/plain\r\n'.encode()
@@ -257,7 +218,7 @@ def test_forms(s3, endpoint):
     assert b'AccessDenied' in send({'key': 'o'}, b'x')[2]
 
 
-def test_lifecycle(s3):
+def test_lifecycle(s3, refused):
     rules = [{'ID': 'old', 'Status': 'Enabled', 'Filter': {'Prefix': 'tmp/'}, 'Expiration': {'Days': 1}}]
     s3.put_bucket_lifecycle_configuration(Bucket='bukket', LifecycleConfiguration={'Rules': rules})
     s3.put_object(Bucket='bukket', Key='tmp/o', Body=b'x')
@@ -269,8 +230,8 @@ def test_lifecycle(s3):
     refused('InvalidArgument', s3.put_bucket_lifecycle_configuration, Bucket='bukket', LifecycleConfiguration={'Rules': bad})
 
 
-def test_what_lifecycle_rules_take_away(client, application):
-    s3, expiry = client(), Expiry(_s3_of(application), application.proxy)
+def test_what_lifecycle_rules_take_away(client, s3_application):
+    s3, expiry = client(), Expiry(_s3_of(s3_application), s3_application.proxy)
     for bucket in ('plain', 'kept'):
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket='kept', VersioningConfiguration={'Status': 'Enabled'})
@@ -294,8 +255,8 @@ def test_what_lifecycle_rules_take_away(client, application):
     assert (len(listed['Versions']), len(listed['DeleteMarkers'])) == (1, 1)
 
 
-def _s3_of(application):
-    inner = application.application
+def _s3_of(s3_application):
+    inner = s3_application.application
     while not isinstance(inner, S3):
         inner = inner.application
     return inner

@@ -7,6 +7,7 @@ import time
 import orjson
 
 from kodiak.common import metrics, wsgi
+from kodiak.common.numbers import natural
 
 from ..daemons import care
 from ..proxy.http import Fault, Request, error
@@ -123,7 +124,7 @@ class Server:
             return 'recon', answer(200, {'Content-Type': JSON}, orjson.dumps(self.recon()))
         if method not in METHODS:
             return 'other', answer(405, {'Allow': ', '.join(sorted(METHODS))})
-        if depth < 4 or not parts[2].isdigit() or not all(parts[3:]):
+        if depth < 4 or natural(parts[2]) is None or not all(parts[3:]):
             return 'other', answer(400, body=b'Invalid path')
         device, part, names = parts[1], parts[2], parts[3:]
         if 'HTTP_X_BACKEND_ROW' in request.environ and method in ('PUT', 'DELETE') and depth > 4:

@@ -5,6 +5,8 @@ import sqlite3
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Response, from_wsgi, is_true, to_wsgi
 from .broker import ZERO, Brokers, Corrupt
 from .devices import Out, stamp_of
@@ -90,8 +92,8 @@ class Databases:
     def page(self, request, broker, columns, where=''):
         """The rows that a listing asks for."""
         get = request.query.get
-        limit = get('limit', '')
-        return broker.listing(columns, int(limit) if limit.isdigit() else 10000, get('marker', ''), get('end_marker', ''),
+        limit = natural(get('limit', ''))
+        return broker.listing(columns, 10000 if limit is None else limit, get('marker', ''), get('end_marker', ''),
                               get('prefix', ''), get('delimiter', ''), is_true(get('reverse', '')), get('path'), where,
                               (get('lower', ''), get('upper', '')))
 

@@ -12,6 +12,7 @@ from email.utils import formatdate
 import orjson
 
 from kodiak.common import gunicorn_server
+from kodiak.common.numbers import natural
 
 from ..proxy import http as wire
 from ..proxy import ranges
@@ -43,7 +44,7 @@ class Objects:
     def handle(self, request, device, part, account, container, name):
         """Answer a request."""
         policy = request.headers.get('X-Backend-Storage-Policy-Index', '0')
-        if not policy.isdigit():
+        if natural(policy) is None:
             return answer(400, body=b'X-Backend-Storage-Policy-Index is no number')
         place = Place(self.server, self.devices.path(device), device, part, account, container, name, int(policy))
         return getattr(self, request.method)(request, place)

@@ -4,6 +4,8 @@ import re
 import time
 import uuid
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Fault, Filter, error, quote
 
 LOG = logging.getLogger(__name__)
@@ -83,4 +85,4 @@ class CatchErrors(Filter):
     @staticmethod
     def _unread(environ):
         length = environ.get('CONTENT_LENGTH') or ''
-        return environ.get('HTTP_TRANSFER_ENCODING') or (length.isdigit() and int(length) > 65536)
+        return environ.get('HTTP_TRANSFER_ENCODING') or (natural(length) or 0) > 65536

@@ -21,8 +21,8 @@ class Cors(Filter):
             return self.next(request)
         split = request.split()
         proxy = request.environ.get('kodiak.proxy')
-        if split is None or proxy is None:
-            return self.next(request)
+        if split is None or proxy is None or split[0] not in ('v1', 'v1.0'):
+            return self.next(request)       # (buckets of S3 have rules of their own)
         info = proxy.infos.get(request, split[1], split[2]) if split[2] is not None else {'meta': {}}
         meta = {name[15:]: value for name, value in info['meta'].items() if name.startswith('access-control-')}
         origins = {*meta.get('allow-origin', '').split(), *self.origins}

@@ -4,6 +4,8 @@ import hmac
 import time
 from urllib.parse import quote_plus
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Fault, Filter, Response, error
 from .tempurl import DIGESTS, keys_of
 
@@ -66,11 +68,9 @@ class FormPost(Filter):
 
     def _check(self, request, split, attributes):
         proxy = request.environ['kodiak.proxy']
-        try:
-            limit, count = int(attributes.get('max_file_size') or 0), int(attributes.get('max_file_count') or 0)
-            expires = int(attributes.get('expires') or 0)
-        except ValueError:
-            raise Invalid('a number is none') from None
+        limit, count, expires = (natural(attributes.get(name) or '0') for name in ('max_file_size', 'max_file_count', 'expires'))
+        if None in (limit, count, expires):
+            raise Invalid('a number is none')
         if expires < time.time():
             raise Fault(401, 'FormPost: Form Expired\n')
         signature = attributes.get('signature', '')
@@ -99,7 +99,7 @@ class FormPost(Filter):
             put.headers['Content-Encoding'] = headers['content-encoding']
         for name in ('x_delete_at', 'x_delete_after'):
             if attributes.get(name):
-                if not attributes[name].isdigit():
+                if natural(attributes[name]) is None:
                     raise Invalid(f'{name} is no number')
                 put.headers[name.replace('_', '-')] = attributes[name]
 

@@ -1,12 +1,14 @@
 """Quotas of containers (their owners set them) and of accounts (resellers set them)."""
 import time
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Fault, Filter, error
 from .versioning import hidden
 
 
 def _number(value, what):
-    if value and not value.isdigit():
+    if value and natural(value) is None:
         raise Fault(400, f'Invalid {what} quota.')
 
 
@@ -38,10 +40,10 @@ class ContainerQuotas(Filter):
             for place in places:
                 proxy.infos.forget(split[1], place)
         info, *versions = (proxy.infos.get(request, split[1], place) for place in places)
-        limit, count = info['meta'].get('quota-bytes', ''), info['meta'].get('quota-count', '')
+        limit, count = (natural(info['meta'].get(name, '')) for name in ('quota-bytes', 'quota-count'))
         used = info['bytes'] + sum(other['bytes'] for other in versions)
-        return (limit.isdigit() and used + (request.content_length or 0) > int(limit)) or (
-            count.isdigit() and info['objects'] + 1 > int(count))
+        return (limit is not None and used + (request.content_length or 0) > limit) or (
+            count is not None and info['objects'] + 1 > count)
 
     def _refuse(self, request, split):
         authorize = request.environ.get('kodiak.authorize')
@@ -73,7 +75,8 @@ class AccountQuotas(Filter):
             return self._account(request)
         if name is not None and method == 'PUT' and (proxy := request.environ.get('kodiak.proxy')) is not None:
             info = proxy.infos.get(request, account)
-            quotas = {key[6:]: int(value) for key, value in info['sysmeta'].items() if key.startswith('quota-') and value.isdigit()}
+            quotas = {key[6:]: natural(value) for key, value in info['sysmeta'].items()
+                      if key.startswith('quota-') and natural(value) is not None}
             if quotas and not (request.environ.get('kodiak.identity') or {}).get('reseller'):
                 size = request.content_length or 0
                 if info['bytes'] + size > quotas.get('bytes', 1 << 62) or info['objects'] + 1 > quotas.get('count', 1 << 62):

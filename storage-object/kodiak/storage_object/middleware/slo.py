@@ -7,6 +7,8 @@ import time
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..proxy import ranges
 from ..proxy.http import REASONS, TEXTS, Fault, Filter, HeaderDict, Response, error, is_true, quote, serve
 from .bulk import delete_all, report
@@ -144,9 +146,8 @@ class Slo(Filter):
                 problems.append(label + 'manifest must not include itself as a segment')
             size = item.get('size_bytes')
             if size is not None:
-                try:
-                    item['size_bytes'] = size = int(size)
-                except (TypeError, ValueError):
+                item['size_bytes'] = size = natural(str(size))
+                if size is None:
                     problems.append(label + 'invalid size_bytes')
                     continue
                 if size < LIMITS['min_segment_size'] and index < len(items) - 1:
@@ -309,11 +310,11 @@ class Slo(Filter):
         return self._join(request, split, whole)
 
     def _part(self, request, split, text):
-        if not text.isdigit() or not int(text) >= 1:
+        number = natural(text)
+        if not number:
             raise Fault(400, 'Part number must be an integer greater than 0')
         if request.headers.get('Range') is not None:
             raise Fault(400, 'Range requests are not supported with part number queries')
-        number = int(text)
         query = {k: v for k, v in request.query.items() if k != 'part-number'}
         conditions = [(n, v) for n, v in request.headers.items() if n.startswith('If-')]
         found = self.next(request.sub('GET', request.path, query=query, source='SLO'))

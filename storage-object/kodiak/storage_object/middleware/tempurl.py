@@ -5,6 +5,8 @@ import hmac
 import ipaddress
 import time
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Filter, error, quote, to_wsgi
 
 DIGESTS = ('sha1', 'sha256', 'sha512')
@@ -88,8 +90,8 @@ class TempUrl(Filter):
 
     @staticmethod
     def _moment(text):
-        if text.isdigit():
-            return int(text)
+        if (moment := natural(text)) is not None:
+            return moment
         for form in FORMATS:
             try:
                 return calendar.timegm(time.strptime(text, form))

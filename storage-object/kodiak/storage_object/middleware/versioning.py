@@ -14,6 +14,8 @@ import re
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..proxy.dbs import timestamp
 from ..proxy.http import Fault, Filter, Response, error, is_true, quote
 from .copying import Reader, guess
@@ -23,7 +25,7 @@ USED = 'X-Account-Sysmeta-Versions'
 POINTER = 'X-Object-Sysmeta-Versions-Id'
 MARKER = 'application/x-deleted;swift_versions_deleted=1'
 EMPTY = 'd41d8cd98f00b204e9800998ecf8427e'
-VERSION = re.compile(r'^\d{10}\.\d{5}$')
+VERSION = re.compile(r'[0-9]{10}\.[0-9]{5}\Z')
 TAIL = 17           # of a version's name: NUL and sixteen figures
 HIDDEN = '\0versions\0'
 NULL, NULL_NOTE = 'X-Object-Sysmeta-Versions-Null', '; null_version=yes'
@@ -89,11 +91,13 @@ class Versioning(Filter):
             raise Fault(400, 'Invalid version parameter')
         return text
 
-    def inner(self, request, method, split, headers=None, body=b'', query=None, stream=None):
+    def inner(self, request, method, split, headers=None, body=b'', query=None, stream=None, footers=None):
         """A request for what clients don't see; ``split`` with its container and object. It may: the caller has asked."""
         path = '/'.join(('', *(part for part in split if part is not None)))
         made = request.sub(method, path, headers, body, query, authorize=False, stream=stream)
         made.environ['kodiak.reserved'] = True
+        if footers is not None:
+            made.environ['kodiak.footers'] = footers
         return self.next(made)
 
     # accounts
@@ -227,7 +231,7 @@ class Versioning(Filter):
                 raise Fault(400, 'version_marker param requires marker')
             if after != 'null':
                 self._check_id(after)
-        limit = int(query['limit']) if query.get('limit', '').isdigit() and query['limit'] != '0' else 10000
+        limit = natural(query.get('limit', '')) or 10000
         asked = {k: query[k] for k in ('prefix', 'delimiter', 'marker', 'end_marker', 'reverse', 'limit') if k in query}
         plain = request.sub('GET', request.path, query={**asked, 'format': 'json'})
         answer = self.next(plain)
@@ -406,7 +410,7 @@ class _Object:
             found.headers['X-Delete-At'] = answer.headers['X-Delete-At']
         found.headers['Content-Location'] = f'{quote(self.request.path)}?version-id={pointed}'
         # What is written under a condition hangs on what stands under the name.
-        found.headers['X-Backend-Data-Timestamp'] = answer.headers.get('X-Backend-Data-Timestamp', '0')
+        found.headers['X-Backend-Name-Timestamp'] = answer.headers.get('X-Backend-Data-Timestamp', '0')
         return found
 
     def _follow(self, version):
@@ -477,7 +481,8 @@ class _Object:
             raise Fault(412)
         version = timestamp()
         body = Counted(request.input)
-        answer = self._inner('PUT', version, {**headers, 'X-Timestamp': version}, stream=body)
+        answer = self._inner('PUT', version, {**headers, 'X-Timestamp': version}, stream=body,
+                             footers=request.environ.get('kodiak.footers'))
         if answer.status != 201:
             return answer if not answer.ok else error(409)
         etag = headers.get(OVERRIDE + 'Etag') or answer.headers.get('Etag', '').strip('"')

@@ -2,6 +2,8 @@
 import dataclasses
 import time
 
+from kodiak.common.numbers import natural
+
 from .http import Fault, from_wsgi
 
 
@@ -85,17 +87,15 @@ def delete_at(request):
     """Set X-Delete-At of X-Delete-After; 400 for a moment that is none or is past."""
     headers = request.headers
     if (after := headers.pop('X-Delete-After')) is not None and after != '':
-        try:
-            headers['X-Delete-At'] = str(int(time.time() + int(after)))
-        except ValueError:
-            raise Fault(400, 'Non-integer X-Delete-After') from None
-        if int(after) < 0:
+        if natural(after.removeprefix('-')) is None:
+            raise Fault(400, 'Non-integer X-Delete-After')
+        if after.startswith('-'):
             raise Fault(400, 'X-Delete-After in past')
+        headers['X-Delete-At'] = str(int(time.time()) + natural(after))
     if (at := headers.get('X-Delete-At')) not in (None, ''):
-        try:
-            moment = int(at)
-        except ValueError:
-            raise Fault(400, 'Non-integer X-Delete-At') from None
-        if moment <= time.time():
+        moment = natural(at.removeprefix('-'))
+        if moment is None:
+            raise Fault(400, 'Non-integer X-Delete-At')
+        if at.startswith('-') or moment <= time.time():
             raise Fault(400, 'X-Delete-At in past')
         headers['X-Delete-At'] = str(min(moment, 9999999999))

@@ -3,6 +3,8 @@ import time
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..spans import ENABLED
 from . import acl, backend, constraints, listing
 from .constraints import LIMITS
@@ -120,9 +122,10 @@ class Databases:
                     raise Fault(400, f'Parameter "{name}" not valid UTF-8') from None
         limit = query.get('limit')
         if limit:
-            if not limit.isdigit():
+            number = natural(limit)
+            if number is None:
                 query.pop('limit')
-            elif int(limit) > maximum:
+            elif number > maximum:
                 raise Fault(412, f'Maximum limit is {maximum}')
         return query
 

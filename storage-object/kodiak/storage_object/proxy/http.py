@@ -7,6 +7,8 @@ import io
 import urllib.parse
 from email.utils import formatdate, parsedate_to_datetime
 
+from kodiak.common.numbers import natural
+
 from . import ranges
 
 REASONS = {
@@ -154,6 +156,9 @@ INHERITED = ('REMOTE_ADDR', 'SERVER_NAME', 'SERVER_PORT', 'SERVER_PROTOCOL', 'ws
              'HTTP_USER_AGENT', 'REMOTE_USER', 'HTTP_ORIGIN', 'HTTP_X_AUTH_TOKEN', 'HTTP_X_SERVICE_TOKEN')
 
 
+NOT_INHERITED = {'kodiak.request', 'kodiak.acl', 'kodiak.info_used', 'kodiak.footers'}
+
+
 class Request:
     """One request.
 
@@ -233,9 +238,10 @@ class Request:
         text = self.environ.get('CONTENT_LENGTH')
         if not text:
             return None
-        if not text.isdigit():
+        length = natural(text)
+        if length is None:
             raise Fault(400, 'Invalid Content-Length')
-        return int(text)
+        return length
 
     @property
     def chunked(self):
@@ -273,7 +279,7 @@ class Request:
         old = self.environ
         environ = {name: old[name] for name in INHERITED if name in old}
         for name in old:
-            if name.startswith('kodiak.') and name not in ('kodiak.request', 'kodiak.acl', 'kodiak.info_used'):
+            if name.startswith('kodiak.') and name not in NOT_INHERITED:
                 environ[name] = old[name]
         if not authorize:
             environ['kodiak.authorize'] = allow

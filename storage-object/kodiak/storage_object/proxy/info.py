@@ -1,10 +1,12 @@
 """What filters and controllers know of an account and a container: status, lists, metadata, counts."""
+from kodiak.common.numbers import natural
+
 from . import backend
 from .http import is_true, quote
 
 
 def _int(text):
-    return int(text) if text and text.lstrip('-').isdigit() else 0
+    return (natural(text.removeprefix('-')) or 0) * (-1 if text.startswith('-') else 1) if text else 0
 
 
 class Info(dict):

@@ -3,6 +3,8 @@ import mimetypes
 import random
 import time
 
+from kodiak.common.numbers import natural
+
 from ..spans import quoted
 from . import backend, constraints, ec_get, ec_put, ranges
 from . import put as uploads
@@ -329,7 +331,7 @@ class Objects:
         info = self._writable(request, account, container)
         index = int(request.headers.get('X-Backend-Storage-Policy-Index') or info['policy'])
         common = self._common(request)
-        if not request.headers.get('X-If-Delete-At', '0').isdigit():
+        if natural(request.headers.get('X-If-Delete-At', '0')) is None:
             raise Fault(400, 'Bad X-If-Delete-At header value')
         for header, value in request.headers.items():
             if header.startswith('X-Backend-') or header == 'X-If-Delete-At':

@@ -1,6 +1,9 @@
 """Byte ranges of a request, and the body of an answer with several of them."""
 import uuid
 
+from kodiak.common.numbers import natural
+
+END = 10 ** 19
 MAX_RANGES = 50
 MAX_OVERLAPS = 2
 
@@ -21,15 +24,15 @@ def parse(header, length):
         asked += 1
         first, dash, last = item.partition('-')
         first, last = first.strip(), last.strip()
-        if not dash or (first and not _number(first)) or (last and not _number(last)) or not (first or last):
+        if not dash or (first and _number(first) is None) or (last and _number(last) is None) or not (first or last):
             return None
         if not first:
-            count = int(last)
+            count = _number(last)
             if count and length:
                 spans.append((max(0, length - count), length))
         else:
-            start = int(first)
-            end = int(last) + 1 if last else length
+            start = _number(first)
+            end = _number(last) + 1 if last else length
             if last and end <= start:
                 return None
             if start < length:
@@ -42,7 +45,8 @@ def parse(header, length):
 
 
 def _number(text):
-    return text.isascii() and text.isdigit()
+    # One that is longer than any object is not wrong.
+    return natural(text[-19:]) if len(text) < 20 or not text.isascii() or not text.isdigit() else END
 
 
 class Multipart:

@@ -52,7 +52,14 @@ class Access:
             raise S3Error('AccessDenied')
         if call.owned:
             return
-        call.free = verdict == 'allow' or self._listed(call, action, key, who)
+        call.free = verdict == 'allow' or self._listed(call, action, key, who) or self._told_missing(call, action, key, who)
+
+    def _told_missing(self, call, action, key, who):
+        # Who may list a bucket may hear that something is not in it.
+        if action not in ('GetObject', 'GetObjectVersion') or self.api.head(call, key).status != 404:
+            return False
+        return self._policy(call, 'ListBucket', None, who, {'s3:prefix': key}) == 'allow' or (
+            self._listed(call, 'ListBucket', None, who))
 
     @staticmethod
     def _owns(call):
@@ -62,13 +69,13 @@ class Access:
         identity = environ.get('kodiak.identity')
         return bool(authorizer is not None and identity and authorizer.is_owner(call.request, identity, call.place, call.bucket))
 
-    def _policy(self, call, action, key, who):
+    def _policy(self, call, action, key, who, more=None):
         policy = self.api.configs.get(call, 'policy')
         if policy is None:
             return None
         if not who and policy.public and (self.api.configs.get(call, 'publicAccessBlock') or {}).get('RestrictPublicBuckets'):
             return None
-        facts = facts_of(call)
+        facts = {**facts_of(call), **(more or {})}
         if key is not None and policy.asks('s3:existingobjecttag/'):
             facts.update((f's3:existingobjecttag/{k.lower()}', v) for k, v in stored(self.api.head(call, key).headers))
         resource = f'arn:aws:s3:::{call.bucket}' + (f'/{key}' if key is not None else '')

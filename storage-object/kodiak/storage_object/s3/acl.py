@@ -56,7 +56,7 @@ class Acl:
     def render(self):
         """The ``AccessControlPolicy``."""
         rows = []
-        for who, permission in self.grants:
+        for who, permission in sorted(self.grants, key=lambda grant: not grant[0].startswith(GROUPS)):
             if who.startswith(GROUPS):
                 grantee = f'<Grantee {XSI} xsi:type="Group"><URI>{who}</URI></Grantee>'
             else:

@@ -22,7 +22,7 @@ from .registry import Registry
 from .signature import Signature
 from .xml import document
 
-BUCKET = re.compile(r'^(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')
+BUCKET = re.compile(r'^(?!\d+\.\d+\.\d+\.\d+$)(?!.*(?:\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')
 # First parts of paths that are no buckets'.
 OTHERS = {'v1', 'v1.0', 'v2', 'v3', 'auth', 'info', 'healthcheck', 'metrics', 'recon', 'endpoints', 'crossdomain.xml', 'sso'}
 MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 405: 'MethodNotAllowed', 411: 'MissingContentLength',
@@ -34,7 +34,7 @@ UNBUILT = {'accelerate', 'analytics', 'intelligent-tiering', 'inventory', 'loggi
 
 
 class S3(Filter):
-    """Answers requests that are signed as S3's are, and those of nobody for a bucket that S3 knows; all others pass.
+    """Answers requests that are signed as S3's are, and those of nobody for what could be a bucket; all others pass.
 
     :param keys: a list of objects with ``login(request, signature)``, see :mod:`.keys`.
     """
@@ -93,17 +93,18 @@ class S3(Filter):
 
     @staticmethod
     def _signed(request):
+        if request.method == 'OPTIONS':
+            return False        # of a browser that asks whether it may send what is signed
         header = request.headers.get('Authorization') or ''
         if header.startswith(('AWS4-HMAC-SHA256', 'AWS ')):
             return True
         return bool(request.environ.get('QUERY_STRING')) and bool({'X-Amz-Algorithm', 'AWSAccessKeyId'} & set(request.query))
 
-    def _for_nobody(self, request, bucket):
+    @staticmethod
+    def _for_nobody(request, bucket):
         environ = request.environ
-        if bucket in OTHERS or not BUCKET.match(bucket) or environ.get('kodiak.sub') or 'HTTP_X_AUTH_TOKEN' in environ or (
-                environ.get('kodiak.proxy') is None):
-            return False
-        return self.registry.account(request, bucket) is not None
+        return bucket not in OTHERS and bool(BUCKET.match(bucket)) and not environ.get('kodiak.sub') and (
+            'HTTP_X_AUTH_TOKEN' not in environ) and environ.get('kodiak.proxy') is not None
 
     def _call(self, request, bucket, key, signed):
         signature = account = None
@@ -124,6 +125,12 @@ class S3(Filter):
         if account is None:
             raise S3Error('InvalidAccessKeyId', AWSAccessKeyId=signature.access)
         return account
+
+    def check_owner(self, call, wanted):
+        """AccessDenied where somebody else has a bucket than the request says."""
+        if wanted is not None and self.info(call).ok and wanted not in (
+                call.place, call.place.partition('_')[2], self.buckets.known_acl(call).owner):
+            raise S3Error('AccessDenied')
 
     def locate(self, call):
         """Find the account that a call's bucket is in."""
@@ -146,6 +153,7 @@ class S3(Filter):
             return self.buckets.all(call)
         if method == 'OPTIONS':
             return cors.preflight(request, self.configs.get(call, 'cors'))
+        self.check_owner(call, request.headers.get('X-Amz-Expected-Bucket-Owner'))
         if len(call.key.encode('utf-8', 'replace')) > 1024:
             raise S3Error('KeyTooLongError')
         if method == 'POST' and not call.key and is_form(request):

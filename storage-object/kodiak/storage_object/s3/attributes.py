@@ -1,7 +1,7 @@
 """GetObjectAttributes: what is known of an object, and of the parts that it was uploaded in."""
 import orjson
 
-from kodiak.common.api.schema import natural
+from kodiak.common.numbers import natural
 
 from ..proxy.http import parse_date
 from . import checksums
@@ -58,15 +58,23 @@ def _parts(api, call, version, known):
     shown = [(number, row) for number, row in enumerate(rows, 1) if number > after]
     more, shown = len(shown) > limit, shown[:limit]
     text = ''
-    if known:
-        # Of parts that have no checksums, there is nothing to tell but how many there are.
-        for number, row in shown:
-            part = checksums.known(api.ask(call, 'HEAD', row['name'], authorize=False).drain().headers)
-            text += f'<Part>{tag("PartNumber", number)}{tag("Size", row["bytes"])}' + (
-                tag(checksums.element(part[0]), part[1]) if part else '') + '</Part>'
+    for number, row in shown:
+        part = sum_of_part(api, call, row) if known else None
+        text += f'<Part>{tag("PartNumber", number)}{tag("Size", row["bytes"])}' + (
+            tag(checksums.element(part[0]), part[1]) if part else '') + '</Part>'
     return (f'<ObjectParts>{tag("PartsCount", len(rows))}{tag("PartNumberMarker", after)}'
             + tag('NextPartNumberMarker', shown[-1][0] if shown else after) + tag('MaxParts', limit)
             + tag('IsTruncated', str(more).lower()) + text + '</ObjectParts>')
+
+
+def sum_of_part(api, call, row):
+    """The checksum of a row of a manifest, as :func:`.checksums.known` gives it."""
+    return checksums.known(api.ask(call, 'HEAD', row['name'], authorize=False).drain().headers)
+
+
+def part_of(api, call, version, number):
+    """The row of a manifest for the part of a number."""
+    return _manifest(api, call, version)[number - 1]
 
 
 def _manifest(api, call, version):

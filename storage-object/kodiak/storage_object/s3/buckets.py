@@ -5,6 +5,8 @@ from xml.sax.saxutils import escape
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Response, quote
 from . import acl
 from .checksums import told_by
@@ -20,6 +22,17 @@ CONDITIONS = {'etag': 'ETag', 'modified': 'LastModifiedTime', 'size': 'Size'}
 STATES = {'Enabled': 'true', 'Suspended': 'false'}
 
 
+def _token(name):
+    return base64.b64encode(name.encode()).decode()
+
+
+def _of_token(text):
+    try:
+        return base64.b64decode(text or '', validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise S3Error('InvalidArgument', 'The continuation token provided is incorrect') from None
+
+
 class Buckets:
     """Calls without a key.
 
@@ -32,11 +45,26 @@ class Buckets:
     def all(self, call):
         """GET /."""
         from .api import BUCKET
-        listing = self.api.ask(call, 'GET', '', query={'format': 'json'})
-        rows = orjson.loads(self.api.good(listing, '/').read())
+        query = call.query
+        limit = natural(query.get('max-buckets') or '10000')
+        if not 1 <= (limit or 0) <= 10000:
+            raise S3Error('InvalidArgument', 'Argument max-buckets must be an integer between 1 and 10000',
+                          ArgumentName='max-buckets', ArgumentValue=query['max-buckets'])
+        prefix, marker = query.get('prefix', ''), _of_token(query.get('continuation-token'))
+        found = []
+        while len(found) <= limit:
+            listing = self.api.ask(call, 'GET', '', query={'format': 'json', 'prefix': prefix, 'marker': marker})
+            rows = orjson.loads(self.api.good(listing, '/').read())
+            if not rows:
+                break
+            found += [row for row in rows if 'name' in row and BUCKET.match(row['name'])]
+            marker = rows[-1].get('name', '')
+        shown = found[:limit]
         names = ''.join(f'<Bucket><Name>{row["name"]}</Name><CreationDate>{row["last_modified"][:23]}Z</CreationDate></Bucket>'
-                        for row in rows if 'name' in row and BUCKET.match(row['name']))
-        return document('ListAllMyBucketsResult', f'{call.owner()}<Buckets>{names}</Buckets>')
+                        for row in shown)
+        more = tag('ContinuationToken', _token(shown[-1]['name'])) if len(found) > limit else ''
+        return document('ListAllMyBucketsResult', f'{call.owner()}<Buckets>{names}</Buckets>{more}'
+                                                  + (tag('Prefix', prefix) if prefix else ''))
 
     def handle(self, call):
         """Whatever has no key and is no configuration."""
@@ -182,13 +210,10 @@ class Buckets:
     @staticmethod
     def _limit(query):
         text = query.get('max-keys', '')
-        try:
-            limit = int(text) if text else 1000
-            if not 0 <= limit < 1 << 31:
-                raise ValueError
-        except ValueError:
+        limit = natural(text) if text else 1000
+        if limit is None or limit >= 1 << 31:
             raise S3Error('InvalidArgument', 'Provided max-keys not an integer or within integer range',
-                          ArgumentName='max-keys', ArgumentValue=text) from None
+                          ArgumentName='max-keys', ArgumentValue=text)
         if query.get('encoding-type') not in (None, 'url'):
             raise S3Error('InvalidArgument', 'Invalid Encoding Method specified in Request', ArgumentName='encoding-type',
                           ArgumentValue=query['encoding-type'])
@@ -210,11 +235,7 @@ class Buckets:
         marker = query.get('key-marker' if versions else 'marker')
         if second:
             marker = query.get('start-after')
-            if query.get('continuation-token'):
-                try:
-                    marker = base64.b64decode(query['continuation-token'], validate=True).decode()
-                except (binascii.Error, ValueError):
-                    raise S3Error('InvalidArgument', 'The continuation token provided is incorrect') from None
+            marker = _of_token(query.get('continuation-token')) or marker
         if marker:
             ask['marker'] = marker
         rows, more = self._rows(call, path, ask, limit)
@@ -230,7 +251,7 @@ class Buckets:
             if 'continuation-token' in query:
                 head.append(f'<ContinuationToken>{escape(query["continuation-token"])}</ContinuationToken>')
             if more:
-                head.append(f'<NextContinuationToken>{base64.b64encode(last.encode()).decode()}</NextContinuationToken>')
+                head.append(f'<NextContinuationToken>{_token(last)}</NextContinuationToken>')
             head.append(f'<KeyCount>{len(rows)}</KeyCount>')
         elif versions:
             head.append(f'<KeyMarker>{shown(query.get("key-marker", ""))}</KeyMarker><VersionIdMarker>'

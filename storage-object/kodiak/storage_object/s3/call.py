@@ -95,7 +95,7 @@ class Call:
                           'X-Delete-At', 'X-Delete-After'):
                 headers[name] = value
             elif name == 'Content-Encoding':
-                kept = ','.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked')
+                kept = ', '.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked')
                 if kept:
                     headers[name] = kept
         headers.setdefault('Content-Type', 'binary/octet-stream')

@@ -74,6 +74,21 @@ class Summed:
         return data
 
 
+class Told(Summed):
+    """A stream of which a checksum has been told, name to base64; raises BadDigest at its end where it is another."""
+
+    def __init__(self, stream, told):
+        super().__init__(stream, *told)
+        self.told = told
+
+    def read(self, size=65536):
+        """At most ``size`` bytes."""
+        data = super().read(size)
+        if not data and size:
+            self.sums.verify(self.told)
+        return data
+
+
 def checked(name, value):
     """A checksum that may be one; InvalidRequest otherwise."""
     try:

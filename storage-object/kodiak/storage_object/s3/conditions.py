@@ -3,6 +3,7 @@
 What is written under a condition is judged by what is there; what comes between the look and the write has the servers refuse it
 (``X-Backend-If-Not-After``, the timestamp of what was judged).
 """
+from ..middleware.versioning import MARKER
 from ..proxy.http import parse_date
 from .errors import S3Error
 from .etags import shown_etag
@@ -39,22 +40,32 @@ def of_source(get, found):
 def of_put(api, call, headers):
     """Judge the conditions of a write, and have the servers keep to them. ``headers``: of its request of the Swift API."""
     get = call.request.headers.get
-    none, match = get('If-None-Match'), get('If-Match')
-    for name, value in (('If-None-Match', none if none != '*' else None), ('If-Modified-Since', get('If-Modified-Since')),
-                        ('If-Unmodified-Since', get('If-Unmodified-Since'))):
+    match, none, since, until = (get(name) for name in NAMES)
+    for name, value in (('If-Modified-Since', since), ('If-Unmodified-Since', until)):
         if value is not None:
             raise S3Error('NotImplemented', Header=name)
-    if none is not None:
-        if match is not None:
-            raise S3Error('NotImplemented', Header='If-Match')
+    if none == '*' and match is None:
         headers['If-None-Match'] = '*'
-    elif match is not None:
-        found = _newest(api, call, call.key)
+        return
+    if none is None and match is None:
+        return
+    found = _newest(api, call, call.key)
+    if match is not None:
         if found is None:
             raise S3Error('NoSuchKey', Key=call.key)
         if not _has(match, shown_etag(found)):
             raise S3Error('PreconditionFailed', Condition='If-Match')
-        headers[GUARD] = found.headers['X-Backend-Data-Timestamp']
+    if found is None:
+        headers['If-None-Match'] = '*'
+        return
+    if none is not None and _has(none, shown_etag(found)):
+        raise S3Error('PreconditionFailed', Condition='If-None-Match')
+    headers.update(_guard(found))
+
+
+def _guard(found):
+    stamp = found.headers.get('X-Backend-Name-Timestamp') or found.headers.get('X-Backend-Data-Timestamp')
+    return {GUARD: stamp} if stamp else {}
 
 
 def _newest(api, call, key, version=None):
@@ -72,15 +83,20 @@ def of_delete(get):
 
 
 def judge(api, call, key, version, wanted):
-    """PreconditionFailed unless what is to be deleted is as ``wanted`` (of :func:`of_delete`); the headers that guard it."""
+    """PreconditionFailed unless what is to be deleted is as ``wanted`` (of :func:`of_delete`); the headers that guard it.
+
+    None where there is nothing to delete.
+    """
     if not wanted:
         return {}
     found = _newest(api, call, key, version)
     if found is None:
-        raise S3Error('NoSuchVersion' if version else 'NoSuchKey', Key=key)
-    good = True
-    if 'etag' in wanted:
-        good = _has(wanted['etag'], shown_etag(found))
+        # What is not there is deleted already; a mark of a deletion is there, and has neither etag nor size.
+        newest = None if version else next(iter(api.versions(call, key)), None)
+        if newest is not None and newest['content_type'] == MARKER and wanted != {'etag': '*'}:
+            raise S3Error('PreconditionFailed')
+        return None if newest is None else {}
+    good = 'etag' not in wanted or _has(wanted['etag'], shown_etag(found))
     if 'modified' in wanted:
         moment = moment_of(wanted['modified'])
         good = good and moment is not None and moment == parse_date(found.headers.get('Last-Modified', ''))
@@ -88,4 +104,4 @@ def judge(api, call, key, version, wanted):
         good = good and wanted['size'] == found.headers.get('Content-Length')
     if not good:
         raise S3Error('PreconditionFailed')
-    return {GUARD: found.headers['X-Backend-Data-Timestamp']} if 'X-Backend-Data-Timestamp' in found.headers else {}
+    return _guard(found)

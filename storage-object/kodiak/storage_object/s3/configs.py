@@ -3,7 +3,7 @@
 A document is an object of a container that clients don't see; which there are, and of when, stands in the bucket's system metadata,
 so that a request of a bucket without any asks nobody.
 """
-import re
+from kodiak.common.numbers import natural
 
 from ..proxy.dbs import timestamp
 from ..proxy.http import Response
@@ -51,11 +51,11 @@ def _lock(data):
     if rule is None:
         return {}
     mode, days, years = rule.findtext('Mode'), rule.findtext('Days'), rule.findtext('Years')
-    if mode not in ('GOVERNANCE', 'COMPLIANCE') or (days is None) == (years is None) or not re.fullmatch(r'\d{1,5}', days or years):
+    if mode not in ('GOVERNANCE', 'COMPLIANCE') or (days is None) == (years is None):
         raise S3Error('MalformedXML')
-    count = int(days or years) * (1 if days else 365)
+    count = (natural((days or years or '').strip()) or 0) * (1 if days else 365)
     if not 0 < count <= 36500:
-        raise S3Error('InvalidArgument', 'Default retention period must be a positive integer value')
+        raise S3Error('InvalidRetentionPeriod')
     return {'mode': mode, 'days': count}
 
 
@@ -159,8 +159,10 @@ class Configs:
         if name not in READERS:
             raise S3Error('NotImplemented')
         made = READERS[name](data)
-        if name == 'object-lock' and 's3api-lock' not in self.api.info(call)['sysmeta']:
-            raise S3Error('InvalidBucketState', 'Object Lock configuration cannot be enabled on existing buckets')
+        if name == 'object-lock' and 's3api-lock' not in self.api.info(call)['sysmeta'] and self.api.versioned(call) != 'Enabled':
+            raise S3Error('InvalidBucketState', "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration")
+        if name == 'lifecycle':
+            data = lifecycle.named(data)
         self._store(call, name, data, made)
         return Response(204 if name == 'tagging' else 200)
 

@@ -1,4 +1,6 @@
 """Which pages of other sites may use a bucket: its CORS configuration."""
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Response
 from .errors import S3Error
 from .xml import parse_xml
@@ -15,7 +17,7 @@ def parse(data):
             return [e.text or '' for e in element.findall(name)]
         rule = {'origins': texts('AllowedOrigin'), 'methods': texts('AllowedMethod'), 'headers': texts('AllowedHeader'),
                 'exposed': texts('ExposeHeader'), 'age': element.findtext('MaxAgeSeconds')}
-        if not rule['origins'] or not rule['methods'] or (rule['age'] is not None and not rule['age'].isdigit()):
+        if not rule['origins'] or not rule['methods'] or (rule['age'] is not None and natural(rule['age']) is None):
             raise S3Error('MalformedXML')
         for method in rule['methods']:
             if method not in METHODS:
@@ -62,6 +64,9 @@ def _marked(answer, rule, origin):
 def preflight(request, rules):
     """The answer of an OPTIONS request."""
     get = request.headers.get
+    for name in ('Origin', 'Access-Control-Request-Method'):
+        if not get(name):
+            raise S3Error('BadRequest', f'Insufficient information. {name} request header needed.')
     asked = [word.strip().lower() for word in (get('Access-Control-Request-Headers') or '').split(',') if word.strip()]
     rule = _chosen(rules, get('Origin') or '', get('Access-Control-Request-Method'), asked)
     if rule is None:
@@ -75,5 +80,5 @@ def preflight(request, rules):
 def mark(request, rules, answer):
     """Let a page read an answer, if a rule says so."""
     origin = request.headers.get('Origin')
-    rule = _chosen(rules, origin, request.environ.get('kodiak.s3_method', request.method))
+    rule = _chosen(rules, origin, request.headers.get('Access-Control-Request-Method') or request.method)
     return answer if rule is None else _marked(answer, rule, origin)

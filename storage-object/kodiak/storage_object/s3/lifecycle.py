@@ -1,11 +1,15 @@
 """When objects go by themselves: a bucket's lifecycle configuration, and which of its rules an object falls under."""
 import math
+import uuid
 from email.utils import formatdate
+from xml.etree import ElementTree
+
+from kodiak.common.numbers import natural
 
 from ..proxy.http import quote
 from .errors import S3Error
 from .tagging import _checked
-from .xml import moment_of, parse_xml
+from .xml import XMLNS, moment_of, parse_xml
 
 DAY = 86400
 KNOWN = {'ID', 'Status', 'Filter', 'Prefix', 'Expiration', 'NoncurrentVersionExpiration', 'AbortIncompleteMultipartUpload'}
@@ -13,9 +17,10 @@ MOVES = {'Transition', 'NoncurrentVersionTransition'}
 
 
 def _days(text, least=1):
-    if text is None or not text.isdigit() or int(text) < least:
+    number = natural(text or '')
+    if number is None or number < least:
         raise S3Error('InvalidArgument', "'Days' for Expiration action must be a positive integer")
-    return int(text)
+    return number
 
 
 class Rule:
@@ -96,6 +101,20 @@ def parse(data):
     if len(names) != len(set(names)):
         raise S3Error('InvalidArgument', 'Rule ID must be unique. Found same ID for more than one rule')
     return rules
+
+
+def named(data):
+    """The document, in which each rule has a name."""
+    root = parse_xml(data, 'LifecycleConfiguration')
+    for rule in root.findall('Rule'):
+        if not rule.findtext('ID'):
+            for element in rule.findall('ID'):
+                rule.remove(element)
+            made = ElementTree.Element('ID')
+            made.text = uuid.uuid4().hex
+            rule.insert(0, made)
+    root.set('xmlns', XMLNS)
+    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root)
 
 
 def header(rules, name, size, tags, made):

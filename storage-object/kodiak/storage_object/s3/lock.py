@@ -6,7 +6,7 @@ from ..middleware.s3_guard import HOLD, RETENTION
 from .errors import S3Error
 from .xml import iso, moment_of, parse_xml
 
-VERSION = re.compile(r'^\d{10}\.\d{5}$')
+VERSION = re.compile(r'[0-9]{10}\.[0-9]{5}\Z')
 MODE, UNTIL, HELD = 'X-Amz-Object-Lock-Mode', 'X-Amz-Object-Lock-Retain-Until-Date', 'X-Amz-Object-Lock-Legal-Hold'
 MODES = ('GOVERNANCE', 'COMPLIANCE')
 
@@ -65,12 +65,12 @@ def hold_of_xml(data):
 
 
 def may_change(headers, made, bypass):
-    """Whether a retention may become another: longer always; shorter or weaker where it is over, or governance is passed over."""
+    """Whether a retention may become another: longer always; anything else where it is over, or governance is passed over."""
     mode, _, until = (headers.get(RETENTION) or '').partition(' ')
     if not until or (moment_of(until) or 0) <= time.time() or (bypass and mode == 'GOVERNANCE'):
         return True
     new, _, later = made.partition(' ')
-    return bool(later) and moment_of(later) >= moment_of(until) and (mode == 'GOVERNANCE' or new == 'COMPLIANCE')
+    return bool(later) and moment_of(later) >= moment_of(until) and new == mode
 
 
 def shown(headers):

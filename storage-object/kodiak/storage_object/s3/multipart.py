@@ -7,9 +7,9 @@ from xml.sax.saxutils import escape
 
 import orjson
 
-from kodiak.common.api.schema import natural
+from kodiak.common.numbers import natural
 
-from ..proxy.http import Response, quote
+from ..proxy.http import Response, from_wsgi, quote, to_wsgi
 from . import checksums, conditions
 from .errors import S3Error
 from .etags import ETAG, shown_etag
@@ -45,9 +45,14 @@ def _sums(known):
 
 
 def _sums_of_row(row):
-    text = row.get('hash', '').partition('s3_sums=')[2]
+    text = row.get('hash', '').partition('s3_sums=')[2].partition(';')[0]
     name, _, kind = text.partition(':')
     return tag('ChecksumAlgorithm', name.upper()) + tag('ChecksumType', kind) if text else ''
+
+
+def _owners_of_row(call, row):
+    who = call.owner(from_wsgi(row.get('hash', '').partition('s3_owner=')[2]) or None)
+    return who.replace('Owner', 'Initiator') + who
 
 
 class Multipart:
@@ -72,7 +77,8 @@ class Multipart:
         sums = checksums.of_upload(call.request.headers)
         if sums:
             headers[checksums.UPLOAD] = sums
-            headers['X-Backend-Container-Update-Override-Etag'] = f'{EMPTY}; s3_sums={sums.replace(" ", ":")}'
+        headers['X-Backend-Container-Update-Override-Etag'] = to_wsgi(
+            f'{EMPTY}; s3_sums={(sums or "").replace(" ", ":")}; s3_owner={call.user_id}')
         path = f'{box}/{call.key}/{upload}'
         answer = self.api.ask(call, 'PUT', path, headers)
         if answer.status == 404:
@@ -155,7 +161,7 @@ class Multipart:
         headers = copy_headers(place, source)
         span = call.request.headers.get('X-Amz-Copy-Source-Range')
         if span:
-            match = re.fullmatch(r'bytes=(\d+)-(\d+)', span)
+            match = re.fullmatch(r'bytes=([0-9]{1,19})-([0-9]{1,19})', span)
             size = int(found.headers.get('Content-Length', 0))
             if not match or int(match[1]) > int(match[2]):
                 raise S3Error('InvalidArgument', 'The x-amz-copy-source-range value must be of the form bytes=first-last where '
@@ -310,10 +316,6 @@ class Multipart:
             found = self._known_sum(call, row)
             if set(told) - {name} or found is None or told.get(name, found[1]) != found[1]:
                 raise S3Error('InvalidPart', PartNumber=number, ETag=etag)
-            if kind == checksums.COMPOSITE and name not in told:
-                raise S3Error('InvalidRequest', f'The upload was created using a {name} checksum. The complete request must '
-                                                'include the checksum for each part. It was missing for part '
-                                                f'{number} in the request.')
             parts.append((found[1], row['bytes']))
         get = call.request.headers.get
         if get('X-Amz-Checksum-Type') not in (None, kind):
@@ -370,8 +372,7 @@ class Multipart:
                 break
             last = (group or key, '' if group else upload)
             groups.append(group) if group else found.append((key, upload, row))
-        who = call.owner()
-        text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>{who.replace("Owner", "Initiator")}{who}'
+        text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>{_owners_of_row(call, row)}'
                        f'<StorageClass>STANDARD</StorageClass><Initiated>{listed(row)}</Initiated>{_sums_of_row(row)}</Upload>'
                        for key, upload, row in found)
         text += ''.join(f'<CommonPrefixes><Prefix>{shown(group)}</Prefix></CommonPrefixes>' for group in groups)

@@ -1,13 +1,16 @@
 """Objects: put, read, copied, deleted, version by version; their lists, tags, retentions and holds."""
+import math
 import time
 import urllib.parse
+
+from kodiak.common.numbers import natural
 
 from ..middleware.copying import Reader
 from ..middleware.s3_guard import locked
 from ..middleware.versioning import MARKER, NULL
 from ..proxy.http import Response, parse_date, to_wsgi, unquote
 from . import acl, checksums, conditions, lifecycle, lock, tagging
-from .attributes import attributes
+from .attributes import attributes, part_of, sum_of_part
 from .errors import S3Error
 from .etags import ETAG, shown_etag
 from .multipart import copy_headers
@@ -188,12 +191,14 @@ class Objects:
             raise S3Error('InvalidArgument', 'Unsupported copy source parameter.', ArgumentName='x-amz-copy-source',
                           ArgumentValue=raw)
         bucket, slash, key = name.removeprefix('/').partition('/')
+        wanted = call.request.headers.get('X-Amz-Source-Expected-Bucket-Owner')
         if not slash or not bucket or not key:
             raise S3Error('InvalidArgument', 'Copy Source must mention the source bucket and key: sourcebucket/sourcekey',
                           ArgumentName='x-amz-copy-source', ArgumentValue=raw)
         other = call.__class__(call.request, call.signature, call.account, bucket, key)
         other.query = query
         self.api.locate(other)
+        self.api.check_owner(other, wanted)
         version = self.version(other)
         self.api.access.check(other, 'GetObjectVersion' if version else 'GetObject', key)
         asked = {'version-id': version} if version else None
@@ -319,7 +324,7 @@ class Objects:
         text = call.query['partNumber']
         if call.request.headers.get('Range'):
             raise S3Error('InvalidRequest', 'Cannot specify both Range header and partNumber query parameter')
-        if not text.isdigit() or not 1 <= int(text) <= 10000:
+        if not 1 <= (natural(text) or 0) <= 10000:
             raise S3Error('InvalidArgument', 'Part number must be an integer between 1 and 10000, inclusive',
                           ArgumentName='partNumber', ArgumentValue=text)
         return text
@@ -352,8 +357,11 @@ class Objects:
         made.headers.update(self.version_header(call, answer))
         if self.api.encrypted:
             made.headers[ENCRYPTION] = 'AES256'
-        if answer.status == 200 and call.request.headers.get('X-Amz-Checksum-Mode', '').upper() == 'ENABLED':
-            made.headers.update(checksums.shown(checksums.known(answer.headers)))
+        if call.request.headers.get('X-Amz-Checksum-Mode', '').upper() == 'ENABLED':
+            made.headers.update(self._sums(call, answer))
+        if 'X-Backend-Data-Timestamp' in answer.headers:
+            # Lists, tags and locks that come later are no change of the object.
+            made.headers['Last-Modified'] = http_date(math.ceil(float(answer.headers['X-Backend-Data-Timestamp'][:16])))
         if 'X-Parts-Count' in answer.headers:
             made.headers['X-Amz-Mp-Parts-Count'] = answer.headers['X-Parts-Count']
         tags = tagging.stored(answer.headers)
@@ -375,6 +383,17 @@ class Objects:
                 made.headers[name] = to_wsgi(value)
         return made
 
+    def _sums(self, call, answer):
+        known = checksums.known(answer.headers)
+        if known is None or not (answer.status == 200 or (answer.status == 206 and 'partNumber' in call.query)):
+            return {}
+        if answer.status == 206 and 'X-Parts-Count' in answer.headers:
+            version = answer.headers.get('X-Object-Version-Id')
+            row = part_of(self.api, call, version, natural(call.query['partNumber']))
+            part = sum_of_part(self.api, call, row)
+            known = part and (*part[:2], known[2])
+        return checksums.shown(known)
+
     # deleting
 
     def remove(self, call, key, version=None, wanted=None):
@@ -384,6 +403,8 @@ class Objects:
         """
         path = f'/{call.bucket}/{key}'
         guard = conditions.judge(self.api, call, key, version if version != 'null' else None, wanted)
+        if guard is None:
+            return {}
         state = self.api.versioned(call)
         if version is not None and not lock.VERSION.match(version) and version != 'null':
             raise S3Error('NoSuchVersion', Key=key, VersionId=version)

@@ -6,6 +6,9 @@ import time
 
 import orjson
 
+from kodiak.common.numbers import natural
+
+from . import acl, tagging
 from .errors import S3Error
 from .xml import moment_of
 
@@ -61,7 +64,7 @@ OPERATORS = {
     'ArnNotEquals': lambda a, b: not like(a, b), 'ArnNotLike': lambda a, b: not like(a, b),
     'Bool': lambda a, b: a.lower() == b.lower(), 'IpAddress': _inside, 'NotIpAddress': lambda a, b: not _inside(a, b),
     **{f'Numeric{name}': test for name, test in _ordered(_number).items()},
-    **{f'Date{name}': test for name, test in _ordered(lambda text: _number(text) if text.isdigit() else moment_of(text)).items()},
+    **{f'Date{name}': test for name, test in _ordered(lambda text: natural(text) or moment_of(text)).items()},
 }
 NEGATIVE = {name for name in OPERATORS if 'Not' in name}
 
@@ -123,6 +126,8 @@ class _Statement:
         if self.effect not in ('Allow', 'Deny'):
             raise S3Error('MalformedPolicy', f'Invalid effect: {self.effect}')
         self.principals, self.negated_principal = self._either(data, 'Principal', self._principals)
+        if self.negated_principal and self.effect == 'Allow':
+            raise S3Error('MalformedPolicy', 'Allow with NotPrincipal is not allowed')
         self.actions, self.negated_action = self._either(data, 'Action', lambda v: [w.lower() for w in _words(v, 'Action')])
         self.resources, self.negated_resource = self._either(data, 'Resource', lambda v: _words(v, 'Resource'))
         if not all(action == '*' or action.startswith('s3:') for action in self.actions):
@@ -206,6 +211,13 @@ def facts_of(call):
                        ('s3:object-lock-legal-hold', headers.get('X-Amz-Object-Lock-Legal-Hold'))):
         if value is not None:
             facts[key] = value
+    for name in acl.HEADERS:
+        if headers.get(name):
+            facts['s3:' + name.lower()] = headers.get(name)
+    if headers.get('X-Amz-Tagging'):
+        pairs = tagging.of_header(headers.get('X-Amz-Tagging'))
+        facts.update((f's3:requestobjecttag/{key.lower()}', value) for key, value in pairs)
+        facts['s3:requestobjecttagkeys'] = [key for key, _ in pairs]
     if call.signature is not None:
         facts['s3:signatureversion'] = 'AWS4-HMAC-SHA256' if call.signature.version == 4 else 'AWS'
         facts['s3:authtype'] = 'REST-QUERY-STRING' if call.signature.presigned else 'REST-HEADER'

@@ -7,8 +7,11 @@ import time
 
 import orjson
 
+from kodiak.common.numbers import natural
+
 from ..middleware.formpost import Invalid, Parts, params_of
 from ..proxy.http import Response, quote, to_wsgi
+from . import checksums
 from .acl import CANNED
 from .errors import S3Error
 from .signature import day_key
@@ -80,9 +83,10 @@ class Conditions:
             self.tests.append(('eq', name.lower(), str(value)))
             return
         if isinstance(condition, list) and len(condition) == 3:
-            kind, first, second = condition
-            if kind == 'content-length-range' and str(first).isdigit() and str(second).isdigit():
-                self.least, self.most = int(first), int(second)
+            kind, first, second = str(condition[0]).lower(), *condition[1:]
+            span = natural(str(first)), natural(str(second))
+            if kind == 'content-length-range' and None not in span:
+                self.least, self.most = span
                 return
             if kind in ('eq', 'starts-with') and isinstance(first, str) and first.startswith('$') and isinstance(second, str):
                 self.tests.append((kind, first[1:].lower(), second))
@@ -100,7 +104,7 @@ class Conditions:
                                               f'["{kind}", "${name}", "{wanted}"]')
         named = {name for _, name, _ in self.tests}
         for name in fields:
-            if name not in named and name not in FREE and not name.startswith('x-ignore-'):
+            if name not in named and name not in FREE and not name.startswith(('x-ignore-', 'x-amz-checksum-')):
                 raise S3Error('AccessDenied', f'Invalid according to Policy: Extra input fields: {name}')
 
 
@@ -150,10 +154,10 @@ class Post:
         if 'key' not in fields:
             raise S3Error('InvalidArgument', "Bucket POST must contain a field named 'key'.  If it is specified, please check the "
                                              'order of the fields.', ArgumentName='key')
+        fields['key'] = fields['key'].replace('${filename}', filename.replace('\\', '/').rpartition('/')[2])
         conditions = self._who(call, fields)
         if not call.key:
             raise S3Error('UserKeyMustBeSpecified')
-        call.key = call.key.replace('${filename}', filename.replace('\\', '/').rpartition('/')[2])
         if len(call.key.encode()) > 1024:
             raise S3Error('KeyTooLongError')
         # From here on it is a PUT whose headers were the form's fields.
@@ -164,7 +168,7 @@ class Post:
         for name, value in ({'content-type': kind} if kind else {}).items() | fields.items():
             if name in HEADERS:
                 call.request.headers[HEADERS[name]] = to_wsgi(value)
-            elif name.startswith(('x-amz-meta-', 'x-amz-object-lock-', 'x-amz-server-side-', 'x-amz-storage-')):
+            elif name.startswith(('x-amz-meta-', 'x-amz-checksum-', 'x-amz-object-lock-', 'x-amz-server-side-', 'x-amz-storage-')):
                 call.request.headers[name] = to_wsgi(value)
         if fields.get('acl'):
             if fields['acl'] not in CANNED:
@@ -172,7 +176,7 @@ class Post:
             call.request.headers['X-Amz-Acl'] = fields['acl']
         self.api.access.check(call, 'PutObject', call.key)
         most = conditions.most if conditions else None
-        stream = _File(parts, conditions.least if conditions else 0, most)
+        stream = checksums.Told(_File(parts, conditions.least if conditions else 0, most), checksums.told_by(call.request.headers))
         put = self.api.objects.put(call, stream=stream, more=self._tags(fields))
         return self._answer(call, fields, put)
 
@@ -190,6 +194,9 @@ class Post:
             if {'awsaccesskeyid', 'x-amz-credential'} & set(fields):
                 raise S3Error('InvalidArgument', "Bucket POST must contain a field named 'policy'.", ArgumentName='policy')
             return None
+        for name in ('awsaccesskeyid', 'signature') if 'x-amz-credential' not in fields else ('x-amz-signature',):
+            if name not in fields:
+                raise S3Error('InvalidArgument', f"Bucket POST must contain a field named '{name}'.", ArgumentName=name)
         signature = FormSignature(fields)
         account = self.api.login(call.request, signature)
         place = call.place
@@ -220,7 +227,7 @@ class Post:
         status = {'200': 200, '201': 201}.get(fields.get('success_action_status', ''), 204)
         if status == 201:
             facts = (('Location', at), ('Bucket', call.bucket), ('Key', call.key), ('ETag', etag))
-            answer = document('PostResponse', ''.join(tag(name, value) for name, value in facts), 201)
+            answer = document('PostResponse', ''.join(tag(name, value) for name, value in facts), 201, named=False)
         else:
             answer = Response(status)
         answer.headers.update({'Etag': etag, 'Location': at})

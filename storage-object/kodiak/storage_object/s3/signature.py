@@ -8,6 +8,8 @@ import time
 import urllib.parse
 from email.utils import parsedate
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import parse_date
 from .checksums import Checksums, told_by, trailing
 from .errors import S3Error
@@ -75,17 +77,20 @@ class Signature:
             self._fresh(SKEW, self._life(query.get('X-Amz-Expires', '')))
         elif header.startswith('AWS '):
             self.version = 2
-            self.access, _, self.signature = header[4:].rpartition(':')
+            self.access, colon, self.signature = header[4:].rpartition(':')
+            if not colon:
+                raise S3Error('InvalidArgument', 'AWS authorization header is invalid. Expected AwsAccessKeyId:signature')
             self.access = self.access.strip()
             self._dated(request.headers.get('X-Amz-Date') or request.headers.get('Date') or '')
         elif 'AWSAccessKeyId' in query:
             self.version, self.presigned = 2, True
             self.access, self.signature = query['AWSAccessKeyId'], query.get('Signature', '')
             expires = query.get('Expires', '')
-            if not expires.isdigit() or int(expires) >= 1 << 31:
+            moment = natural(expires)
+            if moment is None or moment >= 1 << 31:
                 raise S3Error('AccessDenied', 'Invalid date (should be seconds since epoch): ' + expires)
-            if int(expires) < time.time():
-                raise S3Error('AccessDenied', 'Request has expired', Expires=iso(int(expires)))
+            if moment < time.time():
+                raise S3Error('AccessDenied', 'Request has expired', Expires=iso(moment))
         else:
             raise S3Error('AccessDenied')
         self.payload = self._payload(request.headers.get('X-Amz-Content-Sha256'))
@@ -106,14 +111,14 @@ class Signature:
 
     @staticmethod
     def _life(text):
-        number = text.removeprefix('-')
-        if not number.isdigit() or len(number) > 19 or int(number) >= 1 << 63:
+        number = natural(text.removeprefix('-'))
+        if number is None or number >= 1 << 63:
             raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires should be a number')
         if text.startswith('-'):
             raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires must be non-negative')
-        if int(text) > 604800:
+        if number > 604800:
             raise S3Error('AuthorizationQueryParametersError', 'X-Amz-Expires must be less than 604800 seconds')
-        return int(text)
+        return number
 
     @staticmethod
     def _dated(text):
@@ -197,13 +202,13 @@ class Signature:
     def body(self, stream, length, told=True):
         """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded. ``told``: see :class:`Whole`."""
         if self.version == 4 and self.payload.startswith('STREAMING-'):
-            decoded = self.request.headers.get('X-Amz-Decoded-Content-Length')
-            if decoded is None or not decoded.isdigit():
+            decoded = natural(self.request.headers.get('X-Amz-Decoded-Content-Length') or '')
+            if decoded is None:
                 raise S3Error('MissingContentLength')
-            chunks = Chunks(self, stream, int(decoded))
-            if decoded == '0':
+            chunks = Chunks(self, stream, decoded)
+            if not decoded:
                 chunks.read(0)
-            return chunks, int(decoded)
+            return chunks, decoded
         digest = self.payload.lower() if self.version == 4 and HASH.match(self.payload) else None
         return Whole.of(stream, length, digest, self.request.headers, told), length
 

@@ -35,7 +35,8 @@ def of_xml(data, most=10):
 def of_header(text):
     """``[(key, value)]`` of an x-amz-tagging header."""
     try:
-        pairs = urllib.parse.parse_qsl(text, keep_blank_values=True, strict_parsing=True) if text else []
+        words = [word if '=' in word else word + '=' for word in text.split('&')] if text else []
+        pairs = urllib.parse.parse_qsl('&'.join(words), keep_blank_values=True, strict_parsing=True) if words else []
     except ValueError:
         raise S3Error('InvalidArgument', "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query "
                                          'parameters without tag name duplicates.', ArgumentName='x-amz-tagging',

@@ -5,6 +5,8 @@ from email.utils import formatdate
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from kodiak.common.numbers import natural
+
 from ..proxy.http import Response, parse_date
 from .errors import S3Error
 
@@ -12,9 +14,10 @@ XMLNS = 'http://s3.amazonaws.com/doc/2006-03-01/'
 XSI = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 
 
-def document(root, body, status=200):
-    """An XML answer."""
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="{XMLNS}">{body}</{root}>'
+def document(root, body, status=200, named=True):
+    """An XML answer. ``named``: whether it is in S3's namespace."""
+    space = f' xmlns="{XMLNS}"' if named else ''
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}{space}>{body}</{root}>'
     return Response(status, text.encode('utf-8', 'replace'), content_type='application/xml')
 
 
@@ -78,4 +81,4 @@ def moment_of(text):
 
 def _without_fraction(text):
     head, dot, rest = text.partition('.')
-    return head + 'Z' if dot and rest.rstrip('Z').isdigit() else text
+    return head + 'Z' if dot and natural(rest.rstrip('Z')) is not None else text
