@@ -59,6 +59,8 @@ COMMON = {
         cfg.BoolOpt('conductor', default=False, help='The API processes do the work of the conductor too: a small node saves '
                                                      'a process for each service.'),
         cfg.IntOpt('threads', default=8, min=1, help='Threads of an API process.'),
+        cfg.IntOpt('client_timeout', default=60, min=1, help='Seconds that a client may do nothing in the middle of a request or '
+                                                             'an answer before its connection is closed.'),
         cfg.StrOpt('public_endpoint', help='URL under which users reach this API, where it differs from the '
                                            'one in their request (a load balancer, TLS in front).'),
         cfg.ListOpt('trusted_proxies', default=['127.0.0.1', '::1'],

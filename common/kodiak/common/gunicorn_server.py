@@ -7,6 +7,8 @@ import gc
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 
@@ -33,6 +35,13 @@ class _Logger(gunicorn.glogging.Logger):
 
     def access(self, resp, req, environ, request_time):
         """Nothing: kodiak.common.wsgi logs requests, with their route and ids."""
+
+    def exception(self, msg, *args, **kwargs):
+        """A client that was too slow is no error of ours."""
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            self.debug('A client was too slow')
+        else:
+            super().exception(msg, *args, **kwargs)
 
     def reopen_files(self):
         """oslo.log follows its file by itself."""
@@ -94,10 +103,51 @@ def direct_reader(environ, buffers=None):
     return read
 
 
+class _Client(socket.socket):
+    """A client's connection, which does not wait for ever: a thread would be gone with each client that stops in the middle."""
+
+    patience = 60
+
+    def setblocking(self, flag):
+        """Wait, so long as the client does something now and then; or don't."""
+        if self.fileno() >= 0:
+            self.settimeout(self.patience if flag else 0)
+
+
+class _Listener:
+    """A listening socket whose connections are :class:`_Client`."""
+
+    def __init__(self, listener, patience):
+        self._listener, self._patience = listener, patience
+
+    def __getattr__(self, name):
+        return getattr(self._listener, name)
+
+    def accept(self):
+        """As of a socket."""
+        sock, address = self._listener.accept()
+        client = _Client(fileno=sock.detach())
+        client.patience = self._patience
+        return client, address
+
+
 class _Worker(gthread.ThreadWorker):
     """A worker that tells its master that it lives once a second, not at every request, which is a tenth of a small one."""
 
     _told = 0.0
+
+    def init_process(self):
+        """Begin."""
+        self.sockets = [_Listener(listener, self.app.runtime.conf.api.client_timeout) for listener in self.sockets]
+        super().init_process()
+
+    def handle(self, conn):
+        """Answer a request. A connection that ends with it ends here: in the thread that accepts all others, gunicorn would wait
+        two seconds for each client that does not close its side."""
+        result = super().handle(conn)
+        if not result:
+            conn.close(graceful=True)
+        return result
 
     def notify(self):
         """Touch the file that the master watches."""
