@@ -20,7 +20,7 @@ OPTS = {
                                                             'of the internal network, as nobody needs a token there.'),
         cfg.PortOpt('server_port', default=6200, help='Port of the servers of this process.'),
         cfg.IntOpt('server_workers', default=1, min=1, help='Server processes.'),
-        cfg.IntOpt('server_threads', default=32, min=2, help='Threads of a server process: requests that it works on at once.'),
+        cfg.IntOpt('server_threads', default=128, min=2, help='Threads of a server process: requests that it works on at once.'),
         cfg.StrOpt('server_paste_config', help='The paste.deploy pipeline of the servers; the one installed with them if unset.'),
         cfg.StrOpt('pipeline', default='main', help='The pipeline of the proxy; "standalone" has users of its own in place of an '
                                                     'identity service.'),
@@ -45,7 +45,8 @@ OPTS = {
 
 DEFAULTS = {
     ('api', 'bind_port'): 8080,
-    ('api', 'threads'): 16,
+    # (a slow client has a thread for as long as it takes; one is made when it is needed)
+    ('api', 'threads'): 64,
 }
 
 #: What listens on a node, and where that is said.

@@ -3,6 +3,7 @@ import importlib.util
 import io
 import pathlib
 import socketserver
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from kodiak.storage_object import conf as options
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
 from kodiak.storage_object.proxy.rings import Rings
@@ -227,3 +229,34 @@ def refused():
         assert problem.value.response['Error']['Code'] == code
         return problem.value.response
     return check
+
+
+@pytest.fixture(scope='module')
+def proxy(real_servers, tmp_path_factory):
+    """Port of a proxy process with users of its own."""
+    tmp_path = tmp_path_factory.mktemp('proxy')
+    from_package = pathlib.Path(options.__file__).with_name('proxy-paste.ini').read_text()
+    (tmp_path / 'paste.ini').write_text(from_package.replace('name = localauth', 'name = localauth\nuser_test_tester = key .admin'))
+    real_servers.reset()
+    port = real_servers.free_port()
+    (tmp_path / 'proxy.conf').write_text(f"""
+[DEFAULT]
+state_path = {tmp_path}
+run_path = {tmp_path}/run
+[api]
+bind_host = 127.0.0.1
+bind_port = {port}
+workers = 1
+client_timeout = 2
+paste_config = {tmp_path}/paste.ini
+[storage]
+ring_path = {real_servers.folder}/rings
+pipeline = standalone
+""")
+    process = subprocess.Popen([sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.proxy()', '--config-file',
+                                str(tmp_path / 'proxy.conf'), '--log-file', str(tmp_path / 'log')])
+    real_servers.wait_for(port, process, tmp_path / 'log')
+    yield port
+    process.terminate()
+    assert process.wait(30) == 0
+    assert 'Traceback' not in (tmp_path / 'log').read_text()

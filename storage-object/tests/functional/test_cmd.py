@@ -6,8 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
 from kodiak.storage_object import conf as options
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
@@ -26,35 +24,6 @@ def test_the_sample_is_that_of_the_code():
             assert f'\n#{option.dest} = ' in sample
     assert command('config-sample').splitlines()[0] == '[DEFAULT]'
     assert len(options.OPTS['storage']) <= 25
-
-
-@pytest.fixture
-def proxy(real_servers, tmp_path):
-    """Port of a proxy process with users of its own."""
-    from_package = pathlib.Path(options.__file__).with_name('proxy-paste.ini').read_text()
-    (tmp_path / 'paste.ini').write_text(from_package.replace('name = localauth', 'name = localauth\nuser_test_tester = key .admin'))
-    real_servers.reset()
-    port = real_servers.free_port()
-    (tmp_path / 'proxy.conf').write_text(f"""
-[DEFAULT]
-state_path = {tmp_path}
-run_path = {tmp_path}/run
-[api]
-bind_host = 127.0.0.1
-bind_port = {port}
-workers = 1
-paste_config = {tmp_path}/paste.ini
-[storage]
-ring_path = {real_servers.folder}/rings
-pipeline = standalone
-""")
-    process = subprocess.Popen([sys.executable, '-c', 'from kodiak.storage_object import cmd; cmd.proxy()', '--config-file',
-                                str(tmp_path / 'proxy.conf'), '--log-file', str(tmp_path / 'log')])
-    real_servers.wait_for(port, process, tmp_path / 'log')
-    yield port
-    process.terminate()
-    assert process.wait(30) == 0
-    assert 'Traceback' not in (tmp_path / 'log').read_text()
 
 
 def ask(connection, method, path, body=None, **headers):

@@ -4,6 +4,8 @@ import re
 import time
 import uuid
 
+from gunicorn.http.errors import ParseException
+
 from kodiak.common.numbers import natural
 
 from ..proxy.http import Fault, Filter, error, quote
@@ -45,6 +47,8 @@ class CatchErrors(Filter):
             answer = fault.response
         except UnicodeError:
             answer = error(412, 'Invalid UTF8 or contains NULL')
+        except ParseException as problem:       # (of chunks, when the body is read)
+            answer = error(400, str(problem))
         except Exception:
             LOG.exception('%s %s failed (%s)', method, environ.get('PATH_INFO'), trans)
             answer = error(500)

@@ -2,9 +2,8 @@
 import dataclasses
 import time
 
-from kodiak.common.numbers import natural
-
 from .http import Fault, from_wsgi
+from .ranges import number
 
 
 @dataclasses.dataclass
@@ -87,13 +86,13 @@ def delete_at(request):
     """Set X-Delete-At of X-Delete-After; 400 for a moment that is none or is past."""
     headers = request.headers
     if (after := headers.pop('X-Delete-After')) is not None and after != '':
-        if natural(after.removeprefix('-')) is None:
+        if number(after.removeprefix('-')) is None:
             raise Fault(400, 'Non-integer X-Delete-After')
         if after.startswith('-'):
             raise Fault(400, 'X-Delete-After in past')
-        headers['X-Delete-At'] = str(int(time.time()) + natural(after))
+        headers['X-Delete-At'] = str(int(time.time()) + number(after))
     if (at := headers.get('X-Delete-At')) not in (None, ''):
-        moment = natural(at.removeprefix('-'))
+        moment = number(at.removeprefix('-'))
         if moment is None:
             raise Fault(400, 'Non-integer X-Delete-At')
         if at.startswith('-') or moment <= time.time():

@@ -92,7 +92,7 @@ def pieces(request, limit, footers=None, tally=None):
             else:
                 yield bytes(data) + pack({**(footers() if footers else {}), **(tally.end() if tally else {})})
     except (OSError, EOFError, ValueError) as error:
-        raise Fault(499) from error
+        raise Fault(408 if isinstance(error, TimeoutError) else 499) from error
     finally:
         if tally is not None:
             tally.end()

@@ -24,15 +24,15 @@ def parse(header, length):
         asked += 1
         first, dash, last = item.partition('-')
         first, last = first.strip(), last.strip()
-        if not dash or (first and _number(first) is None) or (last and _number(last) is None) or not (first or last):
+        if not dash or (first and number(first) is None) or (last and number(last) is None) or not (first or last):
             return None
         if not first:
-            count = _number(last)
+            count = number(last)
             if count and length:
                 spans.append((max(0, length - count), length))
         else:
-            start = _number(first)
-            end = _number(last) + 1 if last else length
+            start = number(first)
+            end = number(last) + 1 if last else length
             if last and end <= start:
                 return None
             if start < length:
@@ -44,9 +44,9 @@ def parse(header, length):
     return spans
 
 
-def _number(text):
-    # One that is longer than any object is not wrong.
-    return natural(text[-19:]) if len(text) < 20 or not text.isascii() or not text.isdigit() else END
+def number(text):
+    """As :func:`natural`, but one that is longer than any size and any moment is not wrong: it is 10 ** 19 then."""
+    return natural(text) if len(text) < 20 or not (text.isascii() and text.isdigit()) else END
 
 
 class Multipart:
