@@ -3,7 +3,9 @@
 What is needed of each provider stands in the configuration, in a group ``[idp_<id of the identity provider>]``.
 """
 import base64
+import contextlib
 import hashlib
+import logging
 import secrets
 import threading
 import time
@@ -14,6 +16,8 @@ import requests
 from oslo_config import cfg
 
 from kodiak.common import errors
+
+LOG = logging.getLogger(__name__)
 
 #: Read again on SIGHUP: a provider that is entered needs no restart.
 OPTS = [
@@ -26,7 +30,18 @@ OPTS = [
 ]
 TIMEOUT = 10
 KEEP = 3600
+AGAIN = 60
+NEEDED = ('issuer', 'jwks_uri', 'authorization_endpoint', 'token_endpoint')
 ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'ES256', 'ES384', 'EdDSA']
+
+
+def _object(answer):
+    """What a provider has answered, as a dictionary; empty where it is none."""
+    try:
+        found = answer.json() if answer.status_code == 200 else None
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 class Provider:
@@ -37,7 +52,8 @@ class Provider:
         self.issuer = options.issuer.rstrip('/')
         self._verify = options.ca_file or True
         self._lock = threading.Lock()
-        self._metadata, self._keys, self._read = None, {}, 0
+        self._metadata, self._keys = None, {}
+        self._read = self._tried = float('-inf')
 
     def _get(self, url, **more):
         try:
@@ -48,29 +64,45 @@ class Provider:
         return answer
 
     def metadata(self):
-        """The provider's own description; read again every hour."""
-        with self._lock:
-            if self._metadata is None or time.monotonic() - self._read > KEEP:
-                self._load()
+        """The provider's own description; read again every hour. If that fails, what there is holds for a day."""
+        held, now = self._metadata, time.monotonic()
+        if held is not None and (now - self._read <= KEEP or now - self._tried <= AGAIN):
+            return held
+        # While one reads it anew, the others go on with what there is.
+        if not self._lock.acquire(blocking=held is None):
+            return held
+        try:
+            if self._metadata is held:
+                self._renew(held)
             return self._metadata
+        finally:
+            self._lock.release()
+
+    def _renew(self, held):
+        if held is None and time.monotonic() - self._tried < TIMEOUT:
+            # It has just failed: not each request has to wait for that.
+            raise errors.BadGateway(f'The identity provider {self.issuer} cannot be reached. Try again later.')
+        self._tried = time.monotonic()
+        try:
+            self._load()
+        except errors.BadGateway:
+            if held is None or time.monotonic() - self._read > 24 * KEEP:
+                raise
+            LOG.warning('The identity provider %s could not be asked for its description; the one from before holds.', self.issuer)
 
     def _load(self):
         answer = self._get(self.issuer + '/.well-known/openid-configuration')
-        try:
-            found = answer.json()
-            # A provider that calls itself otherwise could be another one that we were led to.
-            if answer.status_code != 200 or found['issuer'].rstrip('/') != self.issuer:
-                raise ValueError
-            keys = self._get(found['jwks_uri']).json()['keys']
-        except (ValueError, KeyError, TypeError):
-            raise errors.BadGateway(f'The identity provider {self.issuer} does not describe itself as it should.') from None
-        self._metadata, self._read = found, time.monotonic()
-        self._keys = {}
+        found = _object(answer)
+        # A provider that calls itself otherwise could be another one that we were led to.
+        good = all(isinstance(found.get(name), str) for name in NEEDED) and found['issuer'].rstrip('/') == self.issuer
+        keys = _object(self._get(found['jwks_uri'])).get('keys') if good else None
+        if not isinstance(keys, list):
+            raise errors.BadGateway(f'The identity provider {self.issuer} does not describe itself as it should.')
+        known = {}
         for key in keys:
-            try:
-                self._keys[key.get('kid')] = jwt.PyJWK(key)
-            except jwt.PyJWTError:
-                continue
+            with contextlib.suppress(jwt.PyJWTError, AttributeError, TypeError, ValueError):
+                known[key.get('kid')] = jwt.PyJWK(key)
+        self._metadata, self._keys, self._read = found, known, time.monotonic()
 
     def claims(self, text, audiences, **required):
         """The claims of a JWT that the provider signed for one of ``audiences``; None if it isn't one."""
@@ -94,10 +126,10 @@ class Provider:
             # A provider with one key need not say which it is.
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         key = self._keys.get(key_id)
-        if key is None and time.monotonic() - self._read > 60:
+        if key is None and time.monotonic() - max(self._read, self._tried) > AGAIN:
             # The provider may have a new key; asked at most once a minute.
             with self._lock:
-                self._load()
+                self._renew(self._metadata)
             key = self._keys.get(key_id)
         return key
 
@@ -107,10 +139,7 @@ class Provider:
         if metadata.get('introspection_endpoint') and options.client_secret:
             answer = self._get(metadata['introspection_endpoint'], method='POST', data={'token': text},
                                auth=(options.client_id, options.client_secret))
-            try:
-                found = answer.json() if answer.status_code == 200 else {}
-            except ValueError:
-                found = {}
+            found = _object(answer)
             good = found.get('active') is True and found.get('iss', metadata['issuer']) == metadata['issuer']
             found = found if good and self._for_us(found) else None
         else:
@@ -121,18 +150,17 @@ class Provider:
 
     def _for_us(self, found):
         audience = found.get('aud') or []
-        named = {*([audience] if isinstance(audience, str) else audience), found.get('client_id'), found.get('azp')}
-        return bool(named & {self.options.client_id, *self.options.audiences})
+        named = [*([audience] if isinstance(audience, str) else audience if isinstance(audience, list) else ()),
+                 found.get('client_id'), found.get('azp')]
+        return any(name in named for name in (self.options.client_id, *self.options.audiences))
 
     def _userinfo(self, text, subject):
         url = self.metadata().get('userinfo_endpoint')
         if not url:
             return {}
         answer = self._get(url, headers={'Authorization': f'Bearer {text}'})
-        if answer.status_code != 200 or 'json' not in answer.headers.get('Content-Type', ''):
-            return {}
-        found = answer.json()
-        return found if isinstance(found, dict) and found.get('sub') == subject else {}
+        found = _object(answer) if 'json' in answer.headers.get('Content-Type', '') else {}
+        return found if subject and found.get('sub') == subject else {}
 
     def begin(self, redirect_uri):
         """``(URL at the provider, what must be remembered until the browser comes back)``."""
@@ -151,11 +179,8 @@ class Provider:
                 'client_id': self.options.client_id}
         auth = (self.options.client_id, self.options.client_secret) if self.options.client_secret else None
         answer = self._get(self.metadata()['token_endpoint'], method='POST', data=data, auth=auth)
-        try:
-            tokens = answer.json() if answer.status_code == 200 else {}
-        except ValueError:
-            tokens = {}
-        found = self.claims(tokens.get('id_token') or '', [self.options.client_id], nonce=kept['nonce'])
+        tokens = _object(answer)
+        found = self.claims(str(tokens.get('id_token') or ''), [self.options.client_id], nonce=kept['nonce'])
         if found is None:
             raise errors.Unauthorized('The identity provider has not confirmed who you are.')
         more = self._userinfo(tokens['access_token'], found['sub']) if tokens.get('access_token') else {}
@@ -164,7 +189,8 @@ class Provider:
 
 def assertion(claims):
     """Claims as mappings refer to them: ``OIDC-<claim>``, ``HTTP_OIDC_<CLAIM>`` and ``OIDC_CLAIM_<claim>``; lists with ``;``."""
-    found = {'REMOTE_USER': f"{claims['sub']}@{claims['iss']}"}
+    # What an application has in its own name is about nobody.
+    found = {'REMOTE_USER': f"{claims['sub']}@{claims['iss']}"} if claims.get('sub') else {}
     for name, value in claims.items():
         if isinstance(value, bool):
             value = str(value).lower()

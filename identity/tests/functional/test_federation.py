@@ -135,6 +135,76 @@ def test_a_provider_in_the_configuration_needs_no_restart(cloud, tmp_path):
     assert oidc.Providers(conf).of('corp').issuer == 'http://corp.example' and conf.federation.trusted_dashboard == [ORIGIN]
 
 
+@pytest.fixture
+def strange():
+    """A provider that says what the test wants: ``strange.says`` maps paths to JSON values, or to text that is none."""
+    import json
+    import threading
+    import types
+
+    import werkzeug.serving
+    from werkzeug import wrappers
+
+    says = {}
+
+    def application(environ, start_response):
+        value = says.get(environ['PATH_INFO'])
+        text = value if isinstance(value, str) else json.dumps(value)
+        status = 404 if value is None else 200
+        return wrappers.Response(text, status, mimetype='application/json')(environ, start_response)
+    server = werkzeug.serving.make_server('127.0.0.1', 0, application, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = types.SimpleNamespace(url=f'http://127.0.0.1:{server.port}', says=says, server=server)
+    found.description = {'issuer': found.url, **{name: f'{found.url}/{name}' for name in (
+        'jwks_uri', 'authorization_endpoint', 'token_endpoint', 'introspection_endpoint', 'userinfo_endpoint')}}
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_a_provider_says_is_not_believed_blindly(cloud, strange, monkeypatch):
+    from kodiak.identity import oidc
+    conf, says, home = cloud.core.conf, strange.says, '/.well-known/openid-configuration'
+    conf.register_opts(oidc.OPTS, group='idp_corp')
+    for name, value in (('issuer', strange.url), ('client_id', 'kodiak'), ('client_secret', 'xyzzy')):
+        conf.set_override(name, value, 'idp_corp')
+    says['/jwks_uri'] = {'keys': []}
+    for bad in (None, 'x', [], {}, {'issuer': None}, {**strange.description, 'issuer': 'https://other'},
+                {**strange.description, 'token_endpoint': 1}, {**strange.description, 'jwks_uri': strange.url + '/nothing'}):
+        says[home] = bad
+        with pytest.raises(errors.BadGateway):
+            oidc.Provider(conf.idp_corp).metadata()
+    says[home] = strange.description
+    says['/jwks_uri'] = {'keys': [1, None, {}, {'kty': 'RSA', 'kid': [], 'n': 'x', 'e': 1}]}
+    provider = oidc.Provider(conf.idp_corp)
+    for bad in (None, 'x', [], {'active': 'yes'}, {'active': True}, {'active': True, 'aud': 1}, {'active': True, 'aud': [{}]},
+                {'active': True, 'client_id': 'other'}, {'active': True, 'client_id': 'kodiak', 'iss': 'https://other'}):
+        says['/introspection_endpoint'] = bad
+        with pytest.raises(errors.Unauthorized):
+            provider.of_bearer('text')
+    says['/introspection_endpoint'] = {'active': True, 'client_id': 'kodiak'}
+    for nothing in (None, 'x', [], {'email': 'ann@example.org'}):
+        says['/userinfo_endpoint'] = nothing
+        claims = provider.of_bearer('text')
+        # An application in its own name: nobody's name and address are taken for its.
+        assert 'email' not in claims and 'REMOTE_USER' not in oidc.assertion(claims)
+    for bad in (None, 'x', [], {'id_token': 1}, {'id_token': 'a.b.c'}):
+        says['/token_endpoint'] = bad
+        with pytest.raises(errors.Unauthorized):
+            provider.finish('code', {'nonce': 'n', 'verifier': 'v'}, 'https://c/')
+    # What it has said of itself holds while it is away, for a day.
+    now = [oidc.time.monotonic() + 2 * oidc.KEEP]
+    monkeypatch.setattr(oidc.time, 'monotonic', lambda: now[0])
+    says[home] = None
+    assert provider.metadata() == strange.description
+    now[0] += 24 * oidc.KEEP
+    with pytest.raises(errors.BadGateway):
+        provider.metadata()
+    says[home] = strange.description
+    now[0] += oidc.AGAIN + 1
+    assert provider.metadata() == strange.description
+
+
 def test_identity_providers(cloud):
     admin, base = cloud.admin(), '/v3/OS-FEDERATION/identity_providers'
     made = admin.put(base + '/a', {'identity_provider': {'remote_ids': ['x', 'y']}}).expect(201).json['identity_provider']
