@@ -31,6 +31,8 @@ SERVICES = {
     'storage-block': [('cinder', 'block-storage', ':8776/v3/$(project_id)s'), ('cinderv3', 'volumev3', ':8776/v3/$(project_id)s')],
     'compute': [('compute', 'compute', ':8774/v2.1'), ('placement', 'placement', ':8774/placement')],
 }
+if 'remote' in ENV['IMAGE_FEATURES'].split():
+    SERVICES['image'].append(('image-remote', 'image_remote', ':9293'))
 FLAVORS = [  # name, id, MiB of memory, processors, GiB of disk
     ('m1.nano', '42', 128, 1, 1),
     ('m1.micro', '84', 192, 1, 1),
@@ -142,6 +144,10 @@ def register_resources(admin, demo):
         register_networks(admin, demo)
     if 'storage-block' in enabled:
         register_volume_types(admin)
+        if 'volumes' in ENV['IMAGE_STORES'].split():
+            # Images that lie in volumes are the services' own.
+            project = admin.get('identity', '/projects', name='service')['projects'][0]['id']
+            admin.call('PUT', 'block-storage', f'/os-quota-sets/{project}', {'quota_set': {'volumes': -1, 'gigabytes': -1}})
 
 
 def volumes_have_a_place(admin):

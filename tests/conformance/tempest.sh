@@ -41,6 +41,11 @@ fi
     { tail -n 5 "$work/init.log"; exit 1; }
 "$work/venv/bin/python" "$top/tests/conformance/tempest_conf.py" "$work/cloud/etc/tempest.conf"
 cd "$work/cloud"
+pages=$(sed -n 's!^http_image = http://\(.*\):8889/usable.raw$!\1!p' etc/tempest.conf)
+if [ -n "$pages" ] && [ -d samples ]; then
+    "$work/venv/bin/python" -m http.server 8889 --bind "$pages" --directory samples > pages.log 2>&1 &
+    trap "kill $! 2> /dev/null || true" EXIT
+fi
 status=0
 "$work/venv/bin/tempest" run --concurrency "$jobs" "${selection[@]}" || status=$?
 "$work/venv/bin/stestr" last --subunit > "$work/last.subunit" 2> /dev/null || true

@@ -7,7 +7,9 @@ import configparser
 import os
 import pathlib
 import sys
+import urllib.parse
 
+import image_samples
 import openstack
 
 FEATURES = {
@@ -35,6 +37,8 @@ FEATURES = {
         'horizon': False, 'barbican': False,
     },
 }
+# Where tempest.sh serves the pages of image_samples.
+PAGES_PORT = 8889
 # Seconds. Guests run under emulation, several at a time on two cores.
 BUILD_TIMEOUT, SSH_TIMEOUT = 300, 240
 
@@ -84,7 +88,7 @@ def compute(cloud, types, put):
 
 def image(cloud, types, put):
     """What the image service offers. Pages that images can be fetched from are named by TEMPEST_HTTP_IMAGE and
-    TEMPEST_HTTP_QCOW2_IMAGE.
+    TEMPEST_HTTP_QCOW2_IMAGE; where they are not, and the cloud may read pages of its own host, tempest.sh serves some.
     """
     imports = cloud.image.get('/info/import').json().get('import-methods', {}).get('value', [])
     stores = cloud.image.get('/info/stores').json().get('stores', [])
@@ -98,10 +102,12 @@ def image(cloud, types, put):
         disk_formats='raw,ploop,raw,ploop,raw,ploop,qcow2,iso,vdi,vhd,vhdx,vmdk', image_caching_enabled='v2.14' in versions)
     if 'image_remote' in types:
         put('image', alternate_image_endpoint='image_remote')
-    for name in ('http_image', 'http_qcow2_image'):
-        if os.environ.get('TEMPEST_' + name.upper()):
-            put('image', **{name: os.environ['TEMPEST_' + name.upper()]})
-    put('image-feature-enabled', image_format_enforcement=False, import_image=bool(imports), os_glance_reserved=True,
+    own = f"http://{urllib.parse.urlsplit(cloud.config.config['auth']['auth_url']).hostname}:{PAGES_PORT}/usable."
+    for name, page in (('http_image', 'raw'), ('http_qcow2_image', 'qcow2')):
+        named = os.environ.get('TEMPEST_' + name.upper()) or (own + page if any(store['id'] == 'web' for store in stores) else None)
+        if named:
+            put('image', **{name: named})
+    put('image-feature-enabled', image_format_enforcement=True, import_image=bool(imports), os_glance_reserved=True,
         image_conversion='glance-direct' in imports, manage_locations='locations' in trial,
         http_store_enabled=any(store['id'] == 'web' for store in stores),
         store_weight_enabled=len({store.get('weight', 0) for store in stores if not store.get('read-only')}) > 1)
@@ -144,6 +150,9 @@ def main():
         made = settings(cloud)
     (path.parent.parent / 'locks').mkdir(exist_ok=True)
     made['oslo_concurrency']['lock_path'] = path.parent.parent / 'locks'
+    manifest = image_samples.make(path.parent.parent / 'samples')
+    if manifest:
+        made.setdefault('image', {})['images_manifest_file'] = manifest
     parser = configparser.RawConfigParser()
     for section, options in made.items():
         parser[section] = {name: str(value) for name, value in options.items()}
