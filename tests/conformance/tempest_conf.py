@@ -18,6 +18,7 @@ FEATURES = {
         'suspend': True, 'interface_attach': True, 'snapshot': True, 'personality': True, 'rescue': True, 'stable_rescue': True,
         'config_drive': True, 'metadata_service': True, 'vnc_console': True, 'serial_console': False, 'spice_console': False,
         'unified_limits': False, 'swap_volume': True, 'volume_multiattach': True, 'attach_encrypted_volume': True,
+        'scheduler_enabled_filters': 'all', 'live_migration': False, 'block_migration_for_live_migration': False,
         'hostname_fqdn_sanitization': True, 'dhcp_domain': '', 'ide_bus': True, 'vtpm_live_migration': False,
     },
     'identity-feature-enabled': {
@@ -81,8 +82,7 @@ def compute(cloud, types, put):
         flavor_ref_alt=flavors['m1.micro'], min_compute_nodes=max(1, len(hosts)), min_microversion='2.1',
         max_microversion='.'.join(map(str, microversions.max_microversion)), build_timeout=BUILD_TIMEOUT, build_interval=1,
         ready_wait=0)
-    put('compute-feature-enabled', live_migration=len(hosts) > 1, cold_migration=len(hosts) > 1,
-        block_migration_for_live_migration=len(hosts) > 1)
+    put('compute-feature-enabled', cold_migration=len(hosts) > 1)
     put('placement', min_microversion='1.0', max_microversion='.'.join(map(str, placement.max_microversion)))
 
 

@@ -267,7 +267,8 @@ def test_usage_and_the_other_reports(cloud, boot, admin, member):
     assert len(admin.get('/os-simple-tenant-usage?start=2020-01-01T00:00:00&detailed=1').json['tenant_usages']) == 1
     member.get('/os-simple-tenant-usage').expect(403)
     member.get(f'/os-simple-tenant-usage/{testing.PROJECT}?start=never').expect(400)
-    admin.get('/os-instance_usage_audit_log').expect(200)
+    log = admin.get('/os-instance_usage_audit_log').expect(200).json['instance_usage_audit_logs']
+    assert (log['overall_status'], log['hosts_not_run']) == ('0 of 1 hosts done. 0 errors.', ['one'])
     admin.get('/os-instance_usage_audit_log/x').expect(400)
     assert member.get('/extensions').json['extensions'] and member.get('/extensions/os-keypairs').expect(200)
     member.get('/extensions/none').expect(404)
