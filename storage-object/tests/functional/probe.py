@@ -103,18 +103,18 @@ class Cluster:
             body = answer.read() if answer is not None else b''
             yield (answer.status, answer.headers, body) if answer is not None else (503, {}, b'')
 
-    def proxy(self):
-        """The pipeline of a proxy."""
+    def proxy(self, pool=None):
+        """The pipeline of a proxy. ``pool``: its connections."""
         class Conf:
             class storage:
                 policies, ring_path = self.policies, self.rings_folder
         rings = Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))
-        made = app.Proxy(rings, nodes=backend.Nodes(interval=0.5), account_management=True)
+        made = app.Proxy(rings, pool=pool, nodes=backend.Nodes(interval=0.5), account_management=True)
         return pipeline.assemble(made, [('catch_errors', {})])
 
-    def caller(self):
+    def caller(self, pool=None):
         """Calls that proxy; ``stream``: the answer's body is not read yet."""
-        application = self.proxy()
+        application = self.proxy(pool)
 
         def ask(method, path, body=b'', stream=False, **headers):
             path, _, query = path.partition('?')
@@ -131,6 +131,19 @@ class Cluster:
                 answer.read()
             return answer
         return ask
+
+
+class Cut(backend.Pool):
+    """Connections of a proxy that some servers are out of reach of, though they reach each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.ports = set()
+
+    def take(self, address):
+        if address[1] in self.ports:
+            raise OSError('out of reach')
+        return super().take(address)
 
 
 class Interrupted(io.RawIOBase):

@@ -1,13 +1,15 @@
 """Four devices over four server processes, what goes wrong with them, and that it comes right without a hand."""
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import pytest
-from storage_object_probe import Cluster, Interrupted
+from storage_object_probe import Cluster, Cut, Interrupted
 
 
 @pytest.fixture(scope='module')
@@ -111,8 +113,9 @@ def test_a_database_is_damaged(cluster, call, account, eventually, kind):
     assert glob.glob(f'{cluster.device(number)}/quarantined/{kind}s/{digest}*')
 
 
-def test_a_ring_is_damaged(cluster, call, account, eventually):
-    path = f'{cluster.rings_folder}/object.ring.gz'
+@pytest.mark.parametrize('kind', ['object', 'container', 'account'])
+def test_a_ring_is_damaged(cluster, call, account, eventually, kind):
+    path = f'{cluster.rings_folder}/{kind}.ring.gz'
     shutil.copyfile(path, path + '.good')
     try:
         with open(path, 'wb') as file:
@@ -127,24 +130,50 @@ def test_a_ring_is_damaged(cluster, call, account, eventually):
     eventually(lambda: cluster.whole(account, 'c', 'o'))
 
 
-def test_the_proxy_is_cut_off_from_two_of_three_replicas(cluster, call, account, eventually):
+def test_two_of_three_servers_of_an_object_are_killed(cluster, call, account, eventually):
+    assert call('GET', f'/v1/{account}/c').status == 204
     out = cluster.primaries('object', account, 'c', 'o')[:2]
     for number in out:
         cluster.servers[number].stop(kill=True)
-    status = call('PUT', f'/v1/{account}/c/o', b'x').status
-    if status == 201:               # a primary and a handoff: they are to keep it
-        assert call('GET', f'/v1/{account}/c/o').body == b'x'
-    else:
-        assert status == 503        # too few of the container's servers are left to say that it exists
+    assert call('PUT', f'/v1/{account}/c/o', b'x').status == 201       # a primary and a handoff: they are to keep it
+    assert call('GET', f'/v1/{account}/c/o').body == b'x'
     for number in out:
         cluster.servers[number].start()
-    if status == 201:
-        eventually(lambda: cluster.whole(account, 'c', 'o'))
-        eventually(lambda: cluster.listings(account, 'c') == [['o']] * 3)
-        assert call('GET', f'/v1/{account}/c/o').body == b'x'
+    eventually(lambda: cluster.whole(account, 'c', 'o'))
+    eventually(lambda: cluster.listings(account, 'c') == [['o']] * 3)
+    assert call('GET', f'/v1/{account}/c/o').body == b'x'
 
 
-def test_a_device_is_full(cluster, call, account, eventually):
+@pytest.mark.parametrize('kind', ['object', 'container'])
+def test_the_proxy_is_cut_off_from_two_of_three_replicas(cluster, call, account, eventually, kind):
+    pool = Cut()
+    cut = cluster.caller(pool)
+    for name in ('o', 'gone', 'read'):
+        assert call('PUT', f'/v1/{account}/c/{name}', b'old').status == 201
+    names = (account, 'c', 'o') if kind == 'object' else (account, 'c')
+    pool.ports = {cluster.ports[cluster.places[number]] for number in cluster.primaries(kind, *names)[:2]}
+    done = {'put': cut('PUT', f'/v1/{account}/c/o', b'new').status,
+            'post': cut('POST', f'/v1/{account}/c/o', X_Object_Meta_A='1').status,
+            'delete': cut('DELETE', f'/v1/{account}/c/gone').status, 'container': cut('PUT', f'/v1/{account}/d').status,
+            'metadata': cut('POST', f'/v1/{account}/c', X_Container_Meta_A='1').status}
+    assert done.pop('metadata') in (204, 503)       # as a majority of those that have the container are within reach, or not
+    assert done == {'put': 201, 'post': 202, 'delete': 204, 'container': 201}
+    assert cut('GET', f'/v1/{account}/c/o').body == b'new'
+    assert cut('GET', f'/v1/{account}/c/read').body == b'old'
+    assert cut('GET', f'/v1/{account}/c/gone').status == 404
+    eventually(lambda: cut('GET', f'/v1/{account}/c').body.split() == [b'o', b'read'])
+    pool.ports = set()
+    assert cut('POST', f'/v1/{account}/c', X_Container_Meta_A='1').status == 204
+    eventually(lambda: all(cluster.whole(account, 'c', name) for name in ('o', 'gone', 'read')))
+    eventually(lambda: cluster.listings(account, 'c') == [['o', 'read']] * 3)
+    eventually(lambda: cluster.listings(account) == [['c', 'd']] * 3)
+    found = call('GET', f'/v1/{account}/c/o')
+    assert (found.body, found.headers['X-Object-Meta-A']) == (b'new', '1')
+    assert call('GET', f'/v1/{account}/c/gone').status == 404
+    eventually(lambda: call('HEAD', f'/v1/{account}/c').headers['X-Container-Meta-A'] == '1')
+
+
+def test_a_device_keeps_no_more_than_it_may(cluster, call, account, eventually):
     number = cluster.primaries('object', account, 'c', 'o')[0]
     server = cluster.servers[number]
     with open(f'{server.folder}/server.conf') as file:
@@ -161,6 +190,61 @@ def test_a_device_is_full(cluster, call, account, eventually):
         file.write(plain)
     server.start()
     eventually(lambda: cluster.whole(account, 'c', 'o'))
+
+
+@pytest.fixture
+def small(cluster, account):
+    """A device with a file system of its own, of 64 MB: ``(number, function that leaves so many bytes free)``."""
+    number = cluster.primaries('object', account, 'c', 'o')[0]
+    server, device = cluster.servers[number], cluster.device(number)
+    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', device], capture_output=True,
+                                      check=False).returncode:
+        pytest.skip('a file system can be mounted by root alone')
+    try:
+        with open(f'{server.folder}/server.conf') as file:
+            plain = file.read()
+        with open(f'{server.folder}/server.conf', 'w') as file:
+            file.write(plain + 'reserve = 0\n')
+        server.stop()
+        server.start()
+
+        def leave(size):
+            with open(f'{device}/filler', 'wb', buffering=0) as file:
+                while (room := os.statvfs(device).f_bavail * os.statvfs(device).f_frsize) > size:
+                    try:
+                        file.write(bytes(min(room - size, 1 << 20)))
+                    except OSError:         # (its server writes too)
+                        break
+        yield number, leave
+    finally:
+        server.stop()
+        subprocess.run(['umount', device], check=True)
+        with open(f'{server.folder}/server.conf', 'w') as file:
+            file.write(plain)
+
+
+@pytest.mark.parametrize('room,size', [(0, 10), (0, 2 << 20), (1 << 20, 2 << 20)], ids=['none', 'large', 'in the middle'])
+def test_a_device_is_full(cluster, call, account, small, eventually, room, size):
+    number, leave = small
+    # What it is to have of the account and the container is there before.
+    for kind, names in (('account', (account,)), ('container', (account, 'c'))):
+        if number in cluster.primaries(kind, *names):
+            place = cluster.primaries(kind, *names).index(number)
+            eventually(lambda names=names, place=place: cluster.listings(*names)[place] is not None)
+    leave(room)
+    data = os.urandom(size)
+    if room:            # (of an unknown length: it runs full while it writes)
+        assert call('PUT', f'/v1/{account}/c/o', io.BytesIO(data), Transfer_Encoding='chunked').status == 201
+    else:
+        assert call('PUT', f'/v1/{account}/c/o', data).status == 201
+    assert number not in cluster.files(account, 'c', 'o')
+    for _ in range(5):
+        assert call('GET', f'/v1/{account}/c/o').body == data
+    assert glob.glob(f'{cluster.device(number)}/tmp/*') == []
+    os.unlink(f'{cluster.device(number)}/filler')
+    eventually(lambda: cluster.whole(account, 'c', 'o'))
+    eventually(lambda: cluster.listings(account, 'c') == [['o']] * 3)
+    assert call('GET', f'/v1/{account}/c/o').body == data
 
 
 def test_what_was_deleted_while_a_server_was_away_stays_deleted(cluster, call, account, eventually):

@@ -2,6 +2,7 @@
 import hashlib
 import itertools
 import os
+import time
 
 import pytest
 
@@ -133,6 +134,17 @@ def test_hashes_follow_every_change(device):
     assert len(seen) == 4
     assert hash_folders(device[1] + '/objects/7/abc') == {'f' * 29 + 'abc': [at(4) + '.ts']}
     assert Trees.parts(device[1], 0) == ['7']
+
+
+def test_what_a_killed_process_left_goes(device):
+    devices, path = device
+    os.mkdir(f'{path}/tmp')
+    for name, age in (('old', 90_000), ('new', 10)):
+        with open(f'{path}/tmp/{name}', 'w'):
+            pass
+        os.utime(f'{path}/tmp/{name}', (time.time() - age,) * 2)
+    assert (devices.clean(path), devices.clean(path + '/none')) == (1, 0)
+    assert os.listdir(f'{path}/tmp') == ['new']
 
 
 def test_devices(tmp_path):

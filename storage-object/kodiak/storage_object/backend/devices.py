@@ -1,7 +1,9 @@
 """The devices of a server: folders, one a file system, each of which may be out."""
+import contextlib
 import os
 import re
 import threading
+import time
 import uuid
 
 TEMPORARY = 'tmp'
@@ -40,7 +42,7 @@ class Devices:
 
     def __init__(self, root, mount_check=False, reserve=0):
         self.root, self.mount_check, self.reserve = root, mount_check, reserve
-        self._count = 0
+        self._count, self._own = 0, uuid.uuid4().hex[:8]
         self._made = set()
         self._lock = threading.Lock()
 
@@ -86,7 +88,19 @@ class Devices:
         with self._lock:
             self._count += 1
             count = self._count
-        return f'{path}/{TEMPORARY}/{os.getpid()}-{id(self):x}-{count}'
+        return f'{path}/{TEMPORARY}/{os.getpid()}-{self._own}-{count}'
+
+    @staticmethod
+    def clean(path, age=86400):
+        """Remove the temporary files of a device that nobody has written to for so many seconds. Returns how many."""
+        removed = 0
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(f'{path}/{TEMPORARY}'):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < time.time() - age:
+                        os.unlink(entry.path)
+                        removed += 1
+        return removed
 
     @staticmethod
     def identity(path):

@@ -26,6 +26,8 @@ class Auditor(Daemon):
         """A pass over all devices. A pass that was cut off goes on where it was."""
         for device in self.server.devices.names():
             path = f'{self.server.devices.root}/{device}'
+            if removed := self.server.devices.clean(path):
+                self.progress.count('temporary', removed)       # of a process that was killed
             state = State(f'{path}/auditor.json')
             for policy in self.server.policies:
                 parts = [(policy, part) for part in Trees.parts(path, policy)]
