@@ -22,6 +22,7 @@ from kodiak.storage_object.backend.devices import Devices
 from kodiak.storage_object.backend.trees import databases
 from kodiak.storage_object.backend.updates import Updater
 from kodiak.storage_object.daemons import cleaving, replicator, sharder
+from kodiak.storage_object.daemons.reconciler import queue_strays
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response, to_wsgi
 from kodiak.storage_object.proxy.rings import Rings
@@ -450,3 +451,22 @@ def test_bad_ranges_are_refused(world, name):
             'X-Backend-Record-Type': 'shard', 'X-Timestamp': '1600000000.00000', 'Content-Length': len(body)}, body=body)
         answer.close()
         assert answer.status == 400, body
+
+
+def test_objects_of_another_policy_are_queued_for_the_reconciler(world, name):
+    world.make(name, NAMES)
+    world.passes()
+    stamp = '1700000000.00000'
+    assert world.server.updater.send_row(ACCOUNT, name, (0, 'm/stray', stamp, stamp, 1, 'e', 't', 1))
+    shard, = [each for each in world.shards(name) if each.holds('m/stray')]
+    for broker in world.brokers(*shard.name.split('/')):
+        assert broker.strays() == [('m/stray', 1, stamp, 0)]
+        assert queue_strays(world.server, broker.path)
+    queue = f'{int(stamp[:10]) // 3600 * 3600:010d}'
+    assert [row[0] for row in world.brokers('.misplaced_objects', queue)[0].listing(('name', 'size'), 10)
+            if name in row[0]] == [f'1:/{ACCOUNT}/{name}/m/stray']
+    # The container comes to have another policy: its shards too.
+    for broker in world.brokers(ACCOUNT, name):
+        broker.update(policy=1, put=stamp)
+    world.passes(1)
+    assert {broker.info()['policy'] for broker in world.brokers(*shard.name.split('/'))} == {1}

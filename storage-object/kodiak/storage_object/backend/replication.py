@@ -12,7 +12,7 @@
   answer tells up to which ``seq`` the rows of that file are known here.
 - ``rows/{kind}/{partition}/{hash}``, body ``{id, seq, rows}``: they are merged.
 - ``shards/{partition}/{hash}``, body ``{message}``: a container's shard ranges (or null) are merged. The answer has those that are
-  here, and ``copied``: whether all rows here are in the shards.
+  here, and ``copied`` (whether all rows here are in the shards) and ``policy``.
 - ``cleave/{partition}/{hash}``, body ``{account, container, rows}``, and for a shard (which is made if need be) ``range``,
   ``root``, ``parent``, ``policy``: the rows are merged, and on the disk when the answer comes: ``{objects, bytes, state}``.
 - ``push/{kind}/{policy}/{partition}/{suffix}``, body ``{ip, port, device}``: send that device of the ring what is here below the
@@ -214,7 +214,7 @@ class Replication:
         if body['message']:
             broker.merge_message(body['message'])
         table = broker.table()
-        return {'message': broker.message(), 'copied': table.promised}
+        return {'message': broker.message(), 'copied': table.promised, 'policy': broker.info()['policy']}
 
     def cleave(self, path, device, part, digest, body):
         """Take rows of another container, of which this is a shard, or the root."""

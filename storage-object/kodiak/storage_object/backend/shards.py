@@ -49,6 +49,7 @@ class Table:
     def __init__(self, key, rows, previous, context, created):
         self.key, self.ranges, self.previous, self.context, self._created = key, rows, previous, context, created
         self.before = (dict(rows), previous, context)
+        self.policies = set()       # those of the container, as its servers say
 
     @property
     def own(self):

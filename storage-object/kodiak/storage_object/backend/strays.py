@@ -7,6 +7,8 @@ rows of another policy, also of those that did not hold. It is this file's alone
 import contextlib
 import sqlite3
 
+from ..spans import PREFIX
+
 TABLE = """
 CREATE TABLE IF NOT EXISTS stray (
     name TEXT NOT NULL, policy INTEGER NOT NULL, stamp TEXT NOT NULL, deleted INTEGER NOT NULL,
@@ -14,12 +16,17 @@ CREATE TABLE IF NOT EXISTS stray (
 """
 
 
+def _apart(account):
+    """Whether the objects of an account are none that somebody reads. (Those of shards are their roots'.)"""
+    return account.startswith('.') and not account.startswith(PREFIX)
+
+
 class Strays:
     """Mixed into the :class:`~kodiak.storage_object.backend.broker.Broker` of containers."""
 
     def _note_strays(self, connection, rows, account, policy):
         """Rows have been heard of."""
-        if account.startswith('.') or all(row[7] == policy for row in rows):
+        if _apart(account) or all(row[7] == policy for row in rows):
             return
         connection.execute(TABLE)
         for row in rows:
@@ -29,7 +36,7 @@ class Strays:
 
     def _policy_changes(self, connection, info):
         """The container's policy is to be that of ``info``."""
-        if info['account'].startswith('.'):
+        if _apart(info['account']):
             return
         select = 'FROM row WHERE policy != ? AND NOT (deleted = 1 AND stamp <= ?)'
         values = info['policy'], info['delete_stamp']

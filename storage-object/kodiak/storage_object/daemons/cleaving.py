@@ -103,16 +103,18 @@ class Cleaving:
         """A container's ranges as a majority of its servers has them (a :class:`Table`); None if a majority has no such one."""
         part, digest = self.ring.get_part(account, container), self.ring.hash_path(account, container)
         primaries, gone, heard = self.ring.primaries(part), 0, 0
-        view = Table(f'{account}/{container}', {}, '', None, '')
+        view, policies = Table(f'{account}/{container}', {}, '', None, ''), set()
         for node in primaries:
             with contextlib.suppress(Failed):
                 reply = self.sharder.ask(node, 'shards', part, digest, body={'message': None})
                 heard += 1
                 gone += reply is None
+                policies |= {reply['policy']} if reply is not None else set()
                 if reply is not None and reply['message']:
                     view.merge_message(*read_message(reply['message']))
         if heard <= len(primaries) // 2:
             raise Failed(f'too few of the servers of {view.key} answer')
+        view.policies = policies
         return None if gone > len(primaries) // 2 else view
 
     def deliver(self, target, rows):
@@ -172,9 +174,13 @@ class Cleaving:
         if mine is None or mine.deleted:
             self._leave(view)
             return False
-        if self.broker.is_deleted(self.broker.info()):
+        info = self.broker.info()
+        if self.broker.is_deleted(info):
             self.broker.update(put=now())
             self.sharder.server.updater.look(self.broker.path)
+        if len(view.policies) == 1 and info['policy'] not in view.policies:
+            self.policy, = view.policies
+            self.broker.update(policy=self.policy)
         with self.broker.changing() as table:
             table.own = table.own.merged(table.own._replace(stamp=mine.stamp, lower=mine.lower, upper=mine.upper))
             if mine.state == SHRINKING and state_of_own(table.own) in ('unsharded', 'collapsed'):

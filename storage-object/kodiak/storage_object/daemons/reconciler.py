@@ -14,6 +14,7 @@ from ..middleware.copying import Reader
 from ..proxy import backend as wire
 from ..proxy.http import Fault, Request
 from ..proxy.objects import KEPT
+from ..spans import root_of
 from .care import Daemon
 from .inside import Inside, Unknown
 
@@ -30,11 +31,12 @@ def queue_strays(server, file):
     if broker is None:
         return True
     info = broker.info()
+    account, container = root_of(info) or (info['account'], info['container'])
     while strays := broker.strays():
         queued = []
         for stray in strays:
             name, policy, stamp, deleted = stray
-            entry = f'{policy}:/{info["account"]}/{info["container"]}/{name}'
+            entry = f'{policy}:/{account}/{container}/{name}'
             row = (0, entry, stamp, f'{time.time():016.5f}', 0, stamp, KINDS[deleted], 0)
             if policy == info['policy'] or server.updater.send_row(ACCOUNT, _queue_of(stamp), row):
                 queued.append(stray)
