@@ -302,7 +302,7 @@ class Steps:
 
 
 FEW = ['a', 'b/1', 'b/2', 'c', 'd', 'e', 'f/1', 'f/2']
-STRIDE = int(os.environ.get('STEPS_STRIDE', '6'))      # 1: after each step, which takes minutes
+STRIDE = int(os.environ.get('STEPS_STRIDE', '10'))      # 1: after each step, which takes minutes
 
 
 def life(world, steps, name, names, fatal):
@@ -360,7 +360,7 @@ def test_a_sharder_dies_at_any_step(fast_folder, monkeypatch, kind):
                     world.server.brokers.forget(path)
                     os.unlink(path)
             fatal += STRIDE
-        assert fatal > 20
+        assert fatal > 30
     finally:
         world.stop()
 
