@@ -1,11 +1,12 @@
 """Many objects in one request: ``?bulk-delete`` and ``?extract-archive=tar|tar.gz|tar.bz2``."""
 import tarfile
+from urllib.parse import unquote_to_bytes
 from xml.sax import saxutils
 
 import orjson
 
 from ..proxy.constraints import LIMITS
-from ..proxy.http import REASONS, Fault, Filter, Response, iter_input, quote, unquote
+from ..proxy.http import REASONS, Fault, Filter, Response, iter_input, quote
 
 MAX_DELETES = 10000
 MAX_FAILED = 1000
@@ -99,7 +100,7 @@ class Bulk(Filter):
         if request.content_length is None and not request.chunked:
             raise Fault(411)
         body = request.body(MAX_DELETES * (LIMITS.max_object_name_length * 3 + LIMITS.max_container_name_length * 3))
-        paths = [unquote(line.strip().decode('utf-8', 'surrogateescape')) for line in body.split(b'\n')]
+        paths = [unquote_to_bytes(line.strip()).decode('utf-8', 'surrogateescape') for line in body.split(b'\n')]
         paths = [path if path.startswith('/') else '/' + path for path in paths if path]
         if len(paths) > MAX_DELETES:
             raise Fault(413, f'Maximum Bulk Deletes: {MAX_DELETES} per request')
