@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, wake
 
-from . import catalog, tasks, transfer
+from . import catalog, tasks, transfer, trash
 from .drivers import base
 from .models import blobs, images
 
@@ -63,6 +63,7 @@ def doomed(connection):
 
 def hasten(connection):
     """Make everything due that is to be removed."""
+    trash.hasten(connection)
     connection.execute(sa.update(blobs).where(blobs.c.state == 'doomed').values(lease_until=db.utcnow()))
 
 
@@ -236,9 +237,11 @@ class Keeper:
         with self.db.read() as connection:
             due = connection.execute(sa.select(blobs.c.id, blobs.c.image_id, blobs.c.store, blobs.c.state).where(
                 blobs.c.state.in_(('writing', 'doomed')), blobs.c.lease_until <= now).limit(500)).all()
-            expired = tasks.expired(connection, now)
+            expired, forgotten = tasks.expired(connection, now), trash.due(connection, now)
         if expired:
             self.db.transact(tasks.purge, now)
+        if forgotten:
+            self.db.transact(trash.forget, now)
         return sum(self.remove(*row) for row in due)
 
     def remove(self, blob, image_id, store_id, state):

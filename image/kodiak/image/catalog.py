@@ -102,7 +102,7 @@ def insert(connection, values, limits):
         if db.is_duplicate(error):
             raise errors.Conflict(f"Image ID {values['id']} already exists!") from None
         raise
-    _index(connection, values['id'], values['properties'], values['tags'])
+    index(connection, values['id'], values['properties'], values['tags'])
 
 
 def update(connection, image_id, changes, where=None):
@@ -120,11 +120,12 @@ def update(connection, image_id, changes, where=None):
         connection.execute(sa.delete(image_properties).where(image_properties.c.image_id == image_id))
     if 'tags' in changes:
         connection.execute(sa.delete(image_tags).where(image_tags.c.image_id == image_id))
-    _index(connection, image_id, changes.get('properties') or {}, changes.get('tags') or ())
+    index(connection, image_id, changes.get('properties') or {}, changes.get('tags') or ())
     return True
 
 
-def _index(connection, image_id, properties, tags):
+def index(connection, image_id, properties, tags):
+    """Insert what an image is filtered by."""
     # One that is null (kernel_id and ramdisk_id may be) is nothing that a filter could ask for.
     named = [{'image_id': image_id, 'name': name, 'value': value} for name, value in properties.items() if value is not None]
     if named:

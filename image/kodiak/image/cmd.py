@@ -1,9 +1,9 @@
 """Entry points: the API process and the admin command."""
 import pathlib
 
-from kodiak.common import cli, client, config, db, policy, saga, service, wake, wsgi
+from kodiak.common import cli, client, config, db, errors, policy, saga, service, wake, wsgi
 
-from . import blobs, imports, locations, metadefs, protections, quotas, stores
+from . import blobs, imports, locations, metadefs, protections, quotas, stores, trash
 from . import cache as caches
 from . import conf as options
 
@@ -57,12 +57,22 @@ def admin():
     commands.add('metadefs', _load_metadefs, 'Load metadata definitions: those that come with the service, or those of files.', [
         (['action'], {'choices': ['load']}), (['file'], {'nargs': '*', 'help': 'YAML: one namespace a document'})])
     commands.add('scrub', _scrub, 'Remove the data of deleted images that is due, and name what still waits.', [
-        (['--now'], {'action': 'store_true', 'help': 'what was to be kept for a while (delete_delay) is due too'})])
+        (['--now'], {'action': 'store_true', 'help': 'what was to be kept for a while (delete_delay) is due too'}),
+        (['--restore'], {'metavar': 'IMAGE', 'help': 'bring a deleted image back, whose data is kept yet; remove nothing'})])
     cli.main(commands)
 
 
 def _scrub(conf, options):
     database = db.Database(conf.database.connection)
+    if options.restore:
+        try:
+            database.transact(trash.restore, options.restore)
+        except errors.Error as error:
+            raise SystemExit(error.message) from None
+        finally:
+            database.close()
+        print(f'restored {options.restore}')
+        return
     found = stores.Stores(conf, client.Clients(conf))
     found.prepare()
     if options.now:

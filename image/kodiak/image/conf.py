@@ -10,7 +10,8 @@ OPTS = {
                     help='Show where the data of an image lies (locations, direct_url) to those whom the policy allows, and '
                          'let them change it.'),
         cfg.IntOpt('delete_delay', default=0, min=0,
-                   help='Seconds for which the data of a deleted image is kept, for readers that are still at it.'),
+                   help='Seconds for which the data of a deleted image is kept, for readers that are still at it, and for an '
+                        'operator who brings the image back (kodiak-image scrub --restore).'),
     ],
     'limits': [
         cfg.IntOpt('image_size', default=1 << 40, min=1, help='Largest image, in bytes.'),

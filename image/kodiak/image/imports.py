@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import blobs, catalog, convert, formats, quotas, remote, signatures, tasks, unpack, uploads, web
+from . import blobs, catalog, convert, formats, quotas, remote, signatures, tasks, trash, unpack, uploads, web
 from .drivers import base
 from .models import blobs as table
 from .models import images
@@ -29,7 +29,12 @@ NAMESPACE = uuid.UUID('a1c6f2de-5a0b-4b53-9c2f-0b1a0c7e4f10')
 
 
 def delete(connection, image_id, delay):
-    """Delete an image, stop what imports for it, and doom what stores hold of it, to be removed after ``delay`` seconds."""
+    """Delete an image, stop what imports for it, and doom what stores hold of it, to be removed after ``delay`` seconds.
+
+    Until then :func:`kodiak.image.trash.restore` brings it back.
+    """
+    if delay:
+        trash.keep(connection, image_id, delay)
     catalog.delete(connection, image_id)
     saga.abort(connection, image_id, 'The image was deleted.')
     blobs.doom(connection, table.c.image_id == image_id, delay)

@@ -91,6 +91,18 @@ blobs = sa.Table(
     sa.Index('ix_blobs_state_lease_until', 'state', 'lease_until'),
 )
 
+# Deleted images whose data is kept for a while, as they were.
+deleted_images = sa.Table(
+    'deleted_images', metadata,
+    sa.Column('id', sa.String(36), primary_key=True),
+    sa.Column('row', db.JSON(), nullable=False),
+    # [{'member_id', 'status'}]
+    sa.Column('members', db.JSON(), nullable=False),
+    # When the data may be removed.
+    _time('due', nullable=False),
+    sa.Index('ix_deleted_images_due', 'due'),
+)
+
 tasks = sa.Table(
     'tasks', metadata,
     sa.Column('id', sa.String(36), primary_key=True),

@@ -65,3 +65,8 @@ def test_what_is_deleted_is_scrubbed(run, tmp_path):
     # What is in a store that is not configured any more can wait for it.
     assert run('scrub', '--now')[1].splitlines()[-1] == 'removed 1, waiting 1'
     assert [path.name[0] for path in store.glob('*/*')] == ['2']
+
+
+def test_what_is_not_there_is_not_restored(run):
+    assert run('db', 'sync')[0] == 0
+    assert 'was not deleted lately' in run('scrub', '--restore', 'x')[0]

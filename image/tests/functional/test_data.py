@@ -11,7 +11,7 @@ import werkzeug.test
 
 from kodiak.common import db, errors, testing
 from kodiak.image import blobs as blob_rows
-from kodiak.image import models, uploads
+from kodiak.image import models, trash, uploads
 from kodiak.image.drivers import base
 
 BYTES = {'Content-Type': 'application/octet-stream'}
@@ -200,6 +200,42 @@ def test_deletion_can_wait(make_cloud, helpers):
     assert keeper.look() == 0 and len(stored(cloud)) == 1
     _age(cloud)
     assert keeper.look() == 1 and stored(cloud) == []
+
+
+def test_what_was_deleted_can_be_brought_back(make_cloud, helpers):
+    cloud = make_cloud(stores__delete_delay=60)
+    member, other, database = cloud.client(testing.MEMBER), cloud.client(testing.OTHER), cloud.runtime.db
+    image = helpers.create(member, tags=['t'], colour='red')
+    path = '/v2/images/' + image['id']
+    assert send(cloud, image['id'], io.BytesIO(b'kept'))[0] == 204
+    member.post(path + '/members', {'member': testing.OTHER_PROJECT}).expect(200)
+    other.put(f'{path}/members/{testing.OTHER_PROJECT}', {'status': 'accepted'}).expect(200)
+    before = member.get(path).json
+    member.delete(path).expect(204)
+    database.transact(trash.restore, image['id'])
+    assert member.get(path).json == before and member.get(image['file']).data == b'kept'
+    assert [one['id'] for one in other.get('/v2/images?tag=t&colour=red').json['images']] == [image['id']]
+    keeper = cloud.runtime.background[0]
+    _age(cloud)
+    assert keeper.look() == 0
+    with pytest.raises(errors.NotFound):
+        database.transact(trash.restore, image['id'])
+    member.delete(path).expect(204)
+    again = helpers.create(member, id=image['id'])
+    with pytest.raises(errors.Conflict):
+        database.transact(trash.restore, image['id'])
+    member.delete('/v2/images/' + again['id']).expect(204)
+    database.transact(trash.restore, image['id'])
+    # Nor does it come back once its data is due, or one that never had any.
+    member.delete(path).expect(204)
+    database.transact(blob_rows.hasten)
+    with pytest.raises(errors.NotFound):
+        database.transact(trash.restore, image['id'])
+    assert keeper.look() == 1 and stored(cloud) == []
+    empty = helpers.create(member)
+    member.delete('/v2/images/' + empty['id']).expect(204)
+    with database.read() as connection:
+        assert connection.execute(sa.select(models.deleted_images)).all() == []
 
 
 def test_the_keeper_works_in_its_thread_when_it_is_woken(cloud, member, image):
