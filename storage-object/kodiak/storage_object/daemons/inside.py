@@ -44,7 +44,10 @@ class Inside:
             answer = self.client.ask(node, 'GET', part, f'/{account}', {}, encode(query))
             if answer is None:
                 continue
-            body = answer.read()
+            try:
+                body = answer.read()
+            except wire.ERRORS:
+                continue
             if answer.status == 200:
                 return orjson.loads(body), answer.headers
             if answer.status == 404:

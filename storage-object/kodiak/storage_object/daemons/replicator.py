@@ -134,13 +134,13 @@ class Replicator(Peers):
         for part, digest, file in self.fresh(list(databases(path, kind)), f'{device} {kind}'):
             try:
                 told = self._summary(kind, file, before)
+                if file in self._strayed and queue_strays(self.server, file):
+                    self._strayed.discard(file)
             except Corrupt as error:
                 self.server.brokers.damaged(kind, file, error)
                 continue
             if told is None or int(part) >= 1 << ring.part_power:
                 continue
-            if file in self._strayed and queue_strays(self.server, file):
-                self._strayed.discard(file)
             primaries = ring.primaries(int(part))
             others = [node for node in primaries if not self.mine(node, device)]
             if len(others) == len(primaries):
