@@ -179,6 +179,30 @@ def test_an_api_answers_reloads_and_drains(world, workers):
     assert len(world.log('api').splitlines()) < 20
 
 
+def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(world):
+    process = world.run('api')
+    until(lambda: world.get('/'))
+
+    def workers():
+        with open(f'/proc/{process.pid}/task/{process.pid}/children') as file:
+            return {int(pid) for pid in file.read().split()}
+
+    def counted():
+        line = next(line for line in world.get('/metrics')[1].splitlines() if line.startswith('kodiak_http_request_seconds_count'))
+        return float(line.split()[-1])
+    before = until(lambda: len(workers()) == 2 and workers())
+    for _ in range(20):
+        world.get('/')
+    had = counted()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(workers()) == 2 and not workers() & before)
+    assert until(lambda: world.get('/')) == (200, 'debug=False')
+    assert counted() > had
+    process.terminate()
+    assert process.wait(20) == 0
+
+
 def test_bodies_are_read_from_the_socket_and_the_connection_goes_on(world):
     world.configure(debug=False, api='workers = 1')
     process = world.run('api')

@@ -39,4 +39,21 @@ def admin():
         from kodiak.compute import api as made
         return made.apis()
     commands = cli.Commands('compute', load_conf, apis, broker=True)
+    commands.add('purge', _purge, 'Remove what is kept of servers that were deleted long ago: their rows and the record of their '
+                 'actions. Reports of usage leave them out from then on.', [
+                     (['--days'], {'type': int, 'default': 90, 'help': 'only servers deleted more than so many days ago (90)'}),
+                     (['--dry-run'], {'action': 'store_true', 'help': 'count them only'})])
     cli.main(commands)
+
+
+def _purge(conf, options):
+    from kodiak.common.db import Database
+    from kodiak.compute import purge
+    if options.days < 0:
+        print('--days: 0 or more')
+        return 2
+    database = Database(config.database_url(conf, 'compute'), pool_size=1)
+    count = purge.purge(database, options.days, options.dry_run)
+    database.close()
+    print(f'{count} deleted servers ' + ('would be removed.' if options.dry_run else 'were removed.'))
+    return 0
