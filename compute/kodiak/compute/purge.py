@@ -1,4 +1,4 @@
-"""Servers that were deleted long ago: their rows stay, for reports of usage and records of actions, until an operator has them go."""
+"""Servers that were deleted long ago: their rows stay, for reports of usage and records of actions, until an operator purges."""
 import datetime
 
 import sqlalchemy as sa
