@@ -8,9 +8,10 @@ process it creates and deletes servers, kills the process with SIGKILL in the mi
 Afterwards every server must be ACTIVE, gone, or in ERROR with a reason; and once all are deleted, no domain, tap, namespace,
 port or allocation of them may be left, with no step by hand. The exit status says whether that was so.
 
-Where there is block storage, volumes are attached to two servers that stay, detached and snapshotted all the while, and what
-exports them (tgtd, qemu-storage-daemon) is killed too. After each round every volume must be available or in use, and whoever is
-asked must say the same: block storage, compute, and the hypervisor.
+Where there is block storage, volumes are attached to two servers that stay, detached and snapshotted all the while, one is moved
+from back end to back end where there are two, and what exports them (tgtd, qemu-storage-daemon) is killed too. After each round
+every volume must be available or in use, and at one place; and whoever is asked must say the same: block storage, compute, and
+the hypervisor.
 """
 import argparse
 import concurrent.futures
@@ -27,6 +28,7 @@ from keystoneauth1 import exceptions
 
 SETTLE = 300        # seconds in which everything must be stable again
 PREFIX, KEPT = 'fault-', 'kept-by-faults-'
+DISK = pathlib.Path('/var/lib/kodiak/storage-block/disk')
 PROCESS = re.compile(r'(kodiak-(identity|image|network|compute|storage-block)(-[a-z]+)*|tgtd|qemu-storage-daemon)$')
 
 
@@ -156,20 +158,24 @@ class Volumes:
         for server in self.servers:
             self.connection.compute.wait_for_server(server, wait=SETTLE)
         self.volumes = [self.connection.block_storage.create_volume(name=f'{KEPT}{number}', size=1).id for number in range(count)]
-        self.snapshots = 0
-        self.done = {'attached': 0, 'detached': 0, 'snapshotted': 0}
+        self.snapshots = self.turns = 0
+        self.done = {'attached': 0, 'detached': 0, 'snapshotted': 0, 'moved': 0}
+        self.pools = [pool.name for pool in self.connection.block_storage.backend_pools()]
         self.settle()
 
     def look(self):
         """``{volume: (status, server or None)}`` as block storage says."""
         found = [patiently(lambda volume=volume: self.connection.block_storage.get_volume(volume)) for volume in self.volumes]
-        return {volume.id: (volume.status, volume.attachments[0]['server_id'] if volume.attachments else None) for volume in found}
+        return {volume.id: (volume.migration_status if volume.migration_status in ('starting', 'migrating') else volume.status,
+                            volume.attachments[0]['server_id'] if volume.attachments else None) for volume in found}
 
     def stir(self, _number=0):
         """Attach what is free, detach what is attached, and take snapshots; a refusal in between is not an error."""
         compute, block = self.connection.compute, self.connection.block_storage
         for number, (volume, (status, server)) in enumerate(self.look().items()):
             try:
+                if number == 1 and len(self.pools) > 1 and status in self.STABLE and self.move(volume):
+                    continue
                 if status == 'available':
                     compute.post(f'/servers/{self.servers[number % 2].id}/os-volume_attachments', json={
                         'volumeAttachment': {'volumeId': volume}}).raise_for_status()
@@ -184,6 +190,17 @@ class Volumes:
             except (openstack.exceptions.SDKException, exceptions.ClientException, OSError):
                 continue
 
+    def move(self, volume):
+        """Have a volume moved to another back end, each second time. True if it was asked for."""
+        self.turns += 1
+        if self.turns % 2:
+            return False
+        here = patiently(lambda: self.connection.block_storage.get_volume(volume)).host
+        self.connection.block_storage.post(f'/volumes/{volume}/action', json={'os-migrate_volume': {
+            'host': next(pool for pool in self.pools if pool != here)}}).raise_for_status()
+        self.done['moved'] += 1
+        return True
+
     def settle(self):
         """Wait until every volume and snapshot is stable; sentences about those that are not, or are not agreed upon."""
         until = time.monotonic() + SETTLE
@@ -197,6 +214,8 @@ class Volumes:
         """What is not as it should be, as sentences."""
         said = self.look()
         faults = [f'volume {volume} is {status}' for volume, (status, _) in said.items() if status not in self.STABLE]
+        faults += [f'volume {volume} lies at {count} places' for volume in said if DISK.is_dir()
+                   and (count := len(list(DISK.glob(f'*/volume-{volume}')))) != 1]
         faults += [f'snapshot {snapshot.id} is {snapshot.status}' for snapshot in self.all_snapshots()
                    if snapshot.status not in ('available', 'error')]
         for server in self.servers:
