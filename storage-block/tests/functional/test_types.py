@@ -117,6 +117,9 @@ def test_an_encrypted_volume(cloud, admin, member, volume):
     assert told['provider'] == 'luks' and told['key_size'] == 256
     said = member.get(f'/volumes/{made["id"]}/encryption').expect(200).json
     assert said['encryption_key_id'] == told['key_id'] and said['control_location'] == 'front-end'
+    assert made['encryption_key_id'] == told['key_id'] and 'encryption_key_id' not in volume()
+    older = cloud.client(version='3.63').get('/volumes/' + made['id']).json['volume']
+    assert older['encrypted'] and 'encryption_key_id' not in older
     key = cloud.agent.conductor.call('key', host='one', key_id=told['key_id'])['passphrase']
     with cloud.db.read() as connection:
         assert base64.b64decode(key) == keys.passphrase(connection, cloud.conf, told['key_id'])

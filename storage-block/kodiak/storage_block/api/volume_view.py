@@ -29,7 +29,8 @@ LISTING = Listing(v.id, {
 #: What a list needs: the columns that are shown, with the name of the type.
 SHOWN = ('id', 'project_id', 'user_id', 'name', 'description', 'size', 'status', 'migration_status', 'availability_zone',
          'volume_type_id', 'backend', 'bootable', 'multiattach', 'encrypted', 'snapshot_id', 'source_volid', 'group_id',
-         'consumes_quota', 'metadata', 'admin_metadata', 'image_metadata', 'attached', 'created_at', 'updated_at')
+         'consumes_quota', 'metadata', 'admin_metadata', 'image_metadata', 'attached', 'encryption', 'created_at',
+         'updated_at')
 SELECT = sa.select(*(volumes.c[name] for name in SHOWN), volume_types.c.name.label('type_name')).outerjoin(
     volume_types, volume_types.c.id == v.volume_type_id)
 BRIEF = sa.select(v.id, v.name)
@@ -49,14 +50,14 @@ def renderer(req, made=False):
     links = common.linker(req, 'volumes')
     version, admin = req.version, req.ctx.is_admin
     group, provider, shared = version >= (3, 13), version >= (3, 21), version >= (3, 48)
-    cluster, type_id, quota = version >= (3, 61), version >= (3, 63), version >= (3, 65)
+    cluster, type_id, key, quota = version >= (3, 61), version >= (3, 63), version >= (3, 64), version >= (3, 65)
     targets = None if version >= (3, 69) else False
 
     def render(row):
         # In the order of SELECT: an attribute of a row costs as much as ten names, and a list has a thousand rows.
         (row_id, project_id, user_id, name, description, size, status, migration_status, zone, volume_type_id, backend, bootable,
          multiattach, encrypted, snapshot_id, source_volid, group_id, consumes_quota, metadata, admin_metadata, image_metadata,
-         attached, created_at, updated_at, type_name) = row
+         attached, encryption, created_at, updated_at, type_name) = row
         if admin_metadata and not made:
             metadata = {**admin_metadata, **metadata}
         found = {
@@ -88,6 +89,8 @@ def renderer(req, made=False):
             found['cluster_name'] = None
         if type_id:
             found['volume_type_id'] = volume_type_id
+        if key and encryption:
+            found['encryption_key_id'] = encryption['key_id']
         if quota:
             found['consumes_quota'] = consumes_quota
         return found
