@@ -17,6 +17,7 @@ import argparse
 import concurrent.futures
 import os
 import pathlib
+import pwd
 import re
 import signal
 import subprocess
@@ -51,9 +52,20 @@ def processes(only=None):
             name = 'kodiak-privsep-helper'
         if name is None and names[0].startswith('beam') and any('rabbit' in word for word in words):
             name = 'rabbitmq'
-        if name and (only is None or re.search(only, name)):
+        if name and (only is None or re.search(only, name)) and ours(pid, words):
             found.setdefault(name, []).append(int(pid))
     return found
+
+
+def ours(pid, words):
+    """True if a process is of the cloud that ``stack.sh`` set up, and not of another one that the same machine has."""
+    try:
+        if not os.path.samestat(os.stat(f'/proc/{pid}/root'), os.stat('/')):
+            return False
+        user = pwd.getpwuid(os.stat(f'/proc/{pid}').st_uid).pw_name
+    except (OSError, KeyError):
+        return False
+    return user.startswith('kodiak-') or any(re.search('/(etc|opt|var/lib)/kodiak/', word) for word in words)
 
 
 def kill(name, pids):

@@ -3,8 +3,9 @@
 An entry of ``servers.volumes`` is a dictionary: ``id`` (of the volume; None until it was made), ``bdm`` (id of the entry),
 ``device``, ``boot_index``, ``size`` (GiB), ``bus``, ``device_type``, ``tag``, ``multiattach``, ``delete_on_termination``,
 ``attachments`` (``{host: {'id', 'connection'}}``; host '' for one that only reserves the volume), ``pending`` (not yet, or no
-longer, to be plugged into the guest), ``swap`` (while it is being replaced: ``sagas.swap``), and for a volume that is made for the
-server ``make`` (the body that asks for it) and ``error`` (why it could not be made).
+longer, to be plugged into the guest), ``leaving`` (while it is being detached: ``asked`` until block storage has been ``told``, or
+has ``refused``), ``swap`` (while it is being replaced: ``sagas.swap``), and for a volume that is made for the server ``make`` (the
+body that asks for it) and ``error`` (why it could not be made).
 
 Block storage answers an attachment's connection to services alone. It is kept here as long as the attachment lives.
 """

@@ -225,20 +225,28 @@ def detach(req, server_id, volume_id):
         row = common.locked(connection, server_id)
         check(connection, row)
         record.begin(connection, server_id, 'detach_volume', req.ctx, event='compute_detach_volume', host=row['host'])
-        saga.start(connection, work.DETACH, server_id, {'volume': volume_id}, req.ctx)
-    with req.db.read() as connection:
-        check(connection, req.target)
-    block = volumes.Block(req.app.clients, req.ctx)
-    if req.target['host']:
-        # Whoever waits for the volume sees at once that it is being detached. Should this process die now, block storage puts
-        # that right when its time is up.
-        _tell(block, volume_id, 'os-begin_detaching')
+        store.save(connection, row, volumes=volumes.changed(row['volumes'], volume_id, leaving='asked'))
+        saga.start(connection, work.DETACH, server_id, {'volume': volume_id, 'until': time.time() + work.GRACE}, req.ctx)
+    req.db.transact(begin)
+    # From here on the saga answers for it: should this process die, the volume stays in use. Whoever waits for the volume sees at
+    # once that it is being detached.
+    leave(req, server_id, volume_id)
+
+
+def leave(req, server_id, volume_id):
+    """Have block storage know that a volume is being detached, and tell the saga whether it is."""
+    def tell(connection, word):
+        row = store.lock(connection, server_id)
+        if row is not None:
+            store.save(connection, row, volumes=volumes.changed(row['volumes'], volume_id, leaving=word))
+        saga.nudge(connection, server_id)
     try:
-        req.db.transact(begin)
-    except errors.Error:
         if req.target['host']:
-            _tell(block, volume_id, 'os-roll_detaching')
+            _tell(volumes.Block(req.app.clients, req.ctx), volume_id, 'os-begin_detaching')
+    except errors.Error:
+        req.db.transact(tell, 'refused')
         raise
+    req.db.transact(tell, 'told')
 
 
 def _tell(block, volume_id, action):

@@ -193,10 +193,10 @@ def reserve(work):
         raise Wait(LOOK, 'the volume to be reserved')
 
 
-def check_grace(work):
-    """``Conflict`` where the request has had time enough to say what it reserved."""
+def check_grace(work, what='the volume was reserved'):
+    """``Conflict`` where the request has had time enough to say what it reserved, or told."""
     if time.time() > work.data['until']:
-        raise errors.Conflict('The request broke off before the volume was reserved.')
+        raise errors.Conflict(f'The request broke off before {what}.')
 
 
 def unreserve(work):
@@ -274,7 +274,13 @@ def _status(service, volume_id):
 
 
 def begin(work):
-    """Tell block storage, so that nobody else begins something with the volume."""
+    """Tell block storage, so that nobody else begins something with the volume; a request to detach it has told already."""
+    _, entry = _entry(work)
+    if entry.get('leaving') == 'refused':
+        raise errors.Conflict('Block storage does not let the volume be detached now.')
+    if entry.get('leaving') == 'asked':
+        check_grace(work, 'block storage was told')
+        raise Wait(LOOK, 'block storage to be told')
     service = block(work)
     if _status(service, work.data['volume']) == 'in-use':
         service.action(work.data['volume'], 'os-begin_detaching')
@@ -285,6 +291,8 @@ def unbegin(work):
     service = block(work)
     if _status(service, work.data['volume']) == 'detaching':
         service.action(work.data['volume'], 'os-roll_detaching')
+    common.later(work, lambda connection, row: store.save(connection, row, volumes=volumes.changed(
+        row['volumes'], work.data['volume'], leaving=None)))
 
 
 def unplug(work):

@@ -137,6 +137,24 @@ class Detach(Volumes):
             self.succeeded()
 
 
+class DetachCutOff(Detach):
+    """The API process died when block storage had heard, and the saga had not."""
+
+    def begin(self):
+        from kodiak.compute.api import volumes as api
+        left = api.leave
+        api.leave = lambda req, server_id, volume_id: self.cloud.block.volumes[volume_id].update(status='detaching')
+        try:
+            super().begin()
+        finally:
+            api.leave = left
+        with self.cloud.db.write() as connection:
+            connection.execute(models.sagas.update().values(data={'until': 0, 'volume': self.data}))
+
+    def succeeded(self):
+        raise AssertionError('nobody knows whether it may leave')
+
+
 class Migrate(Volumes):
     saga = move.MOVE
 
@@ -366,7 +384,8 @@ class Follow(Volumes):
 WORLDS = [Boot, Delete, Attach, Detach, Migrate, Confirm, Revert, Evacuate, Shelve, Offload, Unshelve, Extend, Rebuild, Swap,
           Follow]
 CASES = [(world, case) for world in WORLDS for case in saga_testing.cases(world.saga)]
-CASES += [(world, saga_testing.Case('fail', step, 'after')) for world, step in ((CutOff, 'volumes'), (AttachCutOff, 'reserve'))]
+CASES += [(world, saga_testing.Case('fail', step, 'after')) for world, step in (
+    (CutOff, 'volumes'), (AttachCutOff, 'reserve'), (DetachCutOff, 'begin'))]
 
 
 @pytest.mark.parametrize(('world', 'case'), CASES, ids=lambda value: getattr(value, '__name__', None) or str(value))
