@@ -22,8 +22,9 @@ OPTS = {
         cfg.StrOpt('dhcp_domain', default='', help='Domain that follows the host name of a guest in its metadata.'),
     ],
     'metadata': [
-        cfg.StrOpt('shared_secret', secret=True, default='',
-                   help='What network signs the instance id of a metadata request with. Requests are refused while it is unset.'),
+        cfg.ListOpt('shared_secret', secret=True, default=[],
+                    help='What network signs the instance id of a metadata request with; several, separated by commas, while hosts '
+                         'go from one to the next. Requests are refused while it is unset.'),
     ],
     'hosts': [
         cfg.FloatOpt('cpu_allocation_ratio', default=4.0, min=0.1, help='Virtual CPUs offered for each CPU of a host.'),

@@ -57,10 +57,8 @@ class Metadata:
         uuid = environ.get('HTTP_X_INSTANCE_ID', '')
         if not uuid:
             raise errors.BadRequest('X-Instance-ID header is missing from request.')
-        secret = self.app.conf.metadata.shared_secret
-        expected = hmac.new(secret.encode(), uuid.encode(), hashlib.sha256).hexdigest()
         signature = environ.get('HTTP_X_INSTANCE_ID_SIGNATURE', '')
-        if not secret or not hmac.compare_digest(expected.encode(), signature.encode('latin-1', 'replace')):
+        if not any(_signed(uuid, signature, secret) for secret in self.app.conf.metadata.shared_secret if secret):
             raise errors.Forbidden('Invalid proxy request signature.')
         return uuid, environ.get('HTTP_X_TENANT_ID', '')
 
@@ -80,6 +78,11 @@ class Metadata:
             store.save_spec(connection, uuid, {**found, 'guest_password': text})
         self.app.db.transact(write)
         return b'', PLAIN
+
+
+def _signed(uuid, signature, secret):
+    expected = hmac.new(secret.encode(), uuid.encode(), hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected.encode(), signature.encode('latin-1', 'replace'))
 
 
 def app_factory(global_conf, **local):

@@ -124,6 +124,10 @@ def test_nobody_reads_about_others(boot, ask, cloud):
     server = boot()
     assert b'latest' in ask('/', server['id']).expect(200).data
     ask('/openstack', server['id'], secret='y').expect(403)
+    cloud.conf.set_override('shared_secret', 'x,y', 'metadata')
+    for secret in ('x', 'y'):
+        ask('/openstack', server['id'], secret=secret).expect(200)
+    cloud.conf.set_override('shared_secret', 'x', 'metadata')
     ask('/latest/user-data', server['id']).expect(404)
     ask('/openstack', server['id'], project=testing.OTHER_PROJECT).expect(404)
     ask('/openstack', db.new_id()).expect(404)
