@@ -230,7 +230,9 @@ def evacuate(req, server_id):
         store.save_spec(connection, server_id, {**store.spec(connection, server_id), 'admin_password': admin_password})
         found = moves.begin(connection, row, req.ctx, 'evacuation')
         store.save(connection, row, task_state='rebuild_spawning')
-        saga.start(connection, move.EVACUATE, server_id, {'move': found['uuid'], 'forced': sent.get('host')}, req.ctx)
+        # Since 2.95 it stays off at its new host, until its owner has looked at its disks.
+        saga.start(connection, move.EVACUATE, server_id, {
+            'move': found['uuid'], 'forced': sent.get('host'), 'off': req.at_least(2, 95)}, req.ctx)
     started(req, server_id, 'evacuate', write, event='rebuild_server')
     return None if req.at_least(2, 14) else {'adminPass': admin_password}
 

@@ -325,7 +325,8 @@ def evacuate_arrive(work):
     common.wish(work, uuid, move['source'], 'stopped')
 
     def write(connection):
-        guests.create(connection, common.bus(work), uuid, move['dest'], move['new_flavor'], _wanted(move))
+        guests.create(connection, common.bus(work), uuid, move['dest'], move['new_flavor'],
+                      'stopped' if work.data.get('off') else _wanted(move))
     work.db.transact(write)
     common.await_guest(work, uuid, move['dest'], f'{move["dest"]} to build the guest')
 
@@ -345,7 +346,7 @@ def evacuated(work):
         zones = scheduler.zones_of(connection, work.app.conf.compute.default_availability_zone, [move['dest']])
         placement.release(connection, move['uuid'])
         moves.put(connection, move['uuid'], status='done')
-        stopped = move['old_state'] == states.STOPPED
+        stopped = work.data.get('off') or move['old_state'] == states.STOPPED
         store.save(connection, row, task_state=None, vm_state=states.STOPPED if stopped else states.ACTIVE, host=move['dest'],
                    node=move['dest_node'], zone=zones[move['dest']], launched_at=store.now())
         record.finish(connection, row['uuid'], host=move['dest'])

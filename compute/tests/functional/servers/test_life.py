@@ -311,10 +311,19 @@ def test_two_hosts_move_and_evacuate(make_cloud):
     admin.post(path + '/action', {'evacuate': {}}).expect(400)
     with cloud.db.write() as connection:
         connection.execute(models.services.update().where(models.services.c.host == 'two').values(forced_down=True))
-    admin.post(path + '/action', {'evacuate': {}}).expect(200)
+    older = {'OpenStack-API-Version': 'compute 2.94'}
+    admin.post(path + '/action', {'evacuate': {}}, headers=older).expect(200)
     cloud.settle()
     assert there() == ('ACTIVE', 'one')
     assert [row['status'] for row in cloud.all(models.migrations)] == ['reverted', 'confirmed', 'done']
+    with cloud.db.write() as connection:
+        connection.execute(models.services.update().values(forced_down=models.services.c.host == 'one'))
+    admin.post(path + '/action', {'evacuate': {}}).expect(200)
+    cloud.settle()
+    assert there() == ('SHUTOFF', 'two')        # since 2.95 it is left to its owner to start it
+    admin.post(path + '/action', {'os-start': None}).expect(202)
+    cloud.settle()
+    assert there() == ('ACTIVE', 'two')
     with cloud.db.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(models.placement.consumers)) == 1
 

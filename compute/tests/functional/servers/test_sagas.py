@@ -135,7 +135,7 @@ class Evacuate(World):
         self.act('evacuate', {'host': 'two'}, 200, settle=False)
 
     def succeeded(self):
-        self.alive('two')
+        self.alive('two', vm_state='stopped')
 
     def failed(self, step):
         self.down(False)

@@ -227,7 +227,7 @@ class Evacuate(Volumes):
         self.act('evacuate', {'host': 'two'}, 200, settle=False)
 
     def succeeded(self):
-        self.alive('two')
+        self.alive('two', vm_state='stopped')
         self.both('two')
 
     def failed(self, step):

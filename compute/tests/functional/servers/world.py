@@ -95,7 +95,8 @@ class World(saga_testing.Scenario):
         assert [guest['operations'] for guest in self.cloud.all(models.guests)] == [[]]
         assert {port['binding:host_id'] for port in self.cloud.network.ports.values()} == {host}
         assert {uuid: [found['VCPU'] for found in held.values()] for uuid, held in self.consumers().items()} == {self.uuid: [vcpus]}
-        assert self.cloud.agent.drivers[host].look(self.uuid).power == 'running'
+        found = self.cloud.agent.drivers[host].look(self.uuid)
+        assert (found is not None and found.power == 'running') == (vm_state != 'stopped')
         other = 'two' if host == 'one' else 'one'
         assert self.cloud.agent.drivers[other].look(self.uuid) is None
         assert all(event['finished_at'] for event in self.cloud.all(models.action_events))
