@@ -52,7 +52,7 @@ class Handlers:
 
     def unwanted(self, context, host, uuids):
         """See the table."""
-        # Rows of servers stay for ever, and who leaves a host leaves a wish there. A guest without either is of a database that was
+        # Who leaves a host leaves a wish there, and rows stay while there is one. A guest without either is of a database that was
         # newer than this one: it came from a backup, and must not cost anybody a disk.
         with self.db.read() as connection:
             wanted = set(connection.scalars(sa.select(guest_rows.c.server_uuid).where(
