@@ -14,6 +14,7 @@ step 'credentials: remove from clouds.yaml' remove_credentials
 step 'systemd units or supervisor programs: remove' remove_processes
 step 'libvirt: restore its settings' clean_libvirt
 step 'identity: give its second port back' clean_identity
+step 'names of this host: as they were' forget_own_names
 step 'network: remove kernel settings and privileges' clean_network
 step 'data, configuration, code: remove' as_root rm -rf "$DATA" "$ETC" "$OPT"
 step 'users: remove' remove_users

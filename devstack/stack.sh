@@ -24,6 +24,7 @@ mapfile -t missing < <(missing_packages $(wanted_programs))
 [ ${#missing[@]} -eq 0 ] || step "packages: install ${#missing[@]} with apt" install_packages "${missing[@]}"
 find_host_ip
 say "settings: host $HOST_IP, database $DATABASE_TYPE, hypervisor $HYPERVISOR, services$(printf ' %s' $ENABLED), logs in $STACK_LOGS"
+step 'names of this host' resolve_own_names
 step 'users and folders' make_users
 export KODIAK_CACHE=${KODIAK_CACHE:-$HOME/.cache/kodiak}
 if is_enabled compute; then begin guest 'guest image: build' "$HERE/build-guest.sh"; fi
