@@ -95,7 +95,7 @@ blobs = sa.Table(
 deleted_images = sa.Table(
     'deleted_images', metadata,
     sa.Column('id', sa.String(36), primary_key=True),
-    sa.Column('row', db.JSON(), nullable=False),
+    sa.Column('image', db.JSON(), nullable=False),
     # [{'member_id', 'status'}]
     sa.Column('members', db.JSON(), nullable=False),
     # When the data may be removed.

@@ -22,7 +22,7 @@ def keep(connection, image_id, seconds):
         sa.select(image_members.c.member_id, image_members.c.status).where(image_members.c.image_id == image_id))]
     connection.execute(sa.delete(deleted_images).where(deleted_images.c.id == image_id))
     connection.execute(sa.insert(deleted_images), {
-        'id': image_id, 'row': row, 'members': members, 'due': db.utcnow() + datetime.timedelta(seconds=seconds)})
+        'id': image_id, 'image': row, 'members': members, 'due': db.utcnow() + datetime.timedelta(seconds=seconds)})
 
 
 def restore(connection, image_id):
@@ -38,7 +38,7 @@ def restore(connection, image_id):
         raise gone
     if connection.execute(sa.select(images.c.id).where(images.c.id == image_id)).first() is not None:
         raise errors.Conflict(f'There is another image {image_id} now.')
-    row = found['row']
+    row = found['image']
     row.update({name: datetime.datetime.fromisoformat(row[name]) for name in MOMENTS})
     data = [location['blob'] for location in row['locations'] if location['blob']]
     kept = connection.execute(sa.update(blobs).where(

@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade():
     op.create_table(
-        'deleted_images', sa.Column('id', sa.String(36), nullable=False), sa.Column('row', db.JSON(), nullable=False),
+        'deleted_images', sa.Column('id', sa.String(36), nullable=False), sa.Column('image', db.JSON(), nullable=False),
         sa.Column('members', db.JSON(), nullable=False),
         sa.Column('due', sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql'), nullable=False),
         sa.PrimaryKeyConstraint('id', name='pk_deleted_images'))
