@@ -1,10 +1,14 @@
 """Who may what through the Swift API: lists of containers and accounts, resellers, temporary URLs, forms, web pages."""
 import base64
 import hmac
+import io
 import time
 import uuid
 
 import pytest
+
+from kodiak.storage_object.proxy import app, pipeline
+from kodiak.storage_object.proxy.http import Filter, Response
 
 BOX = '/v1/AUTH_test/c'
 USERS = {'user_test_tester': 'testing .admin', 'user_test_plain': 'testing', 'user_other_admin': 'testing .admin',
@@ -198,3 +202,76 @@ def test_web_pages(users):
     assert b'css/a.css' in page.body
     assert owner('GET', BOX + '/').body != b'index'
     assert owner('GET', BOX + '/', headers={'X-Web-Mode': 'true'}).body == b'index'
+
+
+# users of identity
+
+
+class Token(Filter):
+    """In place of the token middleware: what a test says of who asks."""
+
+    def handle(self, request):
+        """Say it."""
+        request.environ.update(request.environ.pop('test.identity', {}))
+        return self.next(request)
+
+
+@pytest.fixture
+def identity(rings):
+    """Calls as users of identity: ``identity(project, user, *roles)(method, path, ...)``."""
+    proxy, names = app.Proxy(rings), ['catch_errors', 'container_sync', 'tempurl', 'keystone', 'copy', 'container_quotas', 'account_quotas',
+                                     'slo']
+    application = proxy
+    for name in reversed(names):
+        application = pipeline.make_filter(application, name, {})
+        application = Token(application) if name == 'keystone' else application
+    application = pipeline._Edge(application, proxy)
+
+    def of(project, user, *roles, domain='default'):
+        told = {'HTTP_X_IDENTITY_STATUS': 'Confirmed', 'HTTP_X_PROJECT_ID': project, 'HTTP_X_PROJECT_NAME': f'name of {project}',
+                'HTTP_X_USER_ID': user, 'HTTP_X_USER_NAME': f'name of {user}', 'HTTP_X_ROLES': ','.join(roles),
+                'HTTP_X_USER_DOMAIN_ID': domain, 'HTTP_X_PROJECT_DOMAIN_ID': domain} if project else {}
+
+        def ask(method, path, body=b'', headers=None):
+            environ = {'REQUEST_METHOD': method, 'PATH_INFO': path, 'QUERY_STRING': '', 'wsgi.input': io.BytesIO(body),
+                       'wsgi.url_scheme': 'http', 'HTTP_HOST': 'localhost', 'REMOTE_ADDR': '127.0.0.1',
+                       'CONTENT_LENGTH': str(len(body)), 'test.identity': told}
+            environ.update((f'HTTP_{name.upper().replace("-", "_")}', value) for name, value in (headers or {}).items())
+            answer = Response.from_wsgi(application, environ)
+            answer.read()
+            return answer
+        return ask
+    return of
+
+
+def test_users_of_identity(identity):
+    ann, reader, guest = identity('p', 'ann', 'member'), identity('p', 'rob', 'reader'), identity('p', 'gus', 'other')
+    assert ann('PUT', '/v1/AUTH_p/c').status == 201
+    assert ann('PUT', '/v1/AUTH_p/c/o', b'x').status == 201
+    assert [who('GET', '/v1/AUTH_p/c/o').status for who in (ann, reader, guest)] == [200, 200, 403]
+    assert [who('PUT', '/v1/AUTH_p/c/p').status for who in (ann, reader, guest)] == [201, 403, 403]
+    assert ann('DELETE', '/v1/AUTH_p').status == 403
+    bob = identity('q', 'bob', 'member')
+    assert bob('GET', '/v1/AUTH_p/c/o').status == 403
+    for word in ('q:bob', 'q:*', '*:bob', '*:*', 'name of q:name of bob', 'member'):
+        assert ann('POST', '/v1/AUTH_p/c', headers={'X-Container-Read': word}).status == 204
+        assert bob('GET', '/v1/AUTH_p/c/o').status == 200, word
+        assert bob('PUT', '/v1/AUTH_p/c/o').status == 403
+    # Names are of the default domain alone.
+    ann('POST', '/v1/AUTH_p/c', headers={'X-Container-Read': 'name of q:name of bob,r:bob,q:ann'})
+    assert identity('q', 'bob', 'member', domain='d')('GET', '/v1/AUTH_p/c/o').status == 403
+    ann('POST', '/v1/AUTH_p/c', headers={'X-Container-Read': '', 'X-Container-Write': 'q:bob'})
+    assert (bob('PUT', '/v1/AUTH_p/c/new', b'y').status, bob('GET', '/v1/AUTH_p/c/new').status) == (201, 403)
+    root = identity('admins', 'root', 'ResellerAdmin')
+    assert root('GET', '/v1/AUTH_p/c/o').status == 200
+    assert root('POST', '/v1/AUTH_p', headers={'X-Account-Quota-Bytes': '1000'}).status == 204
+    assert ann('POST', '/v1/AUTH_p', headers={'X-Account-Quota-Bytes': '9999'}).status == 403
+
+
+@pytest.mark.parametrize('token', ['AUTH_tkanything', 'x', None])
+def test_who_asks_is_not_for_them_to_say(identity, token):
+    identity('p', 'ann', 'member')('PUT', '/v1/AUTH_p/c')
+    told = {'X-Identity-Status': 'Confirmed', 'X-Roles': 'admin,ResellerAdmin', 'X-Project-Id': 'p', 'X-User-Id': 'ann',
+            **({'X-Auth-Token': token} if token else {})}
+    assert identity(None, None)('GET', '/v1/AUTH_p/c', headers=told).status == 401
+    assert identity('q', 'bob', 'member')('GET', '/v1/AUTH_p/c', headers=told).status == 403

@@ -127,6 +127,9 @@ class _Edge:
 
     def __call__(self, environ, start_response):
         environ['kodiak.proxy'] = self.proxy
+        # Who asks is for the filters to say, which not every request passes all of.
+        for name in authtoken.ENVIRON:
+            environ.pop(name, None)
         return self.application(environ, start_response)
 
 
