@@ -219,8 +219,8 @@ class Token(Filter):
 @pytest.fixture
 def identity(rings):
     """Calls as users of identity: ``identity(project, user, *roles)(method, path, ...)``."""
-    proxy, names = app.Proxy(rings), ['catch_errors', 'container_sync', 'tempurl', 'keystone', 'copy', 'container_quotas', 'account_quotas',
-                                     'slo']
+    proxy = app.Proxy(rings)
+    names = ['catch_errors', 'container_sync', 'tempurl', 'keystone', 'copy', 'container_quotas', 'account_quotas', 'slo']
     application = proxy
     for name in reversed(names):
         application = pipeline.make_filter(application, name, {})
