@@ -12,7 +12,7 @@ import time
 
 from paste import deploy
 
-from . import context, events, metrics
+from . import context, events, log, metrics
 
 LOG = logging.getLogger('kodiak.access')
 METHODS = frozenset(('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'COPY', 'REPLICATE'))
@@ -65,8 +65,9 @@ class Front:
             metrics.observe_request(self.service, method if method in METHODS else 'other', route, code, elapsed)
             if environ['kodiak.global_request_id'] or code[0] > '3' or method not in ('GET', 'HEAD'):
                 # Reads that went well and were made for nobody else's request are not worth their room.
+                fault = environ.get('kodiak.fault')
                 events.emit('http', request_id, environ['kodiak.global_request_id'], method=method, path=path, code=code,
-                            ms=round(elapsed * 1000, 1))
+                            ms=round(elapsed * 1000, 1), **({'fault': log.mask(fault)[:300]} if fault else {}))
             if LOG.isEnabledFor(logging.INFO):
                 LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), method, path, code, elapsed * 1000,
                          extra={'route': route, 'request_id': request_id})

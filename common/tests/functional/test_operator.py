@@ -150,7 +150,8 @@ def boot(world):
                {'at': now + 900, 'kind': 'http', 'request_id': 'req-other', 'method': 'POST', 'path': '/v2/x', 'code': '201',
                 'ms': 1})
     world.note('kodiak-network-api', {'at': now + 0.1, 'kind': 'http', 'request_id': INNER, 'global_request_id': ASKED,
-                                      'method': 'POST', 'path': '/v2.0/ports', 'code': '409', 'ms': 20.0})
+                                      'method': 'POST', 'path': '/v2.0/ports', 'code': '409', 'ms': 20.0,
+                                      'fault': 'No address is left.'})
     world.note('kodiak-trial-agent',
                {'at': now + 0.2, 'kind': 'reconcile', 'name': 'agent', 'key': SERVER, 'outcome': 'failed', 'ms': 5.0,
                 'error': 'no'},
@@ -179,7 +180,7 @@ def test_trace_joins_everything_by_the_outer_or_an_inner_id(world, known, capsys
     assert main.main(['--config-dir', str(world.etc), 'trace', known]) == 0
     text = capsys.readouterr().out
     assert 'boot of ' + SERVER + ' started; now failed' in text
-    assert '! kodiak-network-api' in text
+    assert '! kodiak-network-api' in text and f'POST /v2.0/ports 409, 20 ms [{INNER}]: No address is left.' in text
 
 
 def test_trace_takes_in_what_other_hosts_know(world, capsys, tmp_path):

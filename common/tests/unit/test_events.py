@@ -94,3 +94,13 @@ def test_without_setup_or_rights_nothing_happens(tmp_path, monkeypatch):
     events.setup(str(tmp_path / 'file' / 'events'), 'x')
     events.emit('log', message='x')
     assert events._path is None
+
+
+def test_a_request_that_failed_says_why_and_no_secret(path):
+    def refuse(environ, start_response):
+        environ['kodiak.fault'] = "No address is left for {'password': 'hunter2'}."
+        start_response('409 Conflict', [])
+        return []
+    wsgi.Front(refuse, 'try')({'REQUEST_METHOD': 'GET', 'PATH_INFO': '/x'}, lambda *args: None)
+    event, = read(path)
+    assert event['code'] == '409' and event['fault'].startswith('No address is left for') and 'hunter2' not in event['fault']

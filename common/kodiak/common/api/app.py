@@ -115,6 +115,7 @@ class Api:
 
     def error_response(self, error, http, version):
         """The response of an :class:`~kodiak.common.errors.Error` in the service's fault shape."""
+        http.environ['kodiak.fault'] = error.message    # for kodiak trace
         body, media_type = self.faults(error, http.environ.get('kodiak.request_id'), http.headers.get('Accept', ''))
         response = flask.Response(body, error.code, content_type=media_type)
         for name, value in error.headers.items():

@@ -115,6 +115,8 @@ def _event(event):
         text = f'{event["method"]} {event["path"]} {event["code"]}, {event["ms"]:g} ms'
         if event['request_id']:
             text += f' [{event["request_id"]}]'
+        if event.get('fault'):
+            text += f': {event["fault"]}'
     elif kind == 'rpc':
         failed = event['outcome'] != 'ok'
         verb = 'asked' if event['side'] == 'call' else 'answered'
