@@ -4,8 +4,10 @@ import random
 
 import pytest
 
+from kodiak.storage_object.backend import fragments
 from kodiak.storage_object.backend.diskfile import sort
 from kodiak.storage_object.ring import Policies
+from kodiak.storage_object.ring.builder import Builder
 
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
 from kodiak.storage_object.erasure import Codec, Damaged
@@ -63,6 +65,24 @@ def test_a_scheme_that_there_is_not(text):
         Policies(Conf)
 
 
+def test_a_ring_of_another_number_of_replicas_is_refused(tmp_path):
+    class Conf:
+        class storage:
+            policies, ring_path = ['0:cold=2+1'], str(tmp_path)
+    for replicas, good in ((2, False), (3, True)):
+        builder = Builder(4, replicas, 0)
+        for number in range(4):
+            builder.add(1, number, '127.0.0.1', 6200, f'd{number}', 1)
+        builder.rebalance()
+        builder.write_ring(str(tmp_path / 'object.ring.gz'))
+        policy, = Policies(Conf)
+        if good:
+            assert policy.ring.replica_count == policy.codec.replicas
+        else:
+            with pytest.raises(ValueError, match=r'object.ring.gz has 2 replicas; 2\+1/\w+ of the policy .cold. needs 3'):
+                _ = policy.ring
+
+
 def test_without_pyeclib_it_is_said(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'pyeclib', None)
     with pytest.raises(ValueError, match='need pyeclib'):
@@ -97,3 +117,26 @@ def test_files_of_fragments(names, data, held, gone, rubbish):
         assert {stamp: set(found) for stamp, found in files.held.items()} == held
         if data:
             assert files.data_name in names
+
+
+def test_what_was_given_up_goes_and_nothing_else(tmp_path):
+    folder = tmp_path / 'abc' / 'hash'
+    folder.mkdir(parents=True)
+    keep = [f'{T[2]}#0#d.data', f'{T[2]}#1.data', f'{T[3]}.meta', f'{T[6]}#0.data']
+    for name in (*keep, f'{T[4]}#0.data'):
+        (folder / name).touch()
+    names = sorted(os.listdir(folder))
+    assert fragments.reclaim(str(folder), names, T[5]) == sorted(keep) == sorted(os.listdir(folder))
+    # Without any that is durable as well.
+    (folder / f'{T[2]}#0#d.data').unlink()
+    fragments.reclaim(str(folder), sorted(os.listdir(folder)), T[5])
+    assert sorted(os.listdir(folder)) == [f'{T[3]}.meta', f'{T[6]}#0.data']
+
+
+def test_names_are_compared_without_the_own_number():
+    name = f'{T[1]}#3#d.data'
+    assert fragments.normal(name, 3) == fragments.normal(f'{T[1]}#1#d.data', 1) != fragments.normal(name, 2) == name
+    assert fragments.normal(f'{T[1]}#3.data', 3) != fragments.normal(name, 3)
+    assert fragments.normal(f'{T[1]}.ts', 3) == f'{T[1]}.ts'
+    assert [fragments.is_stray(each, 3) for each in (name, f'{T[1]}#2.data', f'{T[1]}.ts')] == [False, True, False]
+    assert fragments.is_stray(f'{T[1]}.ts', None)

@@ -248,10 +248,12 @@ class Reconstructor(Peers):
                     sources.setdefault(diskfile.fragment_of(name)[1], []).append((node, name))
         for node, name in sources.pop(home, ()):
             # Somebody has what is to be here: a copy is less work.
-            durable = diskfile.fragment_name(stamp, home, True)
-            if name == durable:
-                self._fetch(path, folder, policy, part, name, [(node, [name])])
-                return True
+            if name == diskfile.fragment_name(stamp, home, True):
+                try:
+                    self._fetch(path, folder, policy, part, name, [(node, [name])])
+                    return True
+                except Failed as error:
+                    LOG.info('%s/%s of %s: %s', folder, name, node['device'], error)
         while len(sources) >= codec.data:
             chosen = {number: sources[number][0] for number in sorted(sources)[:codec.data]}
             with contextlib.ExitStack() as stack:
