@@ -61,12 +61,14 @@ def admin():
 
 def daemon():
     """``kodiak-object-daemon``: the daemons in a process of their own."""
-    parser = argparse.ArgumentParser(prog='kodiak-object-daemon', description='Look after the devices of this node.')
+    parser = argparse.ArgumentParser(
+        prog='kodiak-object-daemon', usage='%(prog)s [--once] [--config-file FILE] [DAEMON ...]', allow_abbrev=False,
+        description=f'Look after the devices of this node. DAEMON: {", ".join(options.DAEMONS)}; all if none.')
     parser.add_argument('--once', action='store_true', help='make one pass of each and end')
-    parser.add_argument('daemons', nargs='*', metavar='DAEMON',
-                        help=f'{", ".join(options.DAEMONS)}; all if none')
+    # (What else there is are options of every service, some with a value: argparse would take that for a daemon.)
     chosen, rest = parser.parse_known_args()
-    names = chosen.daemons or list(options.DAEMONS)
+    names = [word for word in rest if word in options.DAEMONS] or list(options.DAEMONS)
+    rest = [word for word in rest if word not in options.DAEMONS]
     if chosen.once:
         conf = load_conf(rest)
         log.setup(conf, 'kodiak-object-daemon')

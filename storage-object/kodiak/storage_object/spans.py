@@ -106,6 +106,17 @@ def segments(ranges, lower='', upper=''):
     return out
 
 
+def asked(lower, upper, query, backwards):
+    """Whether a listing may show some of ``(lower, upper]``. ``query``: ``marker``, ``end_marker``, ``prefix``, ``path``."""
+    marker, end, prefix = (query.get(name) or '' for name in ('marker', 'end_marker', 'prefix'))
+    if query.get('path'):
+        prefix = query['path'].rstrip('/') + '/'
+    if prefix and ((upper and upper < prefix) or ((after := successor(prefix)) is not None and lower >= after)):
+        return False
+    first, beyond = (end, marker) if backwards else (marker, end)
+    return not ((upper and first and upper <= first) or (beyond and lower >= beyond))
+
+
 class Plan:
     """Segments that can be looked up."""
 

@@ -1,6 +1,7 @@
 """Four devices over four server processes, what goes wrong with them, and that it comes right without a hand."""
 import glob
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import time
 
 import pytest
 from storage_object_probe import Cluster, Cut, Interrupted
+
+from kodiak.storage_object import conf as options
 
 
 @pytest.fixture(scope='module')
@@ -297,18 +300,23 @@ def test_a_deleted_account_is_reaped(cluster, call, account, eventually):
 
 
 def test_progress_is_shown(cluster, eventually):
-    import http.client
+    def ask(path):
+        connection = http.client.HTTPConnection('127.0.0.1', cluster.ports[0], timeout=10)
+        try:
+            connection.request('GET', path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
 
     def recon():
-        connection = http.client.HTTPConnection('127.0.0.1', cluster.ports[0], timeout=10)
-        connection.request('GET', '/recon')
-        found = json.loads(connection.getresponse().read())
-        connection.close()
-        return found
-    found = eventually(lambda: (shown := recon())['daemons'].get('replicator', {}).get('last') and shown)
-    assert {'done', 'left', 'rate', 'estimated_end', 'last'} <= set(found['daemons']['auditor'])
+        found = json.loads(ask('/recon'))
+        return all(found['daemons'].get(name, {}).get('last') for name in options.DAEMONS) and found
+    found = eventually(recon, 40)
+    assert all({'done', 'left', 'rate', 'estimated_end', 'last'} <= set(shown) for shown in found['daemons'].values())
     assert 'd0' in found['devices'] and found['rings']['object-0'] >= 1
-    connection = http.client.HTTPConnection('127.0.0.1', cluster.ports[0], timeout=10)
-    connection.request('GET', '/metrics')
-    assert 'kodiak_storage_passes{daemon="replicator"}' in connection.getresponse().read().decode()
-    connection.close()
+    text = ask('/metrics')
+    for name in options.DAEMONS:
+        for number in ('', '_done', '_rate', '_end_timestamp', '_oldest_seconds'):
+            assert f'kodiak_storage_passes{number}{{daemon="{name}"}}' in text
+    told = cluster.servers[0].once()
+    assert [line.split(' ', 1)[0] for line in told.splitlines()] == list(options.DAEMONS)

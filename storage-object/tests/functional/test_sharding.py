@@ -21,7 +21,7 @@ from kodiak.storage_object.backend.containers import deletion
 from kodiak.storage_object.backend.devices import Devices
 from kodiak.storage_object.backend.trees import databases
 from kodiak.storage_object.backend.updates import Updater
-from kodiak.storage_object.daemons import cleaving, replicator, sharder
+from kodiak.storage_object.daemons import cleaving, reaper, replicator, sharder
 from kodiak.storage_object.daemons.reconciler import queue_strays
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response, to_wsgi
@@ -470,3 +470,48 @@ def test_objects_of_another_policy_are_queued_for_the_reconciler(world, name):
         broker.update(policy=1, put=stamp)
     world.passes(1)
     assert {broker.info()['policy'] for broker in world.brokers(*shard.name.split('/'))} == {1}
+
+
+def test_an_account_with_a_sharded_container_is_reaped(world, name):
+    account = 'AUTH_' + name
+
+    def call(method, path, body=b''):
+        return world.call(method, f'/v1/{account}{path}', body)
+    assert call('PUT', '/c').status == 201
+    for number in range(30):
+        assert call('PUT', f'/c/o{number:02d}', b'x').status == 201
+    world.report()
+    world.passes()
+    assert {broker.info()['sharding'] for broker in world.brokers(account, 'c')} == {'sharded'}
+    ring = world.rings.account
+    part = ring.get_part(account)
+    for node in ring.primaries(part):
+        world.proxy.client.ask(node, 'DELETE', part, f'/{account}', {'X-Timestamp': cleaving.now(), 'Content-Length': '0'}).close()
+    daemon = reaper.Reaper(world.server, world.conf)
+    for _ in range(4):
+        daemon.run_once()
+        world.report()
+    assert 'failed' not in daemon.progress.counts
+    for broker in world.brokers(account, 'c'):
+        assert broker.is_deleted(broker.info())
+
+
+def test_shards_of_a_root_that_is_no_more_go_too(world, name):
+    world.make(name, NAMES)
+    world.passes()
+    shards = world.shards(name)
+    for each in NAMES:
+        world.row(name, each, gone=True)
+    world.report()
+    assert world.call('DELETE', f'/v1/{ACCOUNT}/{name}').status == 204
+    for broker in world.brokers(ACCOUNT, name):         # (as the replicator does when that was long ago)
+        world.server.brokers.forget(broker.path)
+        os.unlink(broker.path)
+    counts = world.passes(1)
+    assert counts['without root'] == 3 * len(shards)    # they have marks of deletions still: they wait
+    for shard in shards:
+        for broker in world.brokers(*shard.name.split('/')):
+            broker.reclaim('9999999999.99999')
+    world.passes(1)
+    for shard in shards:
+        assert all(broker.is_deleted(broker.info()) for broker in world.brokers(*shard.name.split('/')))

@@ -2,7 +2,7 @@
 import orjson
 
 from ..proxy.http import from_wsgi, is_true, quote
-from ..spans import PREFIX, Range, split
+from ..spans import PREFIX, Range, asked, split
 from .base import JSON, Databases, answer, iso, kept, request_stamp, shown, there, to_json
 from .devices import stamp_of
 from .shards import Moved
@@ -106,10 +106,11 @@ class Containers(Databases):
         """The ranges: all as they are, or (``states``, or of a listing) where each name is now: None for the container itself."""
         if kind == 'shard' and 'states' not in request.query:
             return [found.wire() for found in broker.table().ranges.values()]
-        name = request.query.get('includes')
+        name, backwards = request.query.get('includes'), is_true(request.query.get('reverse', ''))
         return [{'name': found.name if found else None, 'lower': lower, 'upper': upper}
                 for lower, upper, found in broker.plan().segments
-                if name is None or (lower < name and (not upper or name <= upper))]
+                if (name is None or (lower < name and (not upper or name <= upper)))
+                and (kind == 'shard' or asked(lower, upper, request.query, backwards))]
 
     def take_ranges(self, path, ranges, known):
         """Merge what a shard tells of itself. Returns the status."""

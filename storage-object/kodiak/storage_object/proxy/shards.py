@@ -1,7 +1,7 @@
 """Sharded containers in the proxy: listings across shards, and which shard is told of an object."""
 import orjson
 
-from ..spans import DEPTH, split, successor
+from ..spans import DEPTH, asked, split, successor
 from . import backend
 from .http import Fault, is_true
 from .listing import encode
@@ -83,18 +83,13 @@ class Shards:
         lower, upper = max(span['lower'], query.get('lower') or ''), span['upper']
         if query.get('upper') and (not upper or query['upper'] < upper):
             upper = query['upper']
-        marker, end, prefix = (query.get(name) or '' for name in ('marker', 'end_marker', 'prefix'))
-        if query.get('path'):
-            prefix = query['path'].rstrip('/') + '/'
+        marker = query.get('marker') or ''
         if last is not None:
             marker = last.get('name', last.get('subdir'))
-        first, beyond = (end, marker) if backwards else (marker, end)
         if last is not None and 'subdir' in last and not backwards and ((after := successor(marker)) is None
                                                                         or (upper and upper < after)):
             return None             # all that is below it has been listed
-        if prefix and ((upper and upper < prefix) or ((after := successor(prefix)) is not None and lower >= after)):
-            return None
-        if (upper and first and upper <= first) or (beyond and lower >= beyond):
+        if not asked(lower, upper, {**query, 'marker': marker}, backwards):
             return None
         wanted = {name: value for name, value in query.items() if name not in ('lower', 'upper', 'marker')}
         wanted.update({name: value for name, value in (('lower', lower), ('upper', upper), ('marker', marker)) if value})
