@@ -216,16 +216,16 @@ def test_a_volume_moves_to_another_back_end_while_a_guest_writes(demo, admin, vo
     one[1](f'sudo mke2fs -q /dev/{name} && sudo mount /dev/{name} /mnt')
     one[1]('sudo dd if=/dev/urandom of=/mnt/data bs=1M count=16 && sync')
     kept = one[1]('md5sum < /mnt/data')
-    one[1]('nohup sudo sh -c "while sleep 0.2; do date > /mnt/now; sync; done" > /dev/null 2>&1 &')
+    one[1]('nohup sudo sh -c "until [ -e /tmp/enough ]; do date > /mnt/now; sync; sleep 0.2; done" > /dev/null 2>&1 &')
 
     def there(pool):
         shown = admin('volume show', volume)
         return (shown['status'], shown['os-vol-host-attr:host'], shown['migration_status']) == ('in-use', pool, 'success') and shown
-    demo.text('volume set --type', types[second], '--migration-policy on-demand', volume)
+    demo.text('volume set --migration-policy on-demand --type', types[second], volume)
     assert until(120, 'the volume to be moved', lambda: there(second))['type'] == types[second]
     admin.text('volume migrate --host', first, volume)
     until(120, 'the volume to be back', lambda: there(first))
     assert one[1]('md5sum < /mnt/data') == kept
     assert 'error' not in one[1](f'sudo dmesg | grep {name}; true').lower()
-    one[1]('sudo pkill -f mnt/now; sleep 1; sudo umount /mnt')
+    one[1]('touch /tmp/enough; sleep 2; sudo umount /mnt')
     detach(demo, volumes, one, volume)
