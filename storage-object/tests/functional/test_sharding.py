@@ -21,7 +21,7 @@ from kodiak.storage_object.backend.containers import deletion
 from kodiak.storage_object.backend.devices import Devices
 from kodiak.storage_object.backend.trees import databases
 from kodiak.storage_object.backend.updates import Updater
-from kodiak.storage_object.daemons import cleaving, reaper, replicator, sharder
+from kodiak.storage_object.daemons import cleaving, reaper, replicator, sharder, updater
 from kodiak.storage_object.daemons.reconciler import queue_strays
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response, to_wsgi
@@ -515,3 +515,40 @@ def test_shards_of_a_root_that_is_no_more_go_too(world, name):
     world.passes(1)
     for shard in shards:
         assert all(broker.is_deleted(broker.info()) for broker in world.brokers(*shard.name.split('/')))
+
+
+def test_rows_that_waited_go_to_the_shard(world, name):
+    world.make(name, NAMES)
+    world.passes()
+    stamp = '1700000000.00000'
+    device = world.server.devices.path('d0')
+    world.server.updater.keep(device, ACCOUNT, name, (0, 'm/waited', stamp, stamp, 1, 'e', 't', 0))
+    world.server.updater.keep(device, ACCOUNT, name, deletion('m/01', stamp, 0))
+    daemon = updater.Updater(world.server, world.conf)
+    daemon.run_once()
+    assert daemon.progress.counts['sent'] == 2
+    assert world.listing(name, prefix='m/') == ['m/00', *(f'm/{number:02d}' for number in range(2, 8)), 'm/waited']
+    assert world.stray(name) == 0
+
+
+def test_a_server_says_where_a_row_belongs(world, name):
+    world.make(name, NAMES)
+    world.passes()
+    ring, stamp = world.rings.container, '1700000000.00000'
+    part = ring.get_part(ACCOUNT, name)
+    shard, = [each for each in world.shards(name) if each.holds('z/\u00e9 1')]
+
+    def tell(**more):
+        headers = {'X-Backend-Row': '1', 'X-Timestamp': stamp, 'X-Size': 1, 'X-Etag': 'e', 'X-Content-Type': 't',
+                   'Content-Length': '0', **{key.replace('_', '-'): value for key, value in more.items()}}
+        answer = world.proxy.client.ask(ring.primaries(part)[0], 'PUT', part, f'/{ACCOUNT}/{name}/z/\u00e9 1', headers)
+        answer.close()
+        return answer
+    answer = tell(X_Backend_Accept_Redirect='true')
+    assert answer.status == 301 and answer.headers['X-Backend-Redirect-Timestamp'] == shard.stamp
+    assert answer.headers['Location'] == '/' + shard.name + '/z/%C3%A9%201'
+    # Who does not go there leaves it where it is: the sharder moves it.
+    assert tell().status == 201 and world.stray(name) == 1
+    assert world.listing(name) == NAMES
+    world.passes(1)
+    assert world.stray(name) == 0 and world.listing(name) == sorted([*NAMES, 'z/\u00e9 1'])
