@@ -92,6 +92,10 @@ class Cluster:
         return [int(headers['X-Backend-Storage-Policy-Index']) if status == 200 else None
                 for status, headers, _ in self._ask_all(account, container)]
 
+    def sharding_of(self, account, container):
+        """Whether each of a container's servers says that it is cut up."""
+        return [headers.get('X-Backend-Sharding-State') for _, headers, _ in self._ask_all(account, container)]
+
     def _ask_all(self, account, container):
         kind = 'account' if container is None else 'container'
         names = [account] if container is None else [account, container]
@@ -103,14 +107,17 @@ class Cluster:
             body = answer.read() if answer is not None else b''
             yield (answer.status, answer.headers, body) if answer is not None else (503, {}, b'')
 
-    def proxy(self, pool=None):
-        """The pipeline of a proxy. ``pool``: its connections."""
+    def bare_proxy(self, pool=None):
+        """A proxy without filters. ``pool``: its connections."""
         class Conf:
             class storage:
                 policies, ring_path = self.policies, self.rings_folder
         rings = Rings(self.rings['account'], self.rings['container'], list(Policies(Conf)))
-        made = app.Proxy(rings, pool=pool, nodes=backend.Nodes(interval=0.5), account_management=True)
-        return pipeline.assemble(made, [('catch_errors', {})])
+        return app.Proxy(rings, pool=pool, nodes=backend.Nodes(interval=0.5), account_management=True)
+
+    def proxy(self, pool=None):
+        """The pipeline of a proxy."""
+        return pipeline.assemble(self.bare_proxy(pool), [('catch_errors', {})])
 
     def caller(self, pool=None):
         """Calls that proxy; ``stream``: the answer's body is not read yet."""

@@ -1,5 +1,6 @@
 """A container that came to be in two policies while its servers did not reach each other: all is moved to one, without a hand."""
 import hashlib
+import io
 import json
 import os
 import time
@@ -9,13 +10,15 @@ from storage_object_probe import Cluster
 
 from kodiak.storage_object.daemons.reconciler import ACCOUNT
 from kodiak.storage_object.proxy import backend
+from kodiak.storage_object.proxy.http import Request
 
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
 
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('policies'), policies=('0:gold', '1:silver', '2:cold=2+1'))
+    world = Cluster(tmp_path_factory.mktemp('policies'), policies=('0:gold', '1:silver', '2:cold=2+1'),
+                    more='shard_threshold = 40\nshard_size = 15\nshard_shrink = 20\n')
     world.up()
     yield world
     world.down()
@@ -82,3 +85,26 @@ def test_a_container_in_two_policies(cluster, request, eventually, old, new):
                            for name in bodies))
     rows = json.loads(call('GET', f'/v1/{account}/c?format=json').body)
     assert {row['name']: row['bytes'] for row in rows} == {name: len(body) for name, body in bodies.items()}
+
+
+def test_a_proxy_writes_into_another_policy_of_a_sharded_container(cluster, eventually):
+    cluster.up()
+    call, account = cluster.caller(), 'AUTH_sharded'
+    assert call('PUT', f'/v1/{account}').status == 201
+    assert call('PUT', f'/v1/{account}/c', X_Storage_Policy='gold').status == 201
+    names = [f'o{number:02}' for number in range(45)]
+    for name in names:
+        assert call('PUT', f'/v1/{account}/c/{name}', b'x').status == 201
+    eventually(lambda: all(state == 'sharded' for state in cluster.sharding_of(account, 'c')), 40)
+    stale = cluster.bare_proxy()
+    for method, name, body in (('PUT', 'o20x', b'astray'), ('DELETE', 'o03', b'')):
+        request = Request({'REQUEST_METHOD': method, 'PATH_INFO': f'/v1/{account}/c/{name}', 'QUERY_STRING': '',
+                           'wsgi.input': io.BytesIO(body), 'CONTENT_LENGTH': str(len(body)),
+                           'HTTP_X_BACKEND_STORAGE_POLICY_INDEX': '1'})
+        assert stale.handle(request).status in (201, 404)
+    eventually(lambda: call('GET', f'/v1/{account}/c/o20x').body == b'astray', 40)
+    eventually(lambda: call('GET', f'/v1/{account}/c/o03').status == 404, 40)
+    eventually(lambda: all(file.endswith('.ts') for files in cluster.files(account, 'c', 'o20x', policy=1).values()
+                           for file in files), 40)
+    wanted = sorted({*names, 'o20x'} - {'o03'})
+    eventually(lambda: call('GET', f'/v1/{account}/c').body.decode().split() == wanted, 40)

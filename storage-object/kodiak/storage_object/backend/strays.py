@@ -21,6 +21,11 @@ def _apart(account):
     return account.startswith('.') and not account.startswith(PREFIX)
 
 
+def _has(account):
+    """Whether containers of an account have objects of clients; those of our own have entries, but for shards."""
+    return not account.startswith('.') or account.startswith(PREFIX)
+
+
 class Strays:
     """Mixed into the :class:`~kodiak.storage_object.backend.broker.Broker` of containers."""
 
