@@ -238,6 +238,11 @@ class _Turn:
     def _open(self):
         if self._file is None or self._file[0] != os.getpid():
             self._file = os.getpid(), os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            if os.geteuid() == 0:
+                # A command that root runs must not lock the service out: as SQLite does with its own files.
+                with contextlib.suppress(FileNotFoundError):
+                    owner = os.stat(self._path.removesuffix('.turn'))
+                    os.fchown(self._file[1], owner.st_uid, owner.st_gid)
         return self._file[1]
 
 

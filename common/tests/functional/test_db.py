@@ -1,3 +1,6 @@
+import os
+
+import pytest
 import sqlalchemy as sa
 
 from kodiak.common import db
@@ -26,3 +29,15 @@ def test_write_commits_rolls_back_and_runs_hooks_after_the_commit(tmp_path):
         assert db.all_dicts(connection, sa.select(table)) == [{'id': 1, 'data': {'b': 2}}]
     assert seen == [True]
     database.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='needs root')
+def test_a_command_of_root_does_not_lock_the_service_out(tmp_path):
+    made = db.Database(f'sqlite:///{tmp_path}/a.sqlite')
+    with made.engine.begin() as connection:
+        connection.exec_driver_sql('CREATE TABLE t (a)')
+    os.chown(tmp_path / 'a.sqlite', 12345, 12346)
+    with made.write() as connection:
+        connection.exec_driver_sql('INSERT INTO t VALUES (1)')
+    made.close()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.glob('a.sqlite*')} == {(12345, 12346)}
