@@ -54,7 +54,8 @@ def _keys(conf, options):
         sys.stdout.buffer.write(copies.pack(found))
     elif options.action == 'import':
         try:
-            count = copies.unpack(found, sys.stdin.buffer.read(), options.replace)
+            found.state.look()
+            count = copies.unpack(found, sys.stdin.buffer.read(), options.replace, found.state.revoked_keys)
         except copies.Refused as error:
             print(error, file=sys.stderr)
             return 1

@@ -40,10 +40,11 @@ def pack(core):
     return out.getvalue()
 
 
-def unpack(core, data, replace=False):
+def unpack(core, data, replace=False, revoked=()):
     """Take over the keys of an archive. Returns how many files there are now.
 
-    :param replace: also where this server signs with a key that the archive doesn't have.
+    :param replace: also where this server signs with a key that the archive doesn't have. :param revoked: ids of keys of which
+        that is no matter.
     :raises Refused: nothing was changed.
     """
     found = _read(data)
@@ -54,7 +55,7 @@ def unpack(core, data, replace=False):
     if os.path.exists(ours) and not replace:
         coming = {_key_id(text) for name, text in found.items() if name.startswith('keys/')}
         with open(ours, 'rb') as file:
-            if (key_id := _key_id(file.read())) not in coming:
+            if (key_id := _key_id(file.read())) not in coming and key_id not in revoked:
                 raise Refused(f'This server signs with key {key_id}, which the archive does not have: tokens that it signed would '
                               'be good no more. Export on this server instead, or say --replace.')
     for label, path in folders(core).items():

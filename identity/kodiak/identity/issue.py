@@ -29,7 +29,7 @@ def issue(core, auth, http=None):
         claims = after(core, claim(core, connection, attempt, scope, issued))
     if attempt.uses_trust:
         core.db.transact(trusts.use, attempt.uses_trust)
-    text = tokens.sign(claims, *core.ring.signing())
+    text = tokens.sign(claims, *core.ring.signing(core.state.revoked_keys))
     if len(text) > tokens.MAX_LENGTH:
         raise errors.Forbidden('The token would be too long: the user has too many roles there.')
     return text, claims
@@ -51,7 +51,7 @@ def issue_for_credential(core, user_id, project_id, content):
         elif content.get('trust_id'):
             scope = {'OS-TRUST:trust': {'id': content['trust_id']}}
         claims = after(core, claim(core, connection, attempt, scope, issued))
-    return tokens.sign(claims, *core.ring.signing()), claims
+    return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
 
 
 def issue_for_federation(core, user, said, method, issued, until=None):
@@ -64,7 +64,7 @@ def issue_for_federation(core, user, said, method, issued, until=None):
         attempt.extra['federation'] = said
     with core.db.read() as connection:
         claims = after(core, claim(core, connection, attempt, attempt.scope, issued))
-    return tokens.sign(claims, *core.ring.signing()), claims
+    return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
 
 
 def after(core, claims):

@@ -32,16 +32,22 @@ class KeyRing:
         self.keep = keep
         self._lock = threading.Lock()
         self._stamp = None
-        self._current = None
+        self._current = self._next = None
         self._public = {}
         self._loaded = {}
 
-    def signing(self):
-        """``(key id, private key)`` that signs now."""
+    def signing(self, revoked=()):
+        """``(key id, private key)`` that signs now.
+
+        :param revoked: ids of keys that must not: where the current one was revoked on another server, the next one signs, as it
+            does there.
+        """
         self._look()
         if self._current is None:
             LOG.error('There is no signing key in %s: run "kodiak-identity keys setup".', self.path)
             raise NoKeys('Identity has no signing key yet. The operator makes one with "kodiak-identity keys setup".')
+        if self._current[0] in revoked and self._next is not None:
+            return self._next
         return self._current
 
     def public(self):
@@ -66,6 +72,7 @@ class KeyRing:
             with contextlib.suppress(FileNotFoundError), open(os.path.join(self.path, name), 'rb') as file:
                 private = tokens.load_private(file.read())
                 found[name] = (tokens.key_id_of(tokens.public_text(private)), private)
+        self._next = found.get(NEXT)
         if CURRENT in found:
             self._current = found[CURRENT]
         elif not found:

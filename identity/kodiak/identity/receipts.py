@@ -53,7 +53,7 @@ def _decode(text):
 
 def sign(core, values):
     """The text of a receipt."""
-    key_id, private = core.ring.signing()
+    key_id, private = core.ring.signing(core.state.revoked_keys)
     body = f'{PREFIX}{key_id}.{_encode(zlib.compress(orjson.dumps(values)))}'
     return f'{body}.{_encode(private.sign(body.encode()))}'
 

@@ -38,6 +38,8 @@ class State(authtoken.Feed):
         self.texts = catalog.Texts([])
         self.tokens = collections.OrderedDict()
         self._ring_seen = None
+        #: signing keys that were revoked, here or on another server
+        self.revoked_keys = set()
 
     def ready(self):
         """See what has changed; called by the middleware at each request that carries a token."""
@@ -80,6 +82,8 @@ class State(authtoken.Feed):
         for row in rows:
             self.events.append({**row.event, 'id': row.sequence, 'expires_at': times.seconds(row.expires_at)})
             self.revocations.add(self.events[-1])
+            if row.event.get('key_id'):
+                self.revoked_keys.add(row.event['key_id'])
             self.sequence = row.sequence
         if rows:
             self.version += 1

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from kodiak.common import cli
+from kodiak.common import cli, db
 from kodiak.identity import admin, api, cmd, core
 from kodiak.identity import conf as options
 
@@ -132,6 +132,19 @@ def test_servers_have_the_same_keys(servers):
     assert first.core.crypt.decrypt(second.core.crypt.encrypt('secret')) == 'secret'
     assert copy(first, second)[0] == 0 and listing(second) == listing(first)
     assert {file.name for file in (second.folder / 'credential-keys').iterdir()} == {'0', '1', 'next'}
+
+
+def test_a_key_that_was_revoked_elsewhere_signs_no_more(servers):
+    first, second = servers
+    copy(first, second)
+    leaked, coming = (key_id for _, key_id in first.core.ring.listing())
+    assert first('keys', 'revoke', leaked)[0] == 0
+    assert first.core.ring.signing()[0] == coming
+    found = core.Core(second.core.conf, db.Database(second.core.conf.database.connection))
+    found.state.look()
+    assert found.ring.signing(found.state.revoked_keys)[0] == coming
+    found.db.close()
+    assert copy(first, second)[0] == 0 and listing(second) == listing(first)
 
 
 def test_keys_of_another_cloud_are_taken_only_if_that_is_said(servers):
