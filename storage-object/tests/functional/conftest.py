@@ -185,9 +185,16 @@ S3_USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 
 
 
 @pytest.fixture
-def s3_application(rings):
+def s3_options():
+    """More filters of that pipeline, next to the proxy: name to options."""
+    return {}
+
+
+@pytest.fixture
+def s3_application(rings, s3_options):
     """The pipeline with the S3 API, three users."""
-    return pipeline.assemble(app.Proxy(rings), [(name, S3_USERS if name == 'localauth' else {}) for name in S3_NAMES])
+    options = {'localauth': S3_USERS, **s3_options}
+    return pipeline.assemble(app.Proxy(rings), [(name, options.get(name, {})) for name in (*S3_NAMES, *s3_options)])
 
 
 @pytest.fixture

@@ -112,3 +112,24 @@ def test_keys_change(make_call, encrypted, place, tmp_path):
     later('PUT', place + '/p', b'new')
     assert json.loads(later('GET', place + '?format=json').body)[0]['hash'] == hashlib.md5(b'old').hexdigest()
     assert encrypted('GET', place + '/p').status == 500
+
+
+class TestOfS3:
+    """The same, through the S3 API."""
+
+    @pytest.fixture
+    def s3_options(self, tmp_path):
+        return {'encryption': {'keys': keys_file(tmp_path / 'keys', 'one')}}
+
+    @pytest.mark.parametrize('size', [0, 1000, 3 << 20])
+    def test_a_checksum_tells_nothing_on_the_devices(self, s3, servers, size):
+        body = (SECRET * (size // len(SECRET) + 1))[:size]
+        told = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        etag = s3.put_object(Bucket='bukket', Key='o', Body=body, ChecksumSHA256=told)['ETag']
+        s3.put_object(Bucket='bukket', Key='p', Body=body, ChecksumAlgorithm='SHA256')      # (in a trailer)
+        for key in 'op':
+            found = s3.get_object(Bucket='bukket', Key=key, ChecksumMode='ENABLED')
+            assert (found['ChecksumSHA256'], found['Body'].read(), found['ETag']) == (told, body, etag)
+        assert s3.put_object(Bucket='bukket', Key='o', Body=b'new', IfMatch=etag)
+        data = stored(servers)
+        assert told.encode() not in data and (not size or SECRET not in data)

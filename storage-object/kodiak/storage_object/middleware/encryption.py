@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..proxy.http import Fault, Filter, HeaderDict, error, serve
 
-BODY, ETAG, MAC = ('X-Object-Sysmeta-Crypto-' + name for name in ('Body', 'Etag', 'Etag-Mac'))
+BODY, ETAG, MAC, SEALED_SUM = ('X-Object-Sysmeta-Crypto-' + name for name in ('Body', 'Etag', 'Etag-Mac', 'Checksum'))
+# A checksum tells of a body what an etag does.
+SUM = 'X-Object-Sysmeta-S3Api-Checksum'
 META = 'X-Object-Transient-Sysmeta-Crypto-Meta-'
 ALL = ('X-Object-Sysmeta-Crypto-', 'X-Object-Transient-Sysmeta-Crypto-')
 OVERRIDE, STORED = 'X-Backend-Container-Update-Override-Etag', 'X-Object-Sysmeta-Container-Update-Override-Etag'
@@ -106,13 +108,17 @@ class Encryption(Filter):
 
     def _put(self, request, path, box):
         headers = request.headers
-        of_box = self._key(box)
+        of_box, key = self._key(box), self._key(path)
+
+        def sealed(sum_):
+            return {SEALED_SUM: key.seal(sum_.encode('latin-1'), b'sum')} if sum_ else {}
+        headers.update(sealed(headers.pop(SUM)))
         given = headers.get(OVERRIDE)
         if given is not None:
             headers[OVERRIDE] = f'{of_box.seal(given.encode("latin-1"), b"list")}; {MARK}1'
         if request.content_length == 0:
             return self.next(request)
-        key, secret, start = self._key(path), os.urandom(32), os.urandom(16)
+        secret, start = os.urandom(32), os.urandom(16)
         wanted = (headers.pop('Etag') or '').strip('"').lower()
         body = request.environ['wsgi.input'] = Encrypted(request.input, secret, start)
 
@@ -122,7 +128,8 @@ class Encryption(Filter):
             etag = body.md5.hexdigest()
             if wanted and wanted != etag:
                 raise Fault(422)
-            made = {**(more() if more else {}), BODY: key.seal(start + secret, b'body'),
+            told = more() if more else {}
+            made = {**sealed(told.pop(SUM, None)), **told, BODY: key.seal(start + secret, b'body'),
                     ETAG: key.seal(etag.encode(), b'etag'), MAC: key.mac(etag)}
             if given is None:
                 made[OVERRIDE] = f'{of_box.seal(etag.encode(), b"list")}; {MARK}1'
@@ -210,6 +217,8 @@ class Encryption(Filter):
                 shown['X-Object-Meta-' + name[len(META):]] = self._opened(value, path, b'meta').decode('latin-1')
         if headers.get(STORED, '').endswith(MARK + '1'):
             shown[STORED] = self._opened(headers[STORED].partition(';')[0], box, b'list').decode('latin-1')
+        if SEALED_SUM in headers:
+            shown[SUM] = self._opened(headers[SEALED_SUM], path, b'sum').decode('latin-1')
         if BODY in headers:
             shown['Etag'] = self._opened(headers[ETAG], path, b'etag').decode()
             if answer.status in (200, 206) and not isinstance(answer.body, bytes):
