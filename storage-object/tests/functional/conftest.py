@@ -198,6 +198,12 @@ def s3_application(rings, s3_options):
 
 
 @pytest.fixture
+def swift(s3_application):
+    """A client of its Swift API."""
+    return Client(s3_application)
+
+
+@pytest.fixture
 def endpoint(s3_application, serve):
     """Its URL."""
     return serve(s3_application)

@@ -303,3 +303,36 @@ def test_buckets_come_in_pages(s3):
     assert [row['Name'] for row in page['Buckets']] == ['bukket', 'xyz']
     assert 'ContinuationToken' not in page
     assert [row['Name'] for row in s3.list_buckets(Prefix='ab')['Buckets']] == ['abc', 'abd']
+
+
+# what is overwritten
+
+
+@pytest.mark.parametrize('how', ['put', 'copy', 'upload', 'Swift'])
+def test_parts_go_with_what_they_were_parts_of(s3, swift, how):
+    def listed():
+        found = swift('GET', '/v1/AUTH_test/bukket+segments').body.decode().split()
+        return [name for name in found if name.startswith('m/')]
+
+    def upload():
+        made, parts = parts_of(s3, [b'part'], 'CRC32')
+        s3.complete_multipart_upload(Bucket='bukket', Key='m', UploadId=made, MultipartUpload={'Parts': parts})
+    upload()
+    first, = listed()
+    put(s3, b'other', key='n')
+    assert listed() == [first]
+    if how == 'put':
+        put(s3, b'new', key='m')
+    elif how == 'copy':
+        s3.copy_object(Bucket='bukket', Key='m', CopySource='bukket/m', MetadataDirective='REPLACE', Metadata={'a': 'b'})
+        assert s3.get_object(Bucket='bukket', Key='m')['Body'].read() == b'part'
+    elif how == 'upload':
+        upload()
+        assert s3.get_object(Bucket='bukket', Key='m')['Body'].read() == b'part'
+        assert len(listed()) == 1 and listed() != [first]
+        return
+    else:
+        swift('PUT', '/v1/AUTH_test/bukket/m', b'new')
+        assert listed() == [first]
+        return
+    assert listed() == []

@@ -119,11 +119,11 @@ class Multipart:
         self.abort(call, base)
         return Response(204, content_type='text/html; charset=UTF-8')
 
-    def abort(self, call, base):
-        """Take an upload away."""
-        for row in self._rows(call, base):
-            self.api.ask(call, 'DELETE', f'{self._box(call)}/{row["name"]}').drain()
-        self.api.ask(call, 'DELETE', base).drain()
+    def abort(self, call, base, authorize=True):
+        """Take an upload away. ``authorize``: False for one that somebody who may has overwritten."""
+        for row in self._rows(call, base, authorize):
+            self.api.ask(call, 'DELETE', f'{self._box(call)}/{row["name"]}', authorize=authorize).drain()
+        self.api.ask(call, 'DELETE', base, authorize=authorize).drain()
 
     @staticmethod
     def _number(call):
@@ -177,11 +177,12 @@ class Multipart:
         return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
                                           + (tag(checksums.element(found[0]), found[1]) if found else ''))
 
-    def _rows(self, call, base):
+    def _rows(self, call, base, authorize=True):
         box = self._box(call)
         prefix, marker, rows = base[len(box) + 1:] + '/', '', []
         while True:
-            answer = self.api.ask(call, 'GET', box, query={'format': 'json', 'prefix': prefix, 'marker': marker})
+            answer = self.api.ask(call, 'GET', box, authorize=authorize,
+                                  query={'format': 'json', 'prefix': prefix, 'marker': marker})
             page = orjson.loads(self.api.good(answer, box).read())
             if not page:
                 return rows
@@ -279,14 +280,15 @@ class Multipart:
         if manifest[-1]['size_bytes'] == 0:
             # A manifest has no segments of no bytes; an upload of nothing is an object of nothing, with its own etag.
             manifest.pop()
-        path = f'/{call.bucket}/{call.key}'
+        path, before = f'/{call.bucket}/{call.key}', self.api.objects.overwritten(call)
         if manifest:
             answer = self.api.ask(call, 'PUT', path, headers, body=orjson.dumps(manifest), query={'multipart-manifest': 'put'})
         else:
             headers['X-Backend-Container-Update-Override-Etag'] = f'{EMPTY}; s3_etag={whole}'
             answer = self.api.ask(call, 'PUT', path, headers)
         self.api.good(answer, path)
-        self.api.objects.written(call)
+        # (asked for twice at once, it is what the other has made)
+        self.api.objects.written(call, answer, before if before != base else None)
         kept = {item['path'].rpartition('/')[2] for item in manifest}
         for number in there:
             if f'{number:05d}' not in kept:

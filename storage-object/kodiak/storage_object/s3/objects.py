@@ -6,14 +6,14 @@ import urllib.parse
 from kodiak.common.numbers import natural
 
 from ..middleware.copying import Reader
-from ..middleware.s3_guard import locked
+from ..middleware.s3_guard import SEGMENTS, locked
 from ..middleware.versioning import MARKER, NULL
 from ..proxy.http import Response, parse_date, to_wsgi, unquote
 from . import acl, checksums, conditions, lifecycle, lock, tagging
 from .attributes import attributes, part_of, sum_of_part
 from .errors import S3Error
 from .etags import ETAG, shown_etag
-from .multipart import copy_headers
+from .multipart import UPLOADED, copy_headers
 from .xml import document, http_date, modified, tag
 
 OVERRIDES = ('content-type', 'content-language', 'expires', 'cache-control', 'content-disposition', 'content-encoding')
@@ -138,13 +138,14 @@ class Objects:
         headers.update({'Content-Length': str(length)} if length is not None else {'Transfer-Encoding': 'chunked'})
         if md5:
             headers['Etag'] = md5
+        before = self.overwritten(call)
         answer = self.send(call, path, headers, stream)
         if answer.status == 404:
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         if answer.status == 422:
             raise S3Error('BadDigest', ExpectedDigest=call.request.headers.get('Content-Md5', ''))
         self.api.good(answer, path)
-        self.written(call)
+        self.written(call, answer, before)
         made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **checksums.shown(self.sum_of(stream)),
                 **self.version_header(call, answer)}
         if self.api.encrypted:
@@ -248,11 +249,12 @@ class Objects:
             wanted, known = wanted or known[0], None
         if known:
             headers[checksums.KEPT] = checksums.kept(*known)
+        before = self.overwritten(call)
         answer, known = self.copied(call, path, headers, query, wanted if not known else None, known)
         if answer.status == 404:
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         self.api.good(answer, path)
-        self.written(call)
+        self.written(call, answer, before)
         etag = answer.headers.get('Etag', '').strip('"')
         made = document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
                                             + (tag(checksums.element(known[0]), known[1]) + tag('ChecksumType', known[2])
@@ -458,8 +460,24 @@ class Objects:
         if version not in (None, 'null'):
             self.api.ask(call, 'DELETE', f'/{call.bucket}/{key}', query={'version-id': version}, authorize=False).drain()
 
-    def written(self, call):
-        """What has been put where versions are suspended takes the place of the version that had no id."""
+    def overwritten(self, call):
+        """Where the parts are of what a PUT will take the place of: to be given to :meth:`written`; None."""
+        infos, box = call.request.environ['kodiak.proxy'].infos, call.bucket + SEGMENTS
+        if self.api.versioned(call) == 'Enabled' or not infos.get(call.request, call.place, box).ok:
+            return None
+        found = self.api.ask(call, 'HEAD', f'/{call.bucket}/{call.key}', authorize=False).drain()
+        upload = found.headers.get(UPLOADED)
+        if not found.ok or not upload or found.headers.get('X-Object-Version-Id', 'null') != 'null':
+            return None
+        return f'/{box}/{call.key}/{upload}'
+
+    def written(self, call, answer, before=None):
+        """Take away what has been overwritten: its parts, and, where versions are suspended, the version that had no id.
+
+        :param answer: of the PUT; one that came too late (202) has overwritten nothing.
+        """
+        if before is not None and answer.status == 201:
+            self.api.multipart.abort(call, before, authorize=False)
         if self.api.versioned(call) == 'Suspended':
             rows = self.api.versions(call, call.key, 1000)
             self._forget_null(call, call.key, next((row['version_id'] for row in rows if row.get('null_version')), None))
