@@ -8,6 +8,7 @@ import pytest
 from storage_object_probe import Cluster, Interrupted
 
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
+from kodiak.storage_object.backend import diskfile
 from kodiak.storage_object.proxy import backend, ec_put
 
 POLICIES = {'cold': (1, 6), 'twice': (2, 3)}
@@ -74,6 +75,14 @@ class Box:
         digest = self.ring.hash_path(self.account, 'c', name)
         path, = glob.glob(f'{self.cluster.device(device)}/objects-{self.policy}/*/*/{digest}/*.data')
         return path
+
+
+def holds(path, wanted):
+    """Whether there is this in a file."""
+    if not os.path.exists(path):
+        return False
+    with open(path, 'rb') as file:
+        return file.read() == wanted
 
 
 @pytest.fixture(params=['cold', 'twice'])
@@ -161,14 +170,30 @@ def test_a_fragment_is_damaged(cluster, call, box, eventually, size):
     assert call('GET', box.path + 'o', Range='bytes=20-29').body == data[20:30]
     cluster.servers[cluster.places[device]].once('auditor')
 
-    def healed():
-        if not os.path.exists(path):
-            return False
-        with open(path, 'rb') as file:
-            return file.read() == good
-    eventually(healed)
+    eventually(lambda: holds(path, good))
     digest = box.ring.hash_path(box.account, 'c', 'o')
     assert glob.glob(f'{cluster.device(device)}/quarantined/objects-{box.policy}/{digest}*')
+
+
+def test_a_fragment_was_damaged_on_its_way(cluster, call, box, eventually):
+    data = os.urandom(1_300_000)
+    assert call('PUT', box.path + 'o', data).status == 201
+    eventually(box.whole)
+    device = box.primaries()[1]
+    path = box.file(device)
+    with open(path, 'r+b') as file:
+        good = file.read()
+        metadata, size = diskfile.read_trailer(file.fileno())
+        body = bytearray(good[:size])
+        body[300_000] ^= 1
+        # All that the device itself can tell is as it should be.
+        metadata['Etag'] = hashlib.md5(body).hexdigest()
+        file.seek(0)
+        file.write(bytes(body) + diskfile.trailer(size, metadata))
+    assert call('GET', box.path + 'o').body == data
+    cluster.servers[cluster.places[device]].once('auditor')
+
+    eventually(lambda: holds(path, good))
 
 
 def test_fragments_go_home_from_handoffs(cluster, call, box, eventually):

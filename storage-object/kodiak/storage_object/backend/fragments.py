@@ -89,6 +89,18 @@ def commit(folder, stamp, which):
     return 201
 
 
+def check(descriptor, ec, codec):
+    """Raise :class:`~kodiak.storage_object.erasure.Damaged` if fragments of a file are not what was made: each has a checksum, from
+    before it was sent here. ``ec``: what the file's metadata says of them.
+    """
+    place = 0
+    for start in range(0, ec['length'], ec['segment']):
+        rest = min(ec['segment'], ec['length'] - start)
+        size = ec['fragment'] if rest == ec['segment'] else codec.fragment_size(rest)
+        codec.check(os.pread(descriptor, size, place), ec['number'])
+        place += size
+
+
 def normal(name, home):
     """A file's name as it is compared: without the number where it is the one that its device is to have."""
     if '#' not in name:

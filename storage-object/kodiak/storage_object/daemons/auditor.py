@@ -7,6 +7,7 @@ from ..backend import diskfile, fragments
 from ..backend.broker import Corrupt
 from ..backend.replication import check
 from ..backend.trees import Trees, databases, hash_folders, names_in
+from ..erasure import Damaged
 from .care import Daemon, State
 
 LOG = logging.getLogger(__name__)
@@ -72,13 +73,15 @@ class Auditor(Daemon):
                     size = os.fstat(file.fileno()).st_size
                     self._pace(size)
                     metadata = check(file.fileno())
+                    if 'Ec' in metadata and (codec := self.server.rings.codec(policy)) is not None:
+                        fragments.check(file.fileno(), metadata['Ec'], codec)
                     self.progress.count('bytes', size)
                 parts = metadata.get('name', '').split('/', 3)
                 if len(parts) != 4 or self.server.digest('object', *parts[1:], policy=policy) != digest:
                     raise diskfile.Corrupt('it is of another name')
             except FileNotFoundError:
                 return True                 # changed meanwhile
-            except (diskfile.Corrupt, ValueError) as error:
+            except (diskfile.Corrupt, Damaged, ValueError) as error:
                 if not os.path.exists(f'{folder}/{name}'):
                     return True
                 LOG.error('%s/%s is damaged: %s', folder, name, error)

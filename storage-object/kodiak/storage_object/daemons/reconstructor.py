@@ -24,7 +24,7 @@ from .care import State
 from .peers import Failed, Peers
 
 LOG = logging.getLogger(__name__)
-BATCH = 64
+BATCH = 512
 GRACE = 120             # seconds for which fragments that are not durable are left where the write put them
 
 
