@@ -552,3 +552,42 @@ def test_a_server_says_where_a_row_belongs(world, name):
     assert world.listing(name) == NAMES
     world.passes(1)
     assert world.stray(name) == 0 and world.listing(name) == sorted([*NAMES, 'z/\u00e9 1'])
+
+
+@pytest.mark.parametrize('before', ['before it was cut up', 'in the middle', 'after'])
+def test_a_database_on_another_device_comes_home(world, name, before):
+    world.make(name, NAMES)
+    daemon = world.sharder()
+    if before == 'in the middle':
+        world.conf.storage.shard_batch = 7
+        try:
+            daemon.run_once()
+        finally:
+            world.conf.storage.shard_batch = 1000
+        assert 'sharding' in world.states(name)
+    elif before == 'after':
+        world.passes()
+    # The first device's file is where it does not belong (as after a change of the ring), and has a row that nobody else has.
+    broker = world.brokers(ACCOUNT, name)[0]
+    away, = {f'd{number}' for number in range(4)} - {each.path.split('/devices/')[1].split('/')[0]
+                                                    for each in world.brokers(ACCOUNT, name)}
+    world.clock += 1
+    stamp = f'{world.clock:010d}.00000'
+    broker.put([(0, 'only here', stamp, stamp, 1, 'e', 't', 0)])
+    home = broker.path
+    other = home.replace('/devices/' + home.split('/devices/')[1].split('/')[0] + '/', f'/devices/{away}/')
+    world.server.brokers.forget(home)
+    os.makedirs(os.path.dirname(os.path.dirname(other)), exist_ok=True)
+    os.rename(os.path.dirname(home), os.path.dirname(other))
+    repl = replicator.Replicator(world.server, world.conf)
+    if before == 'before it was cut up':
+        for _ in range(8):
+            daemon.run_once()       # the other two are a majority
+            world.report()
+    for _ in range(8):
+        repl.run_once()
+        daemon.run_once()
+        world.report()
+    assert not os.path.exists(other)
+    assert world.states(name) == ['sharded'] * 3 and world.stray(name) == 0
+    assert world.listing(name) == sorted([*NAMES, 'only here']) and world.count(name)[0] == 41
