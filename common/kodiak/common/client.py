@@ -137,7 +137,7 @@ class Client:
                 response = self._send(method, path, params, data, headers, stream, timeout)
             except errors.Unavailable as error:
                 safe = method in IDEMPOTENT or not getattr(error, 'sent', True)
-                if attempt == retries or not safe:
+                if attempt == retries or not safe or getattr(error, 'final', False):
                     raise
             else:
                 if response.status_code == 401 and self.clients._token is None and attempt == 0:
@@ -193,7 +193,9 @@ class Client:
             base = session.get_endpoint(service_type=self.service_type, interface=conf.clients.interface,
                                         region_name=conf.clients.region_name, skip_discovery=True)
         if base is None:
-            raise errors.Unavailable(f'The catalog has no endpoint of the {self.service_type} service.')
+            missing = errors.Unavailable(f'This cloud has no {self.service_type} service: the catalog has no endpoint of one.')
+            missing.final = True        # nobody is away who could come back
+            raise missing
         # Endpoints are registered with or without their version, or with a project behind it; our paths always name it.
         version = path.split('/', 2)[1]
         return re.sub(rf'/{re.escape(version)}(/[^/]*)?$', '', base.rstrip('/')) + path

@@ -117,6 +117,20 @@ def test_a_service_that_cannot_be_reached(monkeypatch):
     assert errors.transient(caught.value)
 
 
+def test_a_service_that_is_not_there_is_not_waited_for(monkeypatch):
+    class Session:
+        request = None
+
+        def get_endpoint(self, **kwargs):
+            return None
+    monkeypatch.setattr(client.time, 'sleep', lambda seconds: pytest.fail('it waits'))
+    clients = client.Clients(config.load('try', files=[]))
+    clients._token, clients._session = 'own-token', Session()
+    with pytest.raises(errors.Unavailable, match='no block-storage service') as caught:
+        clients.volume.get('/v3/p/volumes')
+    assert not errors.transient(caught.value)
+
+
 def test_credentials_that_are_missing_are_said(monkeypatch):
     from oslo_config import cfg
     clients = client.Clients(config.load('try', files=[]))
