@@ -295,3 +295,23 @@ def test_an_api_without_a_database_serves_under_the_settings_of_its_own(world):
     assert 'kodiak_http_request_seconds_count' in world.get('/metrics')[1]
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_clients_that_stop_in_the_middle_do_not_stop_an_api(world, workers):
+    world.configure(debug=False, api=f'workers = {workers}\nthreads = 2\nclient_timeout = 1')
+    process = world.run('api')
+    until(lambda: world.get('/'))
+    stopped = [socket.create_connection(('127.0.0.1', world.port), 20) for _ in range(12)]
+    for number, sock in enumerate(stopped):
+        head = b'GET / HTTP/1.1\r\nHost: x'
+        sock.sendall(head if number % 2 else head.replace(b'GET /', b'PUT /upload') + b'\r\nContent-Length: 9\r\n\r\n1')
+    assert world.get('/') == (200, 'debug=False')
+    for sock in stopped:
+        while sock.recv(65536):     # (it closes its side, whatever this one does)
+            pass
+    assert world.get('/') == (200, 'debug=False')
+    for sock in stopped:
+        sock.close()
+    process.terminate()
+    assert process.wait(20) == 0
