@@ -178,6 +178,8 @@ class AuthToken:
                     environ['HTTP_X_SERVICE_CATALOG'] = self._catalog(entry)
             elif self.delay:
                 environ['HTTP_X_IDENTITY_STATUS'] = 'Invalid'
+                if self.uri:
+                    start_response = self._inviting(start_response)
             else:
                 return self._unauthorized(start_response)
             if not service_token_good:
@@ -289,11 +291,22 @@ class AuthToken:
                              .replace('$(tenant_id)s', project).replace('$(project_id)s', project))
         return entry.catalog[1]
 
+    def _inviting(self, start_response):
+        """Where the application refuses, the answer says where tokens are had, unless it says so itself."""
+        def start(status, headers, *exc_info):
+            if status.startswith('401') and not any(name.lower() == 'www-authenticate' for name, _ in headers):
+                headers = [*headers, self._invitation()]
+            return start_response(status, headers, *exc_info)
+        return start
+
+    def _invitation(self):
+        return 'WWW-Authenticate', f'Keystone uri="{self.uri}"'
+
     def _unauthorized(self, start_response):
         body = (b'{"error": {"message": "The request you have made requires authentication.", "code": 401, '
                 b'"title": "Unauthorized"}}')
         start_response('401 Unauthorized', [('Content-Type', 'application/json'), ('Content-Length', str(len(body))),
-                                            ('WWW-Authenticate', f'Keystone uri="{self.uri}"')])
+                                            self._invitation()])
         return [body]
 
 

@@ -101,7 +101,7 @@ def service(tmp_path, request):
     made = api.Api('test', [routes], faults, api.Microversions('thing', (2, 1), (2, 10), 'X-Thing-Version'), title='Things',
                    **getattr(request, 'param', {}))
     application = made.application(runtime, validate_responses=True)
-    pipeline = authtoken.AuthToken(application, identity.feed, delay=True)
+    pipeline = authtoken.AuthToken(application, identity.feed, delay=True, www_authenticate_uri='http://identity/v3')
     pipeline = wsgi.Front(wsgi.SizeLimit(pipeline, 100000, ''), 'test')
     made.identity, made.pipeline = identity, wsgi.Cors(pipeline, ['https://page.example'])
     yield made
@@ -223,7 +223,8 @@ def test_a_revoked_token_is_refused_at_once(as_, service):
     client = as_(testing.MEMBER)
     client.get('/things').expect(200)
     service.identity.revoke(user_id=testing.MEMBER.user_id)
-    client.get('/things').expect(401)
+    refused = client.get('/things').expect(401)
+    assert refused.headers['WWW-Authenticate'] == 'Keystone uri="http://identity/v3"'
 
 
 def test_identity_headers_of_a_client_are_dropped(service):
