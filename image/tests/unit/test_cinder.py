@@ -1,9 +1,11 @@
 """The store on block storage: what is particular to it. What every store must do stands in ``test_stores.py``."""
 import fcntl
 import os
+import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -104,6 +106,45 @@ def test_what_a_dead_process_left_is_given_up(store, server, tmp_path):
     other.close()
     assert os.listdir(tmp_path / 'image' / 'attached' / 'far') == []
     reader._attachment.disk.close()
+
+
+READS = """
+import sys, time
+from oslo_config import cfg
+from kodiak.image.drivers import cinder
+conf = cfg.ConfigOpts()
+conf.register_opts(list(cinder.CinderStore.OPTS), group='store')
+conf([])
+store = cinder.CinderStore('far', conf.store, sys.argv[1])
+class Session:
+    def get_endpoint(self, **_): return sys.argv[2]
+    def get_token(self): return 'swift-token'
+store.session = Session
+store.prepare()
+reader = store.open(sys.argv[3])
+print(reader.read(1), reader._attachment.disk._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_is_killed_leaves_nothing(store, server, tmp_path):
+    key = write(store, b'x' * 5000)
+    process = subprocess.Popen([sys.executable, '-c', READS, str(tmp_path), store.session().get_endpoint(), key],
+                               stdout=subprocess.PIPE, text=True)
+    try:
+        said, _, nbd = process.stdout.readline().strip().rpartition(' ')
+        assert said == "b'x'" and len(server.attachments) == 1
+        # What opened the volume for it ends with it.
+        watched = os.pidfd_open(int(nbd))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert select.select([watched], [], [], 30)[0]
+    os.close(watched)
+    assert len(server.attachments) == 1
+    make(server, tmp_path).open(key).close()
+    assert server.attachments == {} and os.listdir(tmp_path / 'image' / 'attached' / 'far') == []
 
 
 def test_a_volume_that_breaks_off(store, server, monkeypatch):
