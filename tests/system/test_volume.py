@@ -220,7 +220,8 @@ def test_a_volume_moves_to_another_back_end_while_a_guest_writes(demo, admin, vo
 
     def there(pool):
         shown = admin('volume show', volume)
-        return (shown['status'], shown['os-vol-host-attr:host'], shown['migration_status']) == ('in-use', pool, 'success') and shown
+        return (shown['status'], shown['os-vol-host-attr:host'], shown['os-vol-mig-status-attr:migstat']) == (
+            'in-use', pool, 'success') and shown
     demo.text('volume set --migration-policy on-demand --type', types[second], volume)
     assert until(120, 'the volume to be moved', lambda: there(second))['type'] == types[second]
     admin.text('volume migrate --host', first, volume)
