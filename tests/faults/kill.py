@@ -186,6 +186,11 @@ class Volumes:
         compute, block = self.connection.compute, self.connection.block_storage
         for number, (volume, (status, server)) in enumerate(self.look().items()):
             try:
+                if number == 0 and status in self.STABLE:
+                    # First: one that is being attached or detached has none made of it.
+                    self.snapshots += 1
+                    block.create_snapshot(volume_id=volume, name=f'{KEPT}{self.snapshots}', is_forced=True)
+                    self.done['snapshotted'] += 1
                 if number == 1 and len(self.pools) > 1 and status in self.STABLE and self.move(volume):
                     continue
                 if status == 'available':
@@ -195,10 +200,6 @@ class Volumes:
                 elif status == 'in-use' and server:
                     compute.delete(f'/servers/{server}/os-volume_attachments/{volume}').raise_for_status()
                     self.done['detached'] += 1
-                if number == 0:
-                    self.snapshots += 1
-                    block.create_snapshot(volume_id=volume, name=f'{KEPT}{self.snapshots}', is_forced=True)
-                    self.done['snapshotted'] += 1
             except (openstack.exceptions.SDKException, exceptions.ClientException, OSError):
                 continue
 
