@@ -2,6 +2,7 @@
 import errno
 import logging
 import os
+import sqlite3
 import time
 
 import orjson
@@ -23,6 +24,7 @@ from .updates import Local, Reports, Updater, pending
 LOG = logging.getLogger(__name__)
 METHODS = frozenset(('GET', 'HEAD', 'PUT', 'POST', 'DELETE'))
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN, errno.EACCES}
+BROKEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 
 
 class Server:
@@ -101,6 +103,13 @@ class Server:
             else:
                 LOG.error('%s %s: %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'), failed)
                 made = answer(507, body=b'the device does not work')
+        except sqlite3.OperationalError as failed:      # (of databases that peers bring up to date: their device is full)
+            if failed.sqlite_errorcode & 0xFF in BROKEN:
+                LOG.error('%s %s: %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'), failed)
+                made = answer(507, body=b'the device does not work')
+            else:
+                LOG.exception('%s %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'))
+                made = answer(500)
         except (ValueError, TypeError, KeyError) as bad:
             if environ['REQUEST_METHOD'] not in ('REPLICATE',):
                 LOG.exception('%s %s', environ['REQUEST_METHOD'], environ.get('PATH_INFO'))
