@@ -5,9 +5,12 @@ one number, one after another, are what a device stores (an archive). A fragment
 which its number and its CRC-32 are; so one that is damaged is known by itself.
 """
 import re
+import struct
 
 SEGMENT = 1 << 20
 TYPE = 'liberasurecode_rs_vand'
+#: How a fragment begins: its number, the bytes of data in it, the bytes its code has added; and the length of the whole header.
+HEADER, HEADER_SIZE = struct.Struct('<III'), 80
 SCHEME = re.compile(r'(?P<data>\d+)\+(?P<parity>\d+)(?:\*(?P<copies>\d+))?(?:/(?P<kind>\w+))?\Z')
 
 
@@ -76,6 +79,9 @@ class Codec:
 
     def check(self, fragment, index):
         """Raise :class:`Damaged` if a fragment is not whole, or another."""
+        # The library believes the length in the header, and reads beyond the end of a fragment that is shorter.
+        if len(fragment) < HEADER_SIZE or len(fragment) != HEADER_SIZE + sum(HEADER.unpack_from(fragment)[1:]):
+            raise Damaged('its length is another')
         try:
             found = self._driver.get_metadata(fragment, 1)
         except self._failed as error:
