@@ -89,7 +89,8 @@ def run_api(name, load, *, opts=None, defaults=None, argv=None, binary=None, con
         adjust(app.conf)
     folder = os.path.join(app.conf.run_path, app.binary + '.metrics')
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    # A worker of the process before may still be counting into it.
+    os.makedirs(folder, exist_ok=True)
     os.environ['PROMETHEUS_MULTIPROC_DIR'] = folder
     from kodiak.common import gunicorn_server
     with_conductor = conductor if app.conf.api.conductor else None
