@@ -14,6 +14,8 @@ from storage_object_probe import Cluster, Cut, Interrupted
 
 from kodiak.storage_object import conf as options
 
+pytestmark = pytest.mark.probe
+
 
 @pytest.fixture(scope='module')
 def started(tmp_path_factory):

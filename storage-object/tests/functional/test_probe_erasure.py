@@ -11,6 +11,7 @@ pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
 from kodiak.storage_object.backend import diskfile
 from kodiak.storage_object.proxy import backend, ec_put
 
+pytestmark = pytest.mark.probe
 POLICIES = {'cold': (1, 6), 'twice': (2, 3)}
 
 

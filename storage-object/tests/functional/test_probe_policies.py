@@ -12,6 +12,7 @@ from kodiak.storage_object.daemons.reconciler import ACCOUNT
 from kodiak.storage_object.proxy import backend
 from kodiak.storage_object.proxy.http import Request
 
+pytestmark = pytest.mark.probe
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
 
 
