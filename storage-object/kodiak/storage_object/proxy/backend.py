@@ -27,7 +27,9 @@ class Connection:
 
     def alive(self):
         """Whether an idle connection has not been closed by its server."""
-        return not select.select([self.sock], [], [], 0)[0]
+        poll = select.poll()        # select() takes no descriptor beyond 1,023
+        poll.register(self.sock, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self):
         """End it."""

@@ -162,6 +162,7 @@ class Upload:
                 self._start(headers, first, False)
             else:
                 self._settle(answer)
+                self._heed()
 
     def _readable(self):
         if not self.open:
@@ -187,13 +188,13 @@ class Upload:
                 if answer is not None:
                     answer.keep = False
                     self._settle(answer)
+                    self._heed()
             for entry in list(self.open):
                 try:
                     entry[0].sock.sendall(framed)
                 except OSError as error:
                     self.open.remove(entry)
-                    entry[0].close()
-                    self.client._node_failed(entry[1], error)
+                    self._broken_off(entry, error)
             if len(self.open) + sum(a.status // 100 == 2 for a in self.answers) < self.quorum:
                 self._judge_refusals()
             data = following
@@ -204,24 +205,35 @@ class Upload:
                 except OSError:
                     self.open.remove(entry)
 
+    def _broken_off(self, entry, error):
+        """A server takes no more. Where it judges, it may have refused, and no other is to judge in its place."""
+        connection, node, _ = entry
+        if not self.judged:
+            connection.close()
+            self.client._node_failed(node, error)
+        elif (answer := self.client.answer(connection, node, 'PUT')) is not None:
+            answer.keep = False
+            self._settle(answer)
+            self._heed()
+
     def _judge(self, framed):
         """The end of the body to the first replica alone; whether it has answered."""
         connection, node, _ = self.open.pop(0)
         try:
             connection.sock.sendall(framed + (b'' if self.length is not None else b'0\r\n\r\n'))
-        except OSError as error:
-            connection.close()
-            self.client._node_failed(node, error)
-            return False
+        except OSError:
+            pass        # It may have refused before the end of the body: its answer says so.
         answer = self.client.answer(connection, node, 'PUT')
         if answer is None:
             return False
         self._settle(answer)
         self._heed()
-        return answer.status // 100 == 2
+        self.judged = answer.status // 100 != 2
+        return not self.judged
 
     def _heed(self):
-        if self.answers and self.answers[-1].status == 412:
+        """Until one has agreed, a refusal of any holds for all."""
+        if self.judged and self.answers and self.answers[-1].status == 412:
             self.answers = [self.answers[-1]] * len(self.wanted)
             raise Refused
 
