@@ -39,7 +39,8 @@ def test_archives(call, form, mode):
 
 
 @pytest.mark.parametrize('form', ['tar', 'tar.gz', 'tar.bz2'])
-@pytest.mark.parametrize('body', [b'', b'no archive' * 100, archive('w:gz', ('c/one', b'1'))[:-20]])
+@pytest.mark.parametrize('body', [b'', b'no archive' * 100, archive('w:gz', ('c/one', b'1'))[:-20]],
+                         ids=['empty', 'text', 'cut short'])
 def test_archives_that_are_none(call, form, body):
     answer = call('PUT', f'/v1/AUTH_test?extract-archive={form}', body, {'Accept': 'application/json'})
     assert answer.status in (200, 400)
