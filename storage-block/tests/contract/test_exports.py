@@ -1,4 +1,5 @@
 """What every exporter must do, with QEMU's own initiators as the guests'."""
+import os
 import signal
 import subprocess
 import threading
@@ -233,6 +234,12 @@ def test_a_volume_that_grew_is_seen_by_who_holds_it(driver, exporter):
     working = threading.Thread(target=lambda: printed.append(
         guest(made, export, *['write -P 9 0 1M', 'read -P 9 0 1M'] * 400, patience=20)))
     working.start()
+    with open(export.node.path, 'rb', buffering=0) as file:
+        deadline = time.monotonic() + 30
+        while os.pread(file.fileno(), 1, 0) != b'\x09' and working.is_alive():
+            assert time.monotonic() < deadline, 'the guest holds the volume'
+            time.sleep(0.001)
+    assert not printed, 'it is still at work'
     grow(5)
     working.join(60)
     assert printed, 'the guest met no error'

@@ -248,7 +248,10 @@ class TgtExporter(base.Exporter):
     def resize(self, exports):
         """Let the unit's file be opened anew. tgtd would do it in one request, but a command of the guest that is just being
         worked on could meet it closed. So the door is shut, what runs is let finish, and the guest's initiator, which finds its
-        connection gone, comes back and sends again what was not answered: that is what it does whenever a network breaks."""
+        connection gone, comes back and sends again what was not answered: that is what it does whenever a network breaks.
+
+        One that connects for the first time in these milliseconds is turned away (a target error, which means: come again);
+        compute's agent does so, as with every start of a guest that fails for a reason that may pass."""
         with self._lock:
             there = self.tgtd.targets()
             for export in exports:
