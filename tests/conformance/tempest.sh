@@ -9,6 +9,7 @@
 # TEMPEST_JOBS        tests at the same time (default 2)
 # TEMPEST_VERSION     a version other than the newest
 # TEMPEST_IMAGE_FORMATS  1: images of every format instead of the tests that upload random bytes as any (tempest_conf.py)
+# TEMPEST_COMPLIANCE  1: the cloud was set up with IDENTITY_FEATURES=compliance (lockout, old passwords)
 # TEMPEST_PLUGINS     plugins to install beside it (keystone-tempest-plugin ...)
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -20,7 +21,7 @@ selection=()
 while getopts 'l:h' option; do
     case $option in
         l) selection=(--include-list "$(realpath "$OPTARG")") ;;
-        *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
+        *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 shift $((OPTIND - 1))

@@ -41,6 +41,8 @@ FEATURES = {
 # TEMPEST_IMAGE_FORMATS: run the tests of image formats, and leave out those that need random bytes to pass for any format: with
 # either setting of image_format_enforcement Tempest skips what needs the other.
 SAMPLES = os.environ.get('TEMPEST_IMAGE_FORMATS')
+# TEMPEST_COMPLIANCE: the cloud has the rules of passwords that IDENTITY_FEATURES=compliance of devstack switches on. No API tells.
+COMPLIANCE = os.environ.get('TEMPEST_COMPLIANCE')
 # Where tempest.sh serves the pages of image_samples.
 PAGES_PORT = 8889
 # Seconds. Guests run under emulation, several at a time on two cores.
@@ -62,6 +64,9 @@ def settings(cloud):
         admin_project_name=auth['project_name'], admin_domain_name='Default', create_isolated_networks=True)
     put('identity', uri_v3=auth['auth_url'], auth_version='v3', region=cloud.config.region_name, v3_endpoint_type='public',
         default_domain_id='default')
+    if COMPLIANCE:
+        put('identity-feature-enabled', security_compliance=True)
+        put('identity', user_lockout_failure_attempts=3, user_lockout_duration=5, user_unique_last_password_count=2)
     for service, settings_of in (('compute', compute), ('image', image), ('network', network), ('block-storage', volume)):
         if service in types:
             settings_of(cloud, types, put)
