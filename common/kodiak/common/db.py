@@ -39,6 +39,19 @@ def utcnow():
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
+def parse_time(text):
+    """The naive UTC datetime of a text in ISO 8601; without an offset it is UTC already.
+
+    :raises ValueError: it is none, or lies before or after what can be counted.
+    """
+    # The plus of an offset that stands bare in a query arrives as a space.
+    moment = datetime.datetime.fromisoformat(text.replace(' ', '+'))
+    try:
+        return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError as error:
+        raise ValueError(f'{text} is out of range') from error
+
+
 def new_id():
     """A random UUID with dashes."""
     return str(uuid.uuid4())

@@ -1,3 +1,4 @@
+import datetime
 import os
 
 import pytest
@@ -41,3 +42,14 @@ def test_a_command_of_root_does_not_lock_the_service_out(tmp_path):
         connection.exec_driver_sql('INSERT INTO t VALUES (1)')
     made.close()
     assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.glob('a.sqlite*')} == {(12345, 12346)}
+
+
+def test_a_time_of_a_text_is_in_utc():
+    noon = datetime.datetime(2026, 1, 2, 12)
+    for text in ('2026-01-02T12:00:00', '2026-01-02T12:00:00Z', '2026-01-02 12:00:00', '2026-01-02T14:00:00+02:00',
+                 '2026-01-02T14:00:00 02:00', '2026-01-02T12:00:00.000000Z'):
+        assert db.parse_time(text) == noon
+    # The last one has no moment in UTC that could be written down.
+    for text in ('', 'yesterday', '2026-13-01', '0001-01-01T00:00:00+14:00'):
+        with pytest.raises(ValueError):
+            db.parse_time(text)

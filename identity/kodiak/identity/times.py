@@ -1,9 +1,7 @@
 """Times as the identity API writes and reads them."""
 import datetime
 
-from oslo_utils import timeutils
-
-from kodiak.common import errors
+from kodiak.common import db, errors
 
 
 def seconds(moment):
@@ -24,8 +22,8 @@ def zulu(moment):
 def parse(text, field):
     """The naive UTC datetime of an ISO 8601 text; ``BadRequest`` names the field."""
     try:
-        return timeutils.normalize_time(timeutils.parse_isotime(text))
-    except (ValueError, TypeError, OverflowError):
+        return db.parse_time(text)
+    except ValueError:
         raise errors.BadRequest(f'Invalid input for field/attribute {field}: it must be a time in ISO 8601 form.') from None
 
 

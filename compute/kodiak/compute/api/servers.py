@@ -1,5 +1,4 @@
 """Servers: listing, showing, changing, deleting."""
-import datetime
 import re
 
 import sqlalchemy as sa
@@ -62,10 +61,9 @@ SERVER = schema.obj({'id': schema.STRING, 'name': schema.STRING, 'links': common
 def timestamp(text, name):
     """A time in a query as a datetime; ``BadRequest`` names the field."""
     try:
-        found = datetime.datetime.fromisoformat(text.replace(' ', '+').replace('Z', '+00:00'))
+        return db.parse_time(text)
     except ValueError:
         raise errors.BadRequest(f'Invalid {name} value: {text[:80]}') from None
-    return found.astimezone(datetime.UTC).replace(tzinfo=None) if found.tzinfo else found
 
 
 def _pattern(text, name):

@@ -3,9 +3,8 @@ import csv
 import datetime
 
 import sqlalchemy as sa
-from oslo_utils import timeutils
 
-from kodiak.common import api, errors
+from kodiak.common import api, db, errors
 from kodiak.common.api import schema as schemas
 
 from ..models import image_properties, image_tags, images
@@ -83,7 +82,7 @@ def _time(name):
             elif not colon:
                 raise errors.BadRequest(f'Unable to filter on an unknown operator in {name}.')
             try:
-                moment = timeutils.normalize_time(timeutils.parse_isotime(rest)).replace(microsecond=0)
+                moment = db.parse_time(rest).replace(microsecond=0)
                 found.append(operators[operator](moment))
             except (ValueError, OverflowError):
                 raise errors.BadRequest(f'Bad "{name}" query filter format. Use ISO 8601 DateTime notation.') from None

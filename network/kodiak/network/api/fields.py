@@ -4,7 +4,6 @@ A :class:`Field` is one attribute of a resource of the API. From a resource's fi
 filters and sort keys, the columns that are read for a view, and the policy rules of single attributes.
 """
 import dataclasses
-import datetime
 import ipaddress
 import re
 import typing
@@ -114,10 +113,9 @@ def stamp(moment):
 def parse_time(text, name):
     """The naive UTC datetime of a query's text."""
     try:
-        moment = datetime.datetime.fromisoformat(text.replace('Z', '+00:00'))
+        return db.parse_time(text)
     except ValueError:
         raise bad(name, text, 'is not a timestamp')
-    return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def _boolean(value, name):

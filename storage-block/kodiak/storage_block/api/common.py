@@ -1,13 +1,12 @@
 """What the modules of the block storage API share: loading rows for their owner, links, lists, the values that bodies take."""
 import ast
-import datetime
 import re
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext import compiler as sql
 
-from kodiak.common import errors
+from kodiak.common import db, errors
 from kodiak.common.api import listing, schema
 from kodiak.storage_block import store
 
@@ -203,12 +202,9 @@ def time_filter(column):
             if sign not in signs:
                 sign, moment = 'eq', part.strip()
             try:
-                value = datetime.datetime.fromisoformat(moment.replace('Z', '+00:00'))
-                if value.tzinfo:
-                    value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-            except (ValueError, OverflowError):
+                found.append(signs[sign](db.parse_time(moment)))
+            except ValueError:
                 raise errors.BadRequest(f"Invalid filter value '{moment}': it must be a moment in ISO 8601.") from None
-            found.append(signs[sign](value))
         return sa.and_(*found)
     return condition
 
