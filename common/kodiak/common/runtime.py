@@ -54,6 +54,10 @@ class Runtime:
             found.append('The message broker does not answer.')
         return found
 
+    def about(self):
+        """What a process without a database has its conductor write into the table ``services``; times in ISO 8601, UTC."""
+        return {'version': self.version, 'started_at': self.started_at.isoformat(timespec='seconds')}
+
     def start(self):
         """Start what runs in the background."""
         for part in self.background:

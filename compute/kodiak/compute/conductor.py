@@ -50,6 +50,11 @@ class Handlers:
             self._beats.update((sent['host'], now) for sent in resources)
         return {}
 
+    def alive(self, context, host, binary, version, started_at):
+        """See the table."""
+        self.db.transact(heartbeat.report, host, binary, version=version, started_at=db.parse_time(started_at))
+        return {}
+
     def unwanted(self, context, host, uuids):
         """See the table."""
         # Who leaves a host leaves a wish there, and rows stay while there is one. A guest without either is of a database that was
@@ -110,7 +115,8 @@ def offer(connection, conf, sent):
         if found['resources'] != sent or found['agent'] != sent['agent']:
             connection.execute(hosts.update().where(hosts.c.id == found['id']).values(
                 node=sent['hypervisor_hostname'], agent=sent['agent'], resources=sent, updated_at=now))
-    heartbeat.report(connection, name, BINARY, rpc.AGENT_TOPIC, now=now)
+    heartbeat.report(connection, name, BINARY, rpc.AGENT_TOPIC, now=now, version=sent.get('version'),
+                     started_at=db.parse_time(sent['started_at']) if sent.get('started_at') else None)
     placement.ensure_host(connection, uuid, sent['hypervisor_hostname'], inventories(conf, sent), sent.get('traits') or [])
 
 

@@ -20,6 +20,9 @@ CONDUCTOR = rpc.Table('compute-conductor', version='1.0', calls=[
     rpc.Call('resources', args=('resources',), timeout=10, doc=(
         'What hosts offer. resources: [Resources]. Sent at start, when it changes, and once a minute as a sign of '
         'life. Answers {}.')),
+    rpc.Call('alive', args=('host', 'binary', 'version', 'started_at'), timeout=10, doc=(
+        'The sign of life of a process without a database that serves no host (the console proxy), every ten seconds. '
+        'Answers {}.')),
     rpc.Call('unwanted', args=('host', 'uuids'), timeout=10, doc=(
         'Which of these instances, found on the host and not in its full state, may be removed with their disks. '
         'Answers a list of uuids: only those whose row says that they were deleted. One that has no row, or is said to be '

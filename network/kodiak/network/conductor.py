@@ -52,7 +52,7 @@ class Handlers:
 def beat(one, host, facts):
     """Write down that the agent of a host lives, and what it says of itself."""
     now = db.utcnow()
-    started = _moment(facts['started_at'])
+    started = db.parse_time(facts['started_at']) if facts['started_at'] else None
     values = {'tunnel_ip': facts['tunnel_ip'], 'driver': facts['driver'] or '', 'bridge_mappings': facts['bridge_mappings'] or {},
               'interval': facts['interval'] or 15, 'version': facts['version'] or '', 'started_at': started, 'last_seen_at': now}
     row = one.one(sa.select(_hosts).where(_hosts.c.host == host).with_for_update())
@@ -72,13 +72,6 @@ def beat(one, host, facts):
     heartbeat.report(
         one.conn, host, 'kodiak-network-agent', rpc.AGENT_TOPIC, started_at=started, version=facts['version'], details=facts
     )
-
-
-def _moment(text):
-    if not text:
-        return None
-    moment = datetime.datetime.fromisoformat(text.replace('Z', '+00:00'))
-    return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def take_report(one, host, results):

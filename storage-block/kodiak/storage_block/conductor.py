@@ -3,7 +3,6 @@
 Several conductors may run: what they do is done in transactions that look first.
 """
 import base64
-import datetime
 import logging
 import threading
 
@@ -76,7 +75,8 @@ def register(connection, conf, host, found, agent):
     else:
         connection.execute(hosts.update().where(hosts.c.host == host).values(last_seen_at=now, agent=agent))
     known = {entry.name: entry for entry in connection.execute(sa.select(backends).where(backends.c.host == host))}
-    said = {'started_at': _moment(agent.get('started_at')), 'version': agent.get('version'), 'now': now}
+    said = {'started_at': db.parse_time(agent['started_at']) if agent.get('started_at') else None, 'version': agent.get('version'),
+            'now': now}
     for stats in found:
         name = f'{host}@{stats["name"]}'
         values = {'zone': stats.get('zone') or conf.storage_block.default_availability_zone, 'stats': stats, 'seen_at': now}
@@ -88,13 +88,6 @@ def register(connection, conf, host, found, agent):
     if agent.get('backup'):
         heartbeat.report(connection, host, scheduler.BACKUP_BINARY, rpc.AGENT_TOPIC, **said)
     return 1 if row is None else row['generation']
-
-
-def _moment(text):
-    if not text:
-        return None
-    moment = datetime.datetime.fromisoformat(text.replace('Z', '+00:00'))
-    return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 class Watch:

@@ -23,10 +23,11 @@ class Agent:
     """Runs in the background of the agent's :class:`~kodiak.common.runtime.Runtime`.
 
     :param drivers: one :class:`base.Driver` a host.
+    :param about: what the process says of itself: ``{'version': ..., 'started_at': ...}``.
     """
 
-    def __init__(self, conf, bus, drivers):
-        self.conf = conf
+    def __init__(self, conf, bus, drivers, about=None):
+        self.conf, self.about = conf, about or {}
         self.drivers = {driver.host: driver for driver in drivers}
         self.conductor = bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC)
         self.reporter = Reporter(self.conductor)
@@ -92,7 +93,7 @@ class Agent:
             self._ready(driver)
             resources.append(state.dump(state.Resources(
                 host=host, agent=self.conf.host, hypervisor_hostname=host, host_ip=self.conf.agent.host_ip,
-                connector={'initiator': base.initiator(host)}, **driver.resources())))
+                connector={'initiator': base.initiator(host)}, **self.about, **driver.resources())))
         self.conductor.call('resources', context.background(), resources=resources)
 
     @staticmethod
@@ -254,7 +255,7 @@ def build(app):
     """Make the agent out of a Runtime (``service.run_worker``)."""
     from kodiak.compute.agent.images import Images
     from kodiak.compute.agent.keys import Keys
-    agent = Agent(app.conf, app.bus, make_drivers(app.conf, Images(app.clients.image), Keys(app.clients)))
+    agent = Agent(app.conf, app.bus, make_drivers(app.conf, Images(app.clients.image), Keys(app.clients)), app.about())
     app.background.append(agent)
     app.bus.serve(rpc.AGENT, Handlers(agent), rpc.AGENT_TOPIC, app.conf.host)
 

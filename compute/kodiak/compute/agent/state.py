@@ -312,7 +312,7 @@ class Resources(Shape):
 
     ``agent`` is the RPC server name of the process that answers for the host (casts go there). ``disk_gb`` is the
     size of the file system of the disks, ``disk_free_gb`` what is free of it now. ``connector`` is what block storage is told
-    of the host beside its name and address (``initiator``).
+    of the host beside its name and address (``initiator``). ``version`` and ``started_at`` (ISO 8601, UTC) are the process's.
     """
 
     host: str
@@ -332,6 +332,8 @@ class Resources(Shape):
     traits: list = dataclasses.field(default_factory=list)
     architectures: list = dataclasses.field(default_factory=list)
     connector: dict = dataclasses.field(default_factory=dict)
+    version: str = ''
+    started_at: str = ''
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ Who opens a websocket shows a token, which the API gave to the owner of the serv
 for a graphical console once, one for a serial console until it expires. The proxy holds no secret and no database.
 """
 import logging
+import threading
 import urllib.parse
 
 # Before anything that hides eventlet from this process.
@@ -12,6 +13,7 @@ from kodiak.common import context, errors
 from kodiak.compute import rpc
 
 LOG = logging.getLogger(__name__)
+BEAT = 10       # seconds between two signs of life
 
 
 class Finder:
@@ -48,10 +50,37 @@ def token_of(request):
     return inner.get('token') or request.cookies.get('token')
 
 
+class Beat:
+    """Has the conductor write down that this process lives."""
+
+    def __init__(self, conductor, said):
+        self.conductor, self.said = conductor, said
+        self._stop = threading.Event()
+
+    def start(self):
+        """Beat now and from now on."""
+        threading.Thread(target=self._run, name='beat', daemon=True).start()
+
+    def stop(self):
+        """Beat no more."""
+        self._stop.set()
+
+    def _run(self):
+        while True:
+            try:
+                self.conductor.call('alive', context.background(), **self.said)
+            except Exception as error:
+                LOG.warning('No sign of life could be given: %s', error)
+            if self._stop.wait(BEAT):
+                return
+
+
 def build(app):
     """Make the proxy out of a Runtime (``service.run_worker``)."""
     options = app.conf.console
-    find = Finder(app.bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC))
+    conductor = app.bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC)
+    find = Finder(conductor)
+    app.background.append(Beat(conductor, {'host': app.host, 'binary': app.binary, **app.about()}))
     app.background.append(greensockets.Relay((options.bind_host, options.bind_port), find, static=options.novnc_path,
                                              origins=options.allowed_origins))
 

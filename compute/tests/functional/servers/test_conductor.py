@@ -49,6 +49,15 @@ def test_a_server_whose_disks_are_lost_is_in_error(cloud, boot, member):
     assert shown['status'] == 'ERROR' and 'lost the disks' in shown['fault']['message']
 
 
+def test_processes_without_a_database_have_their_version_written_down(cloud):
+    offered = {**cloud.all(models.hosts)[0]['resources'], 'version': '7.1', 'started_at': '2026-01-02T03:04:05'}
+    cloud.handlers.resources(None, [offered])
+    cloud.handlers.alive(None, 'one', 'kodiak-compute-console', '7.2', '2026-01-02T03:04:06')
+    said = {row['binary']: (row['version'], str(row['started_at'])) for row in cloud.all(models.services)}
+    assert said == {'kodiak-compute-agent': ('7.1', '2026-01-02 03:04:05'),
+                    'kodiak-compute-console': ('7.2', '2026-01-02 03:04:06')}
+
+
 def test_agents_are_alive_while_they_ask(cloud):
     cloud.handlers._beats.clear()
     with cloud.db.write() as connection:

@@ -58,6 +58,9 @@ class Conductor:
     def console_token(self, context, token):
         return None
 
+    def alive(self, context, host, binary, version, started_at):
+        return {}
+
 
 @pytest.fixture
 def bus():
@@ -74,7 +77,8 @@ def conductor(bus):
 
 
 def make(conf, bus, images, hosts=('one',)):
-    return agents.Agent(conf, bus, [fake.FakeDriver(conf, host, images) for host in hosts])
+    about = {'version': '7.1', 'started_at': '2026-01-02T03:04:05'}
+    return agents.Agent(conf, bus, [fake.FakeDriver(conf, host, images) for host in hosts], about)
 
 
 @pytest.fixture
@@ -105,7 +109,8 @@ def test_offers_its_resources(agent, conductor):
         if conductor.offers:
             break
         threading.Event().wait(0.05)
-    assert state.Resources.load(conductor.offers['one']).vcpus == 1000
+    offered = state.Resources.load(conductor.offers['one'])
+    assert (offered.vcpus, offered.version, offered.started_at) == (1000, '7.1', '2026-01-02T03:04:05')
 
 
 def test_keeps_reports_while_the_conductor_is_away(agent, conductor):

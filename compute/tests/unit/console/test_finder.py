@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 PROGRAM = """
+import queue
 import pytest
 from kodiak.compute.console import proxy
 from kodiak.common import errors, greensockets, rpc
@@ -16,9 +17,13 @@ class Conductor:
     def console_token(self, context, token):
         return self.tokens.get(token)
 
+    def alive(self, context, **said):
+        heard.put(said)
+
     def __getattr__(self, name):
         return lambda *args, **kwargs: None
 
+heard = queue.Queue()
 bus = rpc.Bus.in_memory()
 find = proxy.Finder(bus.client(tables.CONDUCTOR, tables.CONDUCTOR_TOPIC))
 
@@ -36,6 +41,11 @@ assert find(request({'token': 'line'})).say == b'GET /serial/t HTTP/1.1\\r\\n\\r
 for asked in (request(), request({'token': 'other'}), request({'token': ''}, {'token': ''}), request({'path': '?x=1'})):
     with pytest.raises(errors.Forbidden):
         find(asked)
+said = {'host': 'one', 'binary': 'kodiak-compute-console', 'version': '7.1', 'started_at': '2026-01-02T03:04:05'}
+beat = proxy.Beat(bus.client(tables.CONDUCTOR, tables.CONDUCTOR_TOPIC), said)
+beat.start()
+assert heard.get(timeout=20) == said
+beat.stop()
 print('good')
 """
 

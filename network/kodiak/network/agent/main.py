@@ -1,5 +1,4 @@
 """``kodiak-network-agent``: brings the networks of its host to what the conductor says."""
-import datetime
 import logging
 import sys
 import threading
@@ -135,9 +134,8 @@ def facts(app):
     """The ``state.AgentFacts`` of this process."""
     conf = app.conf.agent
     return state.AgentFacts(
-        binary=BINARY, version=app.version, driver=conf.driver, tunnel_ip=conf.tunnel_ip,
-        started_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-        bridge_mappings=dict(conf.bridge_mappings), interval=INTERVAL)
+        binary=BINARY, driver=conf.driver, tunnel_ip=conf.tunnel_ip, bridge_mappings=dict(conf.bridge_mappings), interval=INTERVAL,
+        **app.about())
 
 
 def make_driver(app, driver=None):

@@ -3,7 +3,6 @@
 It has no database and may be killed at any moment. Guests go on using their volumes meanwhile: what exports them are
 processes of their own.
 """
-import datetime
 import fcntl
 import logging
 import os
@@ -282,8 +281,7 @@ def build(app, client=None):
     folder = os.path.join(conf.state_path, 'storage-block')
     client = client or app.bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC)
     store = make_store(conf, app.clients)
-    about = {'version': app.version, 'backup': store.name if store else None,
-             'started_at': datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()}
+    about = {**app.about(), 'backup': store.name if store else None}
     agent = Agent(app.host, client, make_backends(conf), folder, conf.agent.workers, about)
     # Beside the volumes, so that a volume can share an image's blocks.
     beside = next((os.path.dirname(backend.options.path) for backend in agent.backends.values()
