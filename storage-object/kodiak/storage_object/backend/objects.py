@@ -6,10 +6,10 @@ import math
 import os
 import re
 import time
-import zlib
 from email.utils import formatdate
 
 import orjson
+from isal import isal_zlib
 
 from kodiak.common import gunicorn_server
 from kodiak.common.numbers import natural
@@ -344,7 +344,7 @@ class _Crc32:
         self._crc = 0
 
     def update(self, data):
-        self._crc = zlib.crc32(data, self._crc)
+        self._crc = isal_zlib.crc32(data, self._crc)
 
     def hexdigest(self):
         return f'{self._crc:08x}'

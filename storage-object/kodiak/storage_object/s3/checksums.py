@@ -5,7 +5,8 @@ An object's is kept as ``<algorithm> <base64> <FULL_OBJECT|COMPOSITE>``; of an u
 import base64
 import binascii
 import hashlib
-import zlib
+
+from isal import isal_zlib
 
 from . import crc
 from .errors import S3Error
@@ -22,7 +23,7 @@ class _Crc32:
         self.value = 0
 
     def update(self, data):
-        self.value = zlib.crc32(data, self.value)
+        self.value = isal_zlib.crc32(data, self.value)
 
     def digest(self):
         return self.value.to_bytes(4, 'big')
