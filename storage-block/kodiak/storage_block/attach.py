@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import messages, scheduler, states, store, types, work
+from . import messages, notices, scheduler, states, store, types, work
 from .models import attachments, backends, volumes
 
 LOG = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ def export(connection, conf, volume, row, connector, settle=True):
     store.save(connection, attachments, row, **changes)
     if settle:
         _settle(connection, volume)
+    if 'attach_status' in changes:
+        notices.tell(connection, volumes, volume, 'attach.start')
     return row
 
 
@@ -159,9 +161,14 @@ def connection_info(connection, volume, row, secret):
 
 def complete(connection, volume, row, **more):
     """The server has the volume."""
+    before = row['attach_status']
     store.save(connection, attachments, row, attach_status='attached', attached_at=row['attached_at'] or db.utcnow(), **more)
     admin = {'attached_mode': 'ro' if row['attach_mode'] == 'ro' else 'rw', 'readonly': str(bool(volume['readonly']))}
     _settle(connection, volume, admin_metadata={**volume['admin_metadata'], **admin})
+    if before == 'reserved':
+        notices.tell(connection, volumes, volume, 'attach.start')
+    if before != 'attached':
+        notices.tell(connection, volumes, volume, 'attach.end')
 
 
 def withdraw(connection, row):
@@ -177,6 +184,9 @@ def remove(connection, volume, row):
 
     Where it has followed the volume to another back end, that is where the volume is from then on.
     """
+    told = volume is not None and row['attach_status'] != 'reserved'
+    if told:
+        notices.tell(connection, volumes, volume, 'detach.start')
     store.delete(connection, attachments, row['id'])
     if volume is not None and volume['target']:
         if any(leads_to_target(volume, one) and one['attach_status'] == 'attached'
@@ -190,6 +200,8 @@ def remove(connection, volume, row):
         store.settle(connection, volume)
     elif volume is not None:
         store.settle(connection, volume, status=volume['status'])
+    if told:
+        notices.tell(connection, volumes, volume, 'detach.end')
 
 
 def _tell(connection, conf, attachment_id, context, text):
@@ -197,6 +209,7 @@ def _tell(connection, conf, attachment_id, context, text):
     volume = row and store.get(connection, volumes, row['volume_id'])
     if volume:
         messages.add(connection, conf, volume, 'update_attachment', text, request_id=context.request_id)
+        notices.tell(connection, volumes, volume, 'attach.error', message=text)
 
 
 def lock_both(connection, attachment_id):

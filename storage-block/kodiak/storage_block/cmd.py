@@ -4,8 +4,8 @@ import sys
 
 from kodiak.common import authtoken, cli, config, policy, service, wsgi
 
+from . import audit, rpc
 from . import conf as options
-from . import rpc
 from .agent import conf as agent_options
 
 NAME = 'storage-block'
@@ -47,7 +47,25 @@ def admin():
     commands = cli.Commands(NAME, load_conf, apis, broker=True, root=True)
     commands.add('key-file', _key_file, 'Make the key of encrypted volumes where there is none yet, and say in which file it is. '
                  'All nodes with an API or a conductor need the same.')
+    commands.add('usage-audit', _usage_audit, 'Tell on the message bus which volumes, snapshots and backups were there in the last '
+                 'whole period (volume.exists and so on). To be run once a period.', [
+                     (['--period'], {'choices': list(audit.PERIODS), 'default': 'month', 'help': 'in UTC'})])
     cli.main(commands)
+
+
+def _usage_audit(conf, options):
+    from kodiak.common import db, outbox
+
+    from . import notices
+    if not conf.notifications.topics:
+        print('Nobody is told: [notifications] topics names none.', file=sys.stderr)
+        return 1
+    database = db.Database(config.database_url(conf, NAME))
+    outbox.announce(database)
+    begin, end = audit.last(options.period, db.utcnow())
+    count = database.transact(notices.audit, begin, end)
+    print(f'{count} from {begin} to {end}')
+    return 0
 
 
 def _key_file(conf, options):

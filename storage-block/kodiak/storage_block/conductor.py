@@ -165,6 +165,9 @@ class ComputeSink:
 
 def build(app):
     """Make the parts of a conductor process."""
-    app.background += [outbox.Publisher(app, {'compute.': ComputeSink(app)}), saga.Worker(app, sagas.ALL), Watch(app),
+    sinks = {'compute.': ComputeSink(app)}
+    if app.conf.notifications.topics:
+        sinks[''] = outbox.Notifier(app.conf, f'volume.{app.host}')
+    app.background += [outbox.Publisher(app, sinks), saga.Worker(app, sagas.ALL), Watch(app),
                        hints.Hinter(app)]
     app.bus.serve(rpc.CONDUCTOR, Handlers(app), rpc.CONDUCTOR_TOPIC, app.host)

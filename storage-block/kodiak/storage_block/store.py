@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import states
+from . import notices, states
 from .models import attachments, volumes
 
 KINDS = {'volumes': 'Volume', 'snapshots': 'Snapshot', 'backups': 'Backup', 'volume_groups': 'Group',
@@ -47,6 +47,8 @@ def insert(connection, table, row):
     if 'deadline' in table.c:
         row['deadline'] = _deadline(table, row['status'], now)
     connection.execute(table.insert(), row)
+    if notices.wanted(connection, table):
+        notices.made(connection, table, {**dict.fromkeys(table.c.keys()), **row})
     return row
 
 
@@ -60,19 +62,27 @@ def insert_volume(connection, values):
     return insert(connection, volumes, row)
 
 
-def save(connection, table, row, **changes):
-    """Write changes of a locked row, and into ``row``."""
+def save(connection, table, row, told=True, **changes):
+    """Write changes of a locked row, and into ``row``.
+
+    :param told: False for changes that tell nobody what happens (``notices``).
+    """
     now = db.utcnow()
+    before = {**row} if told and notices.wanted(connection, table) else None
     if 'status' in changes and 'deadline' in table.c:
         changes['deadline'] = _deadline(table, changes['status'], now)
     changes['updated_at'] = now
     row.update(changes)
     connection.execute(table.update().where(table.c.id == row['id']).values(changes))
+    if before is not None:
+        notices.changed(connection, table, before, row)
     return row
 
 
 def delete(connection, table, row_id):
     """Remove a row. :returns: True if it was there."""
+    if notices.wanted(connection, table):
+        notices.removed(connection, table, get(connection, table, row_id))
     return bool(connection.execute(table.delete().where(table.c.id == row_id)).rowcount)
 
 

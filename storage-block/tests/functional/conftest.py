@@ -8,6 +8,7 @@ import uuid
 import orjson
 import pytest
 import sqlalchemy as sa
+from oslo_context import context
 
 from kodiak.common import authtoken, client, config, db, migrate, outbox, policy, rpc, saga, testing, wake, wsgi
 from kodiak.common.runtime import Runtime
@@ -239,8 +240,12 @@ class Cloud:
 
     def hinted(self):
         """What a commit that changes exports comes to, as by a hint."""
+        current = context.get_current()
         for agent in self.agents.values():
             agent.look_at_exports()
+        # Agents have threads of their own: whoever commits stays who he was.
+        if current is not None:
+            current.update_store()
 
     def turn(self):
         """Let sagas, agents and the outbox work once. True if anything was done."""
@@ -297,6 +302,11 @@ def make_cloud(tmp_path):
 @pytest.fixture
 def cloud(make_cloud):
     return make_cloud()
+
+
+@pytest.fixture
+def make_backend():
+    return backend
 
 
 @pytest.fixture

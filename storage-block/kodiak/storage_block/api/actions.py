@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, errors, saga
 from kodiak.common.api import schema
-from kodiak.storage_block import attach, quotas, scheduler, states, store, types
+from kodiak.storage_block import attach, notices, quotas, scheduler, states, store, types
 from kodiak.storage_block.models import snapshots, volumes
 from kodiak.storage_block.sagas import volumes as sagas
 
@@ -247,8 +247,8 @@ def reset_status(req, volume_id):
             for one in store.attachments_of(connection, row['id']):
                 attach.remove(connection, row, one)
             changes['attached'] = []
-        store.save(connection, volumes, row, **changes)
-    change(req, write)
+        store.save(connection, volumes, row, told=False, **changes)
+    change(req, lambda connection, row: notices.reset(connection, 'volumes', volume_id, sent, lambda: write(connection, row)))
 
 
 @declare('os-force_delete', 'volume:force_delete', 'Delete a volume whatever its status', default=common.ADMIN)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, saga
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import keys, quotas, scheduler, states, store, types, work
+from kodiak.storage_block import keys, notices, quotas, scheduler, states, store, types, work
 from kodiak.storage_block.models import backups, services, snapshots, volumes
 from kodiak.storage_block.sagas import backups as sagas
 from kodiak.storage_block.sagas import volumes as volume_sagas
@@ -312,8 +312,9 @@ def import_record(req):
              default=common.ADMIN, load=load, body=schema.wrap('os-reset_status', schema.obj({'status': {
                  'enum': ['available', 'error']}}, ['status'])), status=202, summary='Set the status of a backup')
 def reset_status(req, backup_id):
-    req.db.transact(lambda connection: store.save(connection, backups, store.need(connection, backups, backup_id),
-                                                  status=req.body['os-reset_status']['status']))
+    sent = req.body['os-reset_status']
+    req.db.transact(lambda connection: notices.reset(connection, 'backups', backup_id, sent, lambda: store.save(
+        connection, backups, store.need(connection, backups, backup_id), told=False, status=sent['status'])))
 
 
 @routes.post('/backups/{backup_id}/action', action='os-force_delete', rule='backup:backup_admin_actions:force_delete',

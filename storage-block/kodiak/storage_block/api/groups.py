@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors, saga
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import keys, quotas, states, store, types, work
+from kodiak.storage_block import keys, notices, quotas, states, store, types, work
 from kodiak.storage_block.models import group_snapshots, group_types, groups, snapshots, volumes
 from kodiak.storage_block.sagas import groups as sagas
 from kodiak.storage_block.sagas import snapshots as snapshot_sagas
@@ -243,7 +243,9 @@ def update(req, group_id):
             if volume is None or volume['group_id'] != group_id:
                 raise errors.BadRequest(f'Invalid volume: Volume {volume_id} is not in the group.', kind='InvalidVolume')
             store.save(connection, volumes, volume, group_id=None)
+        before = {**row}
         store.save(connection, groups, row, **changes)
+        notices.both(connection, groups, row, 'update', before)
     req.db.transact(write)
 
 
@@ -275,12 +277,14 @@ def delete(req, group_id):
     req.db.transact(write)
 
 
-def _reset(table, table_id, allowed):
+def _reset(table, table_id, allowed, kinds):
     def write(req):
         status = req.body['reset_status']['status']
         if status not in allowed:
             raise errors.BadRequest(f"Invalid input for field/attribute status: '{status}' is not one of {', '.join(allowed)}.")
-        req.db.transact(lambda connection: store.save(connection, table, store.need(connection, table, table_id), status=status))
+        req.db.transact(lambda connection: notices.reset(
+            connection, kinds, table_id, req.body['reset_status'],
+            lambda: store.save(connection, table, store.need(connection, table, table_id), told=False, status=status)))
     return write
 
 
@@ -291,7 +295,7 @@ STATUSES = ('available', 'creating', 'deleting', 'error', 'error_deleting', 'in-
 @routes.post(ACTION, action='reset_status', rule='group:reset_status', default=common.ADMIN, since='3.20', load=load, status=202,
              body=STATUS, summary='Set the status of a group')
 def reset(req, group_id):
-    _reset(groups, group_id, STATUSES)(req)
+    _reset(groups, group_id, STATUSES, 'groups')(req)
 
 
 # Group snapshots
@@ -382,4 +386,4 @@ def snapshot_delete(req, group_snapshot_id):
              default=common.ADMIN, since='3.19', load=load_snapshot, status=202, body=STATUS,
              summary='Set the status of a group snapshot')
 def snapshot_reset(req, group_snapshot_id):
-    _reset(group_snapshots, group_snapshot_id, STATUSES)(req)
+    _reset(group_snapshots, group_snapshot_id, STATUSES, 'groupsnapshots')(req)

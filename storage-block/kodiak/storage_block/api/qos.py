@@ -4,7 +4,7 @@ from sqlalchemy import exc
 
 from kodiak.common import api, db, errors
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import store
+from kodiak.storage_block import notices, store
 from kodiak.storage_block.models import qos_specs, volume_types
 
 from . import common, typed
@@ -49,8 +49,13 @@ def create(req):
     row = {'name': specs.pop('name').strip(), 'consumer': specs.pop('consumer', 'back-end'), 'specs': typed.texts(specs)}
     if not row['name']:
         raise errors.BadRequest('Invalid input for field/attribute name: it must have a character that is no blank.')
+
+    def write(connection):
+        made = store.insert(connection, qos_specs, row)
+        _tell(connection, 'create', made, name=made['name'], specs=made['specs'], created_at=str(made['created_at']))
+        return made
     try:
-        row = req.db.transact(lambda connection: store.insert(connection, qos_specs, row))
+        row = req.db.transact(write)
     except exc.IntegrityError as error:
         if not db.is_duplicate(error):
             raise
@@ -64,11 +69,16 @@ def show(req, qos_id):
     return _full(req, req.target)
 
 
-def _change(req, function):
+def _tell(connection, what, row, **more):
+    notices.catalog(connection, 'qos_specs.' + what, {'id': row['id'], **more}, row['id'])
+
+
+def _change(req, function, what, **told):
     def write(connection):
         row = store.need(connection, qos_specs, req.target['id'])
-        return function(connection, row)
-    return req.db.transact(write)
+        function(connection, row)
+        _tell(connection, what, row, **told)
+    req.db.transact(write)
 
 
 @routes.put('/qos-specs/{qos_id}', rule='volume_extension:qos_specs_manage:update', default=common.ADMIN, load=load,
@@ -81,7 +91,7 @@ def update(req, qos_id):
         specs = dict(sent)
         consumer = specs.pop('consumer', row['consumer'])
         store.save(connection, qos_specs, row, consumer=consumer, specs={**row['specs'], **typed.texts(specs)})
-    _change(req, write)
+    _change(req, write, 'update', specs=typed.texts(sent))
     return {'qos_specs': typed.texts(sent)}
 
 
@@ -95,7 +105,7 @@ def delete_keys(req, qos_id):
             raise errors.BadRequest(f'QoS specs {qos_id} has no spec with the key {missing[0]}.', kind='QoSSpecsKeyNotFound')
         store.save(connection, qos_specs, row, specs={key: value for key, value in row['specs'].items()
                                                       if key not in req.body['keys']})
-    _change(req, write)
+    _change(req, write, 'delete_keys', keys=req.body['keys'])
 
 
 @routes.delete('/qos-specs/{qos_id}', rule='volume_extension:qos_specs_manage:delete', default=common.ADMIN, load=load, status=202,
@@ -108,7 +118,7 @@ def delete(req, qos_id):
                                     'force.', kind='QoSSpecsInUse')
         _disassociate(connection, qos_id)
         store.delete(connection, qos_specs, qos_id)
-    _change(req, write)
+    _change(req, write, 'delete')
 
 
 def _disassociate(connection, qos_id, type_id=None):
@@ -138,7 +148,7 @@ def associate(req, qos_id):
         if kind['qos_specs_id'] not in (None, qos_id):
             raise errors.BadRequest(f"Type {kind['id']} is already associated with other QoS specs: {kind['qos_specs_id']}.")
         store.save(connection, volume_types, kind, qos_specs_id=qos_id)
-    _change(req, write)
+    _change(req, write, 'associate', type_id=req.query.get('vol_type_id'))
 
 
 @routes.get('/qos-specs/{qos_id}/disassociate', rule='volume_extension:qos_specs_manage:update', default=common.ADMIN, load=load,
@@ -147,14 +157,14 @@ def disassociate(req, qos_id):
     def write(connection, row):
         store.need(connection, volume_types, _type_id(req))
         _disassociate(connection, qos_id, _type_id(req))
-    _change(req, write)
+    _change(req, write, 'disassociate', type_id=req.query.get('vol_type_id'))
 
 
 @routes.get('/qos-specs/{qos_id}/disassociate_all', rule='volume_extension:qos_specs_manage:update', default=common.ADMIN,
             load=load,
             status=202, summary='Take QoS specs from all volume types')
 def disassociate_all(req, qos_id):
-    _change(req, lambda connection, row: _disassociate(connection, qos_id))
+    _change(req, lambda connection, row: _disassociate(connection, qos_id), 'disassociate_all')
 
 
 def _type_id(req):

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, errors, saga
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import quotas, states, store, types
+from kodiak.storage_block import notices, quotas, states, store, types
 from kodiak.storage_block.models import snapshots, volumes
 from kodiak.storage_block.sagas import snapshots as sagas
 
@@ -175,8 +175,9 @@ STATUSES = ('available', 'creating', 'deleting', 'deleted', 'error', 'error_dele
              default=common.ADMIN, load=load, body=schema.wrap('os-reset_status', schema.obj({'status': {'enum': list(STATUSES)}}, [
                  'status'])), status=202, summary='Set the status of a snapshot')
 def reset_status(req, snapshot_id):
-    req.db.transact(lambda connection: store.save(connection, snapshots, store.need(connection, snapshots, snapshot_id),
-                                                  status=req.body['os-reset_status']['status']))
+    sent = req.body['os-reset_status']
+    req.db.transact(lambda connection: notices.reset(connection, 'snapshots', snapshot_id, sent, lambda: store.save(
+        connection, snapshots, store.need(connection, snapshots, snapshot_id), told=False, status=sent['status'])))
 
 
 @routes.post('/snapshots/{snapshot_id}/action', action='os-update_snapshot_status',

@@ -5,9 +5,9 @@ import secrets
 
 import sqlalchemy as sa
 
-from kodiak.common import api, errors
+from kodiak.common import api, db, errors
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import quotas, states, store, types
+from kodiak.storage_block import notices, quotas, states, store, types
 from kodiak.storage_block.models import snapshots, transfers, volumes
 
 from . import common
@@ -96,6 +96,7 @@ def _declare(path, since=None):
             if volume['group_id']:
                 raise errors.BadRequest('Invalid volume: The volume belongs to a group.', kind='InvalidVolume')
             store.save(connection, volumes, volume, status=states.AWAITING_TRANSFER, previous_status=volume['status'])
+            notices.both(connection, volumes, volume, 'transfer.create')
             return store.insert(connection, transfers, {
                 'volume_id': volume['id'], 'project_id': volume['project_id'], 'destination_project_id': None,
                 'name': sent.get('name'), 'salt': salt, 'auth_hash': _hash(salt, key),
@@ -116,6 +117,7 @@ def _declare(path, since=None):
             volume = store.lock(connection, volumes, row['volume_id'])
             if volume is not None and volume['status'] == states.AWAITING_TRANSFER:
                 store.settle(connection, volume)
+                notices.both(connection, volumes, volume, 'transfer.delete')
             store.delete(connection, transfers, transfer_id)
         req.db.transact(write)
 
@@ -137,10 +139,15 @@ def _accept(connection, req, transfer_id, key):
         quotas.claim(connection, req.app.conf, project,
                      {'volumes': 1, 'snapshots': len(moved), 'gigabytes': volume['size'] + sum(moved)},
                      kind and kind['name'])
+    before = {**volume}
     if moved:
         connection.execute(snapshots.update().where(snapshots.c.volume_id == volume['id']).values(
             project_id=project, user_id=req.ctx.user_id))
     store.settle(connection, volume, project_id=project, user_id=req.ctx.user_id)
+    notices.both(connection, volumes, volume, 'transfer.accept', before)
+    if moved and notices.wanted(connection, snapshots):
+        for one in db.all_dicts(connection, sa.select(snapshots).where(snapshots.c.volume_id == volume['id'])):
+            notices.both(connection, snapshots, one, 'transfer.accept', {**one, 'project_id': old})
     return store.save(connection, transfers, row, accepted=True, destination_project_id=project)
 
 

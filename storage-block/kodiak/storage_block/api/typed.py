@@ -4,7 +4,7 @@ from sqlalchemy import exc
 
 from kodiak.common import db, errors
 from kodiak.common.api import Listing, schema
-from kodiak.storage_block import store
+from kodiak.storage_block import notices, store
 
 from . import common
 
@@ -71,6 +71,11 @@ class Types:
         self._declare_types(what)
         self._declare_specs(what)
 
+    def _tell(self, connection, what, row):
+        said = {name: row[name] for name in ('id', 'name', 'description', 'is_public', self.specs)}
+        notices.catalog(connection, f'{self.name}.{what}', {self.name + 's': said}, row['id'])
+        return row
+
     def _write(self, req, function):
         try:
             return req.db.transact(function)
@@ -127,7 +132,10 @@ class Types:
             row[self.specs] = texts(sent.get(self.specs) or {})
             if 'qos_specs_id' in table.c:
                 row['qos_specs_id'] = None
-            return {name: self.shown(req, self._write(req, lambda connection: store.insert(connection, table, row)))}
+
+            def write(connection):
+                return self._tell(connection, 'create', store.insert(connection, table, row))
+            return {name: self.shown(req, self._write(req, write))}
 
         @routes.put(path + '/{type_id}', rule=f'{self.rule}:update', default=common.ADMIN, body=change, response=answer,
                     summary=f'Change a {what}', **one)
@@ -141,7 +149,8 @@ class Types:
                 changes['name'] = _name(changes['name'])
 
             def write(connection):
-                return store.save(connection, table, store.need(connection, table, type_id), **changes)
+                return self._tell(connection, 'update', store.save(connection, table, store.need(connection, table, type_id),
+                                                                   **changes))
             return {name: self.shown(req, self._write(req, write))}
 
         @routes.delete(path + '/{type_id}', rule=f'{self.rule}:delete', default=common.ADMIN, status=202,
@@ -152,6 +161,7 @@ class Types:
                     raise errors.BadRequest(f'Target {what} {req.target["name"]} is still in use.', kind='VolumeTypeInUse')
                 self.removed(connection, type_id)
                 store.delete(connection, table, type_id)
+                self._tell(connection, 'delete', req.target)
             req.db.transact(write)
 
     def _declare_specs(self, what):
@@ -161,11 +171,13 @@ class Types:
         reading = {'rule': f'{self.rule}:{specs}:index', 'default': common.READER, 'load': self.load, 'since': self.since}
         writing = {'rule': f'{self.rule}:{specs}:write', 'default': common.ADMIN, 'load': self.load, 'since': self.since}
 
-        def change(req, type_id, function):
+        def change(req, type_id, function, phase, told):
             def write(connection):
                 row = store.need(connection, table, type_id)
-                return store.save(connection, table, row, **{specs: function(row[specs])})[specs]
-            return req.db.transact(write)
+                store.save(connection, table, row, **{specs: function(row[specs])})
+                moments = {name: str(row[name]) for name in ('created_at', 'updated_at')}
+                notices.catalog(connection, f'{self.name}_{specs}.{phase}', {'type_id': type_id, **moments, **told}, type_id)
+            req.db.transact(write)
 
         def need(found, key):
             if key not in found:
@@ -181,7 +193,7 @@ class Types:
 
         @routes.post(path, body=body, response=answer, status=self.made, summary=f'Add to the specs of a {what}', **writing)
         def add(req, type_id):
-            change(req, type_id, lambda old: {**old, **texts(req.body[specs])})
+            change(req, type_id, lambda old: {**old, **texts(req.body[specs])}, 'create', {'specs': texts(req.body[specs])})
             return {specs: texts(req.body[specs])}
 
         @routes.get(path + '/{key}', response=common.OBJECT, summary=f'Show one of the specs of a {what}', **reading)
@@ -193,7 +205,7 @@ class Types:
         def put_one(req, type_id, key):
             if key not in req.body:
                 raise errors.BadRequest('Request body and URI mismatch: the key in the body must be the one in the path.')
-            change(req, type_id, lambda old: {**old, **texts(req.body)})
+            change(req, type_id, lambda old: {**old, **texts(req.body)}, 'update', {'specs': texts(req.body)})
             return texts(req.body)
 
         @routes.delete(path + '/{key}', status=202, summary=f'Remove one of the specs of a {what}', **writing)
@@ -201,7 +213,7 @@ class Types:
             def without(old):
                 need(old, key)
                 return {one: value for one, value in old.items() if one != key}
-            change(req, type_id, without)
+            change(req, type_id, without, 'delete', {'id': key})
 
 
 def _name(text):

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
-from kodiak.storage_block import types
+from kodiak.storage_block import notices, types
 from kodiak.storage_block.models import default_types, encryptions, groups, type_access, volume_types, volumes
 
 from . import common, typed
@@ -81,7 +81,9 @@ def add_access(req, type_id):
     def write(connection):
         if _has_access(connection, type_id, project_id):
             raise errors.Conflict(f'Volume type access for {type_id} / {project_id} combination already exists.')
-        connection.execute(type_access.insert(), {'volume_type_id': type_id, 'project_id': project_id})
+        access = {'volume_type_id': type_id, 'project_id': project_id}
+        connection.execute(type_access.insert(), access)
+        notices.catalog(connection, 'volume_type_project.access.add', access, type_id)
     req.db.transact(write)
 
 
@@ -98,6 +100,8 @@ def remove_access(req, type_id):
             raise errors.NotFound(f'Volume type access not found for {type_id} / {project_id} combination.')
         connection.execute(type_access.delete().where(type_access.c.volume_type_id == type_id,
                                                       type_access.c.project_id == project_id))
+        notices.catalog(connection, 'volume_type_project.access.remove', {
+            'volume_type_id': type_id, 'project_id': project_id}, type_id)
     req.db.transact(write)
 
 
@@ -116,6 +120,10 @@ ENCRYPTION = {'provider': {'type': 'string', 'minLength': 1, 'maxLength': 255},
 
 def _encryption(connection, type_id):
     return db.one(connection, sa.select(encryptions).where(encryptions.c.volume_type_id == type_id))
+
+
+def _tell(connection, what, type_id, **more):
+    notices.catalog(connection, 'volume_type_encryption.' + what, {'type_id': type_id, **more}, type_id)
 
 
 def _sent(sent):
@@ -162,6 +170,7 @@ def create_encryption(req, type_id):
         _refuse_used(connection, type_id)
         row = {'volume_type_id': type_id, 'encryption_id': db.new_id(), **sent}
         connection.execute(encryptions.insert(), {**row, 'created_at': db.utcnow(), 'updated_at': None})
+        _tell(connection, 'create', type_id, specs=sent)
         return row
     return {'encryption': req.db.transact(write)}
 
@@ -179,6 +188,7 @@ def update_encryption(req, type_id, encryption_id):
         _refuse_used(connection, type_id)
         connection.execute(encryptions.update().where(encryptions.c.volume_type_id == type_id).values(
             updated_at=db.utcnow(), **sent))
+        _tell(connection, 'update', type_id, specs=sent)
     req.db.transact(write)
     return {'encryption': sent}
 
@@ -192,6 +202,7 @@ def delete_encryption(req, type_id, encryption_id):
             raise errors.NotFound('Volume type encryption could not be found.')
         _refuse_used(connection, type_id)
         connection.execute(encryptions.delete().where(encryptions.c.volume_type_id == type_id))
+        _tell(connection, 'delete', type_id)
     req.db.transact(write)
 
 

@@ -46,9 +46,10 @@ def failing(action, change, table=volumes, kind='VOLUME'):
     """
     def on_failure(work, error):
         def write(connection, row):
-            change(connection, row, work, error)
+            # The message first: notifications of the change have its text.
             messages.add(connection, work.app.conf, row, action(work, error) if callable(action) else action, error.message, kind,
                          messages.NO_BACKEND if error.kind == 'NoValidBackend' else messages.UNKNOWN, work.context.request_id)
+            change(connection, row, work, error)
         if not isinstance(error, saga.Aborted):
             LOG.warning('%s %s: %s', store.KINDS[table.name], work.resource_id, error.message)
             alter(work, write, table)
