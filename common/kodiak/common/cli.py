@@ -110,9 +110,12 @@ def config_sample(conf):
             if option.dest in ('config_file', 'config_dir', 'config_source', 'shell_completion'):
                 continue
             default = option.sample_default if option.sample_default is not None else entry.get('default', option.default)
+            lines += ['# ' + line for line in textwrap.wrap(option.help or option.name, 118)]
+            if option.multi and default:
+                lines += [*(f'#{option.dest} = {each}' for each in default), '']
+                continue
             if isinstance(default, (list, tuple)):
                 default = ','.join(map(str, default))
-            lines += ['# ' + line for line in textwrap.wrap(option.help or option.name, 118)]
             lines += [f'#{option.dest} = {"" if default is None else default}', '']
     return '\n'.join(lines)
 

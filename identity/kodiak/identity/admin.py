@@ -186,7 +186,7 @@ def _doctor(conf, options):
 
 def build(load_conf, apis):
     """The :class:`kodiak.common.cli.Commands` of identity."""
-    commands = cli.Commands('identity', load_conf, apis)
+    commands = cli.Commands('identity', load_conf, apis, broker=True)
     commands.add('bootstrap', _bootstrap, 'Create the default domain, the admin user, roles and the catalog of identity. The '
                  'password comes from OS_BOOTSTRAP_PASSWORD or from standard input.', [
                      (['--username'], {'default': 'admin'}), (['--project-name'], {'default': 'admin'}),

@@ -1,9 +1,9 @@
 """Entry points."""
-from kodiak.common import authtoken, cli, config, policy, service, wsgi
+from kodiak.common import authtoken, cli, config, outbox, policy, service, wsgi
 from kodiak.common.runtime import Runtime
 
 from . import conf as options
-from . import core, housekeeping
+from . import core, housekeeping, notices
 from .directory import watch
 
 
@@ -21,6 +21,7 @@ def prepare(runtime):
     runtime.conf.set_default('service_type', 'identity', authtoken.GROUP)
     runtime.extra['core'] = made
     runtime.feed = made.state
+    notices.configure(runtime.db, runtime.conf)
     runtime.policy = policy.Enforcer(runtime.conf)
     runtime.bus = None
     return runtime
@@ -36,6 +37,9 @@ def load(runtime):
     prepare(runtime)
     found = runtime.extra['core']
     runtime.background += [housekeeping.Housekeeping(found), watch.Watch(found)]
+    if runtime.conf.notifications.topics:
+        notifier = outbox.Notifier(runtime.conf, f'identity.{runtime.host}')
+        runtime.background.append(outbox.Publisher(runtime, {'identity.': notifier}))
     return wsgi.load(runtime)
 
 

@@ -2,6 +2,15 @@
 from oslo_config import cfg
 
 OPTS = {
+    'DEFAULT': [
+        cfg.StrOpt('notification_format', default='cadf', choices=['basic', 'cadf'],
+                   help='How changes are told on the message broker, where [notifications] names topics: with the id of what has '
+                        'changed, or as CADF audit events. Logins and role assignments are audit events in any case.'),
+        cfg.MultiStrOpt('notification_opt_out', default=['identity.authenticate.success', 'identity.authenticate.pending',
+                                                         'identity.authenticate.failed'],
+                        help='An event that is not told, identity.<kind>.<operation>; may be repeated. Telling of a login costs a '
+                             'write to the database at each.'),
+    ],
     'token': [
         cfg.IntOpt('expiration', default=3600, min=60, help='Seconds that a token is valid.'),
         cfg.IntOpt('allow_expired_window', default=172800, min=0,

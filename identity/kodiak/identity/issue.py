@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kodiak.common import authtoken, errors, tokens
 
-from . import catalog, changes, login, people, roles, times, trusts
+from . import catalog, changes, login, notices, people, roles, times, trusts
 from .models import NO_DOMAIN, access_rules, app_credential_rules
 
 SCOPES = ('project', 'domain', 'system', 'unscoped', 'OS-TRUST:trust')
@@ -51,6 +51,7 @@ def issue_for_credential(core, user_id, project_id, content):
         elif content.get('trust_id'):
             scope = {'OS-TRUST:trust': {'id': content['trust_id']}}
         claims = after(core, claim(core, connection, attempt, scope, issued))
+    notices.authenticated(core, 'success', attempt.user)
     return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
 
 
@@ -64,6 +65,7 @@ def issue_for_federation(core, user, said, method, issued, until=None):
         attempt.extra['federation'] = said
     with core.db.read() as connection:
         claims = after(core, claim(core, connection, attempt, attempt.scope, issued))
+    notices.authenticated(core, 'success', user, federation=said)
     return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
 
 

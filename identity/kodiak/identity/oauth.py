@@ -14,6 +14,7 @@ from sqlalchemy import exc
 from kodiak.common import db, errors
 from kodiak.common.api import schema
 
+from . import notices
 from .models import oauth_consumers, oauth_nonces, oauth_tokens
 
 REQUEST_LIFE = datetime.timedelta(hours=8)
@@ -101,6 +102,7 @@ def new_request_token(connection, consumer_id, project_id):
     row = {'id': db.new_hex(), 'kind': 'request', 'consumer_id': consumer_id, 'secret': db.new_hex(), 'project_id': project_id,
            'role_ids': [], 'expires_at': db.utcnow() + REQUEST_LIFE}
     connection.execute(oauth_tokens.insert().values(row))
+    notices.tell(connection, 'OS-OAUTH1:request_token', 'created', row['id'])
     return row
 
 
@@ -121,4 +123,5 @@ def exchange(connection, request):
            'project_id': request.project_id, 'user_id': request.user_id, 'role_ids': request.role_ids,
            'expires_at': db.utcnow() + ACCESS_LIFE}
     connection.execute(oauth_tokens.insert().values(row))
+    notices.tell(connection, 'OS-OAUTH1:access_token', 'created', row['id'])
     return row

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import changes
+from . import changes, notices
 from .models import app_credentials, assignments, credentials, oauth_tokens, passwords, projects, trusts, users
 
 domains = projects.alias('domains')
@@ -67,7 +67,7 @@ def log_in(core, user, password):
         raise errors.Unauthorized()
     if _locked_out(conf, user):
         core.hasher.waste(password)
-        raise errors.Unauthorized()
+        raise _because(errors.Unauthorized(), f'Maximum number of {conf.lockout_failure_attempts} login attempts exceeded.')
     row = None
     if user['kind'] == 'ldap':
         good = core.directories.check_password(user, password)
@@ -85,7 +85,14 @@ def log_in(core, user, password):
         raise errors.Unauthorized()
     _note_success(core, user, row, password)
     if row is not None and row.expires_at is not None and row.expires_at <= db.utcnow():
-        raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user['id']}.")
+        message = f"The password is expired and needs to be changed for user: {user['id']}."
+        raise _because(errors.Unauthorized(message), message)
+
+
+def _because(error, reason):
+    # What notifications say, and the answer need not.
+    error.reason = (error.code, reason)
+    return error
 
 
 def _locked_out(conf, user):
@@ -134,15 +141,24 @@ def _note_success(core, user, row, password):
         core.db.transact(note)
 
 
-def check_strength(core, password):
-    """Refuse a password that is too long or doesn't match ``[security_compliance] password_regex``."""
+def check_strength(core, password, user=None):
+    """Refuse a password that is too long or doesn't match ``[security_compliance] password_regex``.
+
+    :param user: the row of whose it was to become; None for a new user.
+    """
     conf = core.conf.security_compliance
     if len(password) > core.conf.identity.max_password_length:
         raise errors.BadRequest(f'Invalid input for field/attribute password: it has more than '
                                 f'{core.conf.identity.max_password_length} characters.')
     if conf.password_regex and not re.match(conf.password_regex, password):
-        raise errors.BadRequest('The password does not match the requirements: '
-                                f"{conf.password_regex_description or 'ask the operator for them'}.")
+        _refuse(core, user, 'The password does not match the requirements: '
+                            f"{conf.password_regex_description or 'ask the operator for them'}.")
+
+
+def _refuse(core, user, message):
+    if user is not None:
+        notices.refused(core, user, (400, message))
+    raise errors.BadRequest(message)
 
 
 def expiry(core, user, self_service, now):
@@ -181,7 +197,7 @@ def change_password(core, user, old, new):
     if user['kind'] == 'ldap':
         log_in(core, user, old)
         _may_change(user, old, new)
-        check_strength(core, new)
+        check_strength(core, new, user)
         core.directories.change_password(user, new)
         return
     with core.db.read() as connection:
@@ -189,26 +205,28 @@ def change_password(core, user, old, new):
                                   .order_by(passwords.c.id.desc())).all()
     if not rows or _locked_out(conf, user):
         core.hasher.waste(old)
+        notices.authenticated(core, 'failure', user)
         raise errors.Unauthorized()
     if not core.hasher.verify(old, rows[0].hash):
         failed(core, user)
+        notices.authenticated(core, 'failure', user)
         raise errors.Unauthorized()
     _may_change(user, old, new)
-    check_strength(core, new)
+    check_strength(core, new, user)
     if conf.minimum_password_age and rows[0].self_service:
         earliest = rows[0].created_at + datetime.timedelta(days=conf.minimum_password_age)
         if db.utcnow() < earliest:
-            raise errors.BadRequest(f'This password may be changed from {earliest.isoformat()}Z on, not earlier.')
+            _refuse(core, user, f'This password may be changed from {earliest.isoformat()}Z on, not earlier.')
     if conf.unique_last_password_count:
         for row in rows[:max(conf.unique_last_password_count, 1)]:
             if core.hasher.verify(new, row.hash):
-                raise errors.BadRequest('The new password must differ from the last '
-                                        f'{conf.unique_last_password_count} passwords.')
+                _refuse(core, user, f'The new password must differ from the last {conf.unique_last_password_count} passwords.')
     hashed = core.hasher.hash(new)
 
     def store(connection):
         add_password(core, connection, user, hashed, self_service=True)
         core.revoke(connection, {'user_id': user['id']})
+        notices.tell(connection, 'user', 'updated', user['id'])
     core.db.transact(store)
 
 
@@ -234,5 +252,6 @@ def forget(core, connection, user_ids):
                                                    sa.or_(trusts.c.trustor_id == user_id, trusts.c.trustee_id == user_id))
                            .values(deleted_at=db.utcnow()))
         connection.execute(sa.delete(oauth_tokens).where(oauth_tokens.c.user_id == user_id))
+        notices.tell(connection, 'user', 'deleted', user_id)
     if user_ids:
         changes.bump(connection, changes.ASSIGNMENT)

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import changes, limits, people, roles
+from . import changes, limits, notices, people, roles
 from .models import assignments, credentials, groups, project_tags, projects, trusts, users
 
 
@@ -54,6 +54,12 @@ def insert(connection, row, tags=()):
     connection.execute(projects.insert().values(row))
     set_tags(connection, row['id'], tags)
     changes.bump(connection, changes.RESOURCE)
+    notices.tell(connection, kind_of(row), 'created', row['id'])
+
+
+def kind_of(row):
+    """``project`` or ``domain``."""
+    return 'domain' if row['is_domain'] else 'project'
 
 
 def set_tags(connection, project_id, tags):
@@ -75,8 +81,10 @@ def change(core, connection, row, values):
     if values:
         connection.execute(sa.update(projects).where(projects.c.id == row['id']).values(values))
     changes.bump(connection, changes.RESOURCE)
+    notices.tell(connection, kind_of(row), 'updated', row['id'])
     if values.get('enabled') is False and row['enabled']:
         revoke(core, connection, row)
+        notices.tell(connection, kind_of(row), 'disabled', row['id'])
 
 
 def _tree(connection, row, doing):
@@ -99,8 +107,10 @@ def switch_tree(core, connection, row, enabled):
     for each in found:
         if each['enabled'] != enabled:
             connection.execute(sa.update(projects).where(projects.c.id == each['id']).values(enabled=enabled))
+            notices.tell(connection, 'project', 'updated', each['id'])
             if not enabled:
                 revoke(core, connection, each)
+                notices.tell(connection, 'project', 'disabled', each['id'])
     changes.bump(connection, changes.RESOURCE)
 
 
@@ -142,6 +152,7 @@ def _forget(core, connection, row):
     revoke(core, connection, row)
     connection.execute(sa.delete(projects).where(projects.c.id == row['id']))
     changes.bump(connection, changes.RESOURCE, changes.ASSIGNMENT)
+    notices.tell(connection, kind_of(row), 'deleted', row['id'])
 
 
 def _delete_domain(core, connection, row):
@@ -153,6 +164,8 @@ def _delete_domain(core, connection, row):
     inside = connection.execute(sa.select(groups.c.id).where(groups.c.domain_id == domain_id)).scalars().all()
     connection.execute(sa.delete(assignments).where(assignments.c.actor_kind == 'group', assignments.c.actor_id.in_(inside)))
     connection.execute(sa.delete(groups).where(groups.c.domain_id == domain_id))
+    for group_id in inside:
+        notices.tell(connection, 'group', 'deleted', group_id)
     roles.delete_of_domain(connection, domain_id)
     for project in reversed(below(connection, domain_id)):
         _forget(core, connection, project._mapping)

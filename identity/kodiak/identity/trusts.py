@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import people, roles, times
+from . import notices, people, roles, times
 from .models import trusts
 
 
@@ -62,6 +62,7 @@ def end(core, connection, trust_id):
     """End a trust and those delegated from it; their tokens are revoked."""
     connection.execute(sa.update(trusts).where(trusts.c.id == trust_id).values(deleted_at=db.utcnow()))
     core.revoke(connection, {'trust_id': trust_id})
+    notices.tell(connection, 'OS-TRUST:trust', 'deleted', trust_id)
     for child in connection.execute(sa.select(trusts.c.id).where(
             trusts.c.redelegated_trust_id == trust_id, trusts.c.deleted_at.is_(None))).scalars().all():
         end(core, connection, child)

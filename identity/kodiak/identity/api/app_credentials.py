@@ -8,7 +8,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import passwords, roles, times
+from .. import notices, passwords, roles, times
 from ..models import access_rules, app_credential_rules, app_credentials
 from ..models import roles as role_table
 from . import delegation, kit, rules
@@ -109,6 +109,7 @@ def create(req, user_id):
         for rule in asked.get('access_rules') or ():
             connection.execute(app_credential_rules.insert().values(
                 app_credential_id=row['id'], access_rule_id=_rule(connection, user_id, rule)))
+        notices.tell(connection, 'application_credential', 'created', row['id'])
         made = connection.execute(sa.select(app_credentials).where(app_credentials.c.id == row['id'])).one()
         return _shown(req, connection, [made])[0]
     try:
@@ -187,6 +188,7 @@ def delete(req, user_id, credential_id):
     def store(connection):
         connection.execute(sa.delete(app_credentials).where(app_credentials.c.id == credential_id))
         core.revoke(connection, {'app_cred_id': credential_id})
+        notices.tell(connection, 'application_credential', 'deleted', credential_id)
     core.db.transact(store)
 
 
@@ -233,4 +235,5 @@ def delete_rule(req, user_id, rule_id):
         if connection.execute(sa.select(app_credential_rules).where(app_credential_rules.c.access_rule_id == rule_id)).first():
             raise errors.Forbidden(f'The access rule {rule_id} is in use by an application credential.')
         connection.execute(sa.delete(access_rules).where(access_rules.c.id == rule_id))
+        notices.tell(connection, 'access_rule', 'deleted', rule_id)
     cores.of(req).db.transact(store)

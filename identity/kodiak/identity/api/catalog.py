@@ -4,7 +4,7 @@ from sqlalchemy import exc
 
 from kodiak.common import api, db, errors
 
-from .. import changes
+from .. import changes, notices
 from .. import core as cores
 from ..models import endpoints, regions, services
 from . import kit, rules
@@ -70,6 +70,9 @@ load_region, load_service = _loader(regions, 'region'), _loader(services, 'servi
 load_endpoint = _loader(endpoints, 'endpoint')
 
 
+KINDS = {regions: 'region', services: 'service', endpoints: 'endpoint'}
+
+
 def _save(req, table, key, values=None, row=None, check=None):
     """Insert ``row`` or apply ``values`` to the row ``key``; returns it."""
     def store(connection):
@@ -80,6 +83,7 @@ def _save(req, table, key, values=None, row=None, check=None):
         elif values:
             connection.execute(sa.update(table).where(table.c.id == key).values(values))
         changes.bump(connection, changes.CATALOG)
+        notices.tell(connection, KINDS[table], 'created' if row is not None else 'updated', key)
         return connection.execute(sa.select(table).where(table.c.id == key)).one()
     try:
         return cores.of(req).db.transact(store)
@@ -93,6 +97,7 @@ def _delete(req, table, key):
     def store(connection):
         connection.execute(sa.delete(table).where(table.c.id == key))
         changes.bump(connection, changes.CATALOG)
+        notices.tell(connection, KINDS[table], 'deleted', key)
     cores.of(req).db.transact(store)
 
 

@@ -9,7 +9,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import ec2, issue, people, roles
+from .. import ec2, issue, notices, people, roles
 from ..models import credentials
 from . import delegation, kit, rules
 
@@ -116,6 +116,7 @@ def _insert(core, row):
                 credentials.c.user_id == row['user_id'])).scalar() >= limit:
             raise errors.Forbidden(f'Unable to create additional credentials, maximum of {limit} already exceeded for user.')
         connection.execute(credentials.insert().values(row))
+        notices.tell(connection, 'credential', 'created', row['id'])
         return connection.execute(sa.select(credentials).where(credentials.c.id == row['id'])).one()
     try:
         return core.db.transact(store)
@@ -162,6 +163,7 @@ def update(req, credential_id):
     def store(connection):
         if values:
             connection.execute(sa.update(credentials).where(credentials.c.id == credential_id).values(values))
+        notices.tell(connection, 'credential', 'updated', credential_id)
         return connection.execute(sa.select(credentials).where(credentials.c.id == credential_id)).one()
     return {'credential': view(req, core, core.db.transact(store))}
 
@@ -172,6 +174,7 @@ def delete(req, credential_id):
     """Delete a credential."""
     def store(connection):
         connection.execute(sa.delete(credentials).where(credentials.c.id == credential_id))
+        notices.tell(connection, 'credential', 'deleted', credential_id)
     cores.of(req).db.transact(store)
 
 

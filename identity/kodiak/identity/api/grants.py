@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from kodiak.common import api, errors
 
-from .. import changes
+from .. import changes, notices
 from .. import core as cores
 from ..models import assignments, groups, members, projects, roles, users
 from . import kit, rules
@@ -84,6 +84,7 @@ def give(req, key):
         if connection.execute(sa.select(assignments.c.role_id).where(*where(key))).first() is None:
             connection.execute(assignments.insert().values(key))
             changes.bump(connection, changes.ASSIGNMENT)
+            notices.assignment(connection, 'created', key)
     cores.of(req).db.transact(store)
 
 
@@ -104,6 +105,7 @@ def take(req, key):
                                   f"{key['target_kind']}: {key['target_id']}.")
         changes.bump(connection, changes.ASSIGNMENT)
         core.revoke(connection, *lost(connection, key))
+        notices.assignment(connection, 'deleted', key)
     core.db.transact(store)
 
 

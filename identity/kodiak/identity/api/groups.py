@@ -5,7 +5,7 @@ from sqlalchemy import exc
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes, directory, domain_options, roles, times
+from .. import changes, directory, domain_options, notices, roles, times
 from .. import core as cores
 from ..models import assignments, directory_entries, groups, members, users
 from . import kit, rules
@@ -84,6 +84,7 @@ def create(req):
     if core.directories.at(domain_id) is not None:
         more = {name: value for name, value in asked.items() if name not in ('name', 'domain_id')}
         group_id = core.directories.create_group(domain_id, kit.clean(asked['name']), more)
+        core.db.transact(notices.tell, 'group', 'created', group_id)
         return {'group': view(req.base_url + '/v3/groups/', _read(req, group_id))}
     row = {'id': db.new_hex(), 'name': kit.clean(asked['name']), 'domain_id': domain_id,
            'description': asked.get('description'), 'extra': kit.extra_of(asked, KNOWN)}
@@ -93,6 +94,7 @@ def create(req):
         if domain is None or not domain.row['is_domain']:
             raise errors.NotFound(f'Could not find domain: {domain_id}.')
         connection.execute(groups.insert().values(row))
+        notices.tell(connection, 'group', 'created', row['id'])
         return connection.execute(sa.select(groups).where(groups.c.id == row['id'])).one()
     return {'group': view(req.base_url + '/v3/groups/', _stored(core, store, row['name']))}
 
@@ -129,6 +131,7 @@ def update(req, group_id):
     def store(connection):
         if values:
             connection.execute(sa.update(groups).where(groups.c.id == group_id).values(values))
+        notices.tell(connection, 'group', 'updated', group_id)
         return connection.execute(sa.select(groups).where(groups.c.id == group_id)).first()
     row = _stored(cores.of(req), store, values.get('name'))
     if row is None:
@@ -154,6 +157,7 @@ def remove(core, connection, group_ids):
         if had:
             inside = connection.execute(sa.select(members.c.user_id).where(members.c.group_id == group_id)).scalars().all()
             core.revoke(connection, *({'user_id': user_id} for user_id in inside))
+        notices.tell(connection, 'group', 'deleted', group_id)
     connection.execute(sa.delete(directory_entries).where(directory_entries.c.id.in_(group_ids)))
     connection.execute(sa.delete(groups).where(groups.c.id.in_(group_ids)))
     changes.bump(connection, changes.ASSIGNMENT)
@@ -176,11 +180,13 @@ def add_member(req, group_id, user_id):
     """Add a user to a group."""
     if req.row.kind == directory.LDAP:
         cores.of(req).directories.set_member(req.row, req.user_row, True)
+        cores.of(req).db.transact(notices.tell, 'group', 'updated', group_id, ('user', user_id, 'added'))
         return
 
     def store(connection):
         db.upsert(connection, members, {'user_id': user_id, 'group_id': group_id, 'expires_at': None}, ['user_id', 'group_id'])
         changes.bump(connection, changes.ASSIGNMENT)
+        notices.tell(connection, 'group', 'updated', group_id, ('user', user_id, 'added'))
     cores.of(req).db.transact(store)
 
 
@@ -208,6 +214,7 @@ def remove_member(req, group_id, user_id):
             if not _is_member(connection, group_id, user_id):
                 raise errors.NotFound(f'User {user_id} not found in group {group_id}.')
         core.directories.set_member(req.row, req.user_row, False)
+        core.db.transact(notices.tell, 'group', 'updated', group_id, ('user', user_id, 'removed'))
         return
 
     def store(connection):
@@ -216,6 +223,7 @@ def remove_member(req, group_id, user_id):
             raise errors.NotFound(f'User {user_id} not found in group {group_id}.')
         changes.bump(connection, changes.ASSIGNMENT)
         core.revoke(connection, {'user_id': user_id})
+        notices.tell(connection, 'group', 'updated', group_id, ('user', user_id, 'removed'))
     core.db.transact(store)
 
 

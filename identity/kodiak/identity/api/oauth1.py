@@ -7,7 +7,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import oauth, people, roles, times
+from .. import notices, oauth, people, roles, times
 from ..models import oauth_consumers, oauth_tokens
 from ..models import roles as role_table
 from . import delegation, kit, rules
@@ -57,6 +57,7 @@ def create(req):
 
     def store(connection):
         connection.execute(oauth_consumers.insert().values(row))
+        notices.tell(connection, 'OS-OAUTH1:consumer', 'created', row['id'])
         return connection.execute(sa.select(oauth_consumers).where(oauth_consumers.c.id == row['id'])).one()
     return {'consumer': view(req, cores.of(req).db.transact(store), secret=True)}
 
@@ -81,6 +82,7 @@ def update(req, consumer_id):
     def store(connection):
         if values:
             connection.execute(sa.update(oauth_consumers).where(oauth_consumers.c.id == consumer_id).values(values))
+        notices.tell(connection, 'OS-OAUTH1:consumer', 'updated', consumer_id)
         return connection.execute(sa.select(oauth_consumers).where(oauth_consumers.c.id == consumer_id)).one()
     return {'consumer': view(req, cores.of(req).db.transact(store))}
 
@@ -96,6 +98,7 @@ def delete(req, consumer_id):
         core.revoke(connection, *({'access_token_id': token_id} for token_id in ids))
         connection.execute(sa.delete(oauth_tokens).where(oauth_tokens.c.consumer_id == consumer_id))
         connection.execute(sa.delete(oauth_consumers).where(oauth_consumers.c.id == consumer_id))
+        notices.tell(connection, 'OS-OAUTH1:consumer', 'deleted', consumer_id)
     core.db.transact(store)
 
 
@@ -210,6 +213,7 @@ def delete_token(req, user_id, access_token_id):
 
     def store(connection):
         connection.execute(sa.delete(oauth_tokens).where(oauth_tokens.c.id == access_token_id))
+        notices.tell(connection, 'OS-OAUTH1:access_token', 'deleted', access_token_id)
         core.revoke(connection, {'access_token_id': access_token_id})
     core.db.transact(store)
 

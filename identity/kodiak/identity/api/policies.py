@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from kodiak.common import api, db, errors
 
 from .. import core as cores
+from .. import notices
 from ..models import endpoints, policies, policy_links, regions, services
 from . import catalog, kit, rules
 
@@ -45,13 +46,14 @@ def create(req):
     asked = req.body['policy']
     row = {'id': db.new_hex(), 'type': asked['type'], 'blob': orjson.dumps(asked['blob']).decode(),
            'extra': kit.extra_of(asked, KNOWN)}
-    return {'policy': view(req, _store(req, policies.insert().values(row), row['id']))}
+    return {'policy': view(req, _store(req, policies.insert().values(row), row['id'], 'created'))}
 
 
-def _store(req, statement, policy_id):
+def _store(req, statement, policy_id, what):
     def store(connection):
         if statement is not None:
             connection.execute(statement)
+        notices.tell(connection, 'policy', what, policy_id)
         return connection.execute(sa.select(policies).where(policies.c.id == policy_id)).one()
     return cores.of(req).db.transact(store)
 
@@ -74,13 +76,16 @@ def update(req, policy_id):
     if 'blob' in asked:
         values['blob'] = orjson.dumps(asked['blob']).decode()
     statement = sa.update(policies).where(policies.c.id == policy_id).values(values) if values else None
-    return {'policy': view(req, _store(req, statement, policy_id))}
+    return {'policy': view(req, _store(req, statement, policy_id, 'updated'))}
 
 
 @routes.delete('/policies/{policy_id}', rule='identity:delete_policy', default=rules.ADMIN, load=load, summary='Delete a policy')
 def delete(req, policy_id):
     """Delete a policy with its associations."""
-    cores.of(req).db.transact(lambda connection: connection.execute(sa.delete(policies).where(policies.c.id == policy_id)) and None)
+    def store(connection):
+        connection.execute(sa.delete(policies).where(policies.c.id == policy_id))
+        notices.tell(connection, 'policy', 'deleted', policy_id)
+    cores.of(req).db.transact(store)
 
 
 PARTS = {'endpoint_id': endpoints, 'service_id': services, 'region_id': regions}

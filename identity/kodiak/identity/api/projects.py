@@ -7,7 +7,7 @@ from kodiak.common.api import schema
 
 from .. import core as cores
 from .. import limits as limit_domain
-from .. import resources, roles
+from .. import notices, resources, roles
 from ..models import NO_DOMAIN, project_tags, projects
 from . import kit, rules
 from . import limits as limit_api
@@ -282,7 +282,7 @@ def list_tags(req, project_id):
             response=TAGGED, summary='Replace tags of a project', body=schema.obj({'tags': TAGS}, ['tags'], extra=True))
 def replace_tags(req, project_id):
     """Replace the tags of a project."""
-    cores.of(req).db.transact(resources.set_tags, project_id, req.body['tags'])
+    _set_tags(req, project_id, req.body['tags'])
     return list_tags(req, project_id)
 
 
@@ -290,7 +290,14 @@ def replace_tags(req, project_id):
                summary='Remove all tags of a project')
 def delete_tags(req, project_id):
     """Remove all tags of a project."""
-    cores.of(req).db.transact(resources.set_tags, project_id, ())
+    _set_tags(req, project_id, ())
+
+
+def _set_tags(req, project_id, tags):
+    def store(connection):
+        resources.set_tags(connection, project_id, tags)
+        notices.tell(connection, 'project', 'updated', project_id)
+    cores.of(req).db.transact(store)
 
 
 @routes.get(TAG_PATH + '/{tag}', rule='identity:get_project_tag', default=rules.PROJECT_READ, load=load_tag,
@@ -316,6 +323,7 @@ def add_tag(req, project_id, tag):
             if len(tags) >= 80:
                 raise errors.BadRequest('A project can have 80 tags at most (tags).')
             connection.execute(project_tags.insert().values(project_id=project_id, name=tag))
+            notices.tell(connection, 'project', 'updated', project_id)
     cores.of(req).db.transact(store)
     return api.Response(headers={'Location': req.url})
 
@@ -328,4 +336,5 @@ def delete_tag(req, project_id, tag):
         if not connection.execute(sa.delete(project_tags).where(project_tags.c.project_id == project_id,
                                                                 project_tags.c.name == tag)).rowcount:
             raise errors.NotFound(f'Could not find project tag: {tag}.')
+        notices.tell(connection, 'project', 'updated', project_id)
     cores.of(req).db.transact(store)

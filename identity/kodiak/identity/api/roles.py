@@ -5,7 +5,7 @@ from sqlalchemy import exc
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes
+from .. import changes, notices
 from .. import core as cores
 from .. import roles as domain
 from ..models import NO_DOMAIN, assignments, implied_roles, projects, roles
@@ -87,6 +87,7 @@ def create(req):
             raise errors.NotFound(f"Could not find domain: {row['domain_id']}.")
         connection.execute(roles.insert().values(row))
         changes.bump(connection, changes.ASSIGNMENT)
+        notices.tell(connection, 'role', 'created', row['id'])
         return connection.execute(sa.select(roles).where(roles.c.id == row['id'])).one()
     return {'role': view(req.base_url + '/v3/roles/', _stored(core, store, row['name']))}
 
@@ -126,6 +127,7 @@ def update(req, role_id):
         if values:
             connection.execute(sa.update(roles).where(roles.c.id == role_id).values(values))
             changes.bump(connection, changes.ASSIGNMENT)
+        notices.tell(connection, 'role', 'updated', role_id)
         return connection.execute(sa.select(roles).where(roles.c.id == role_id)).one()
     return {'role': view(req.base_url + '/v3/roles/', _stored(cores.of(req), store, values.get('name')))}
 
@@ -143,6 +145,7 @@ def delete(req, role_id):
         connection.execute(sa.delete(assignments).where(assignments.c.role_id == role_id))
         connection.execute(sa.delete(roles).where(roles.c.id == role_id))
         changes.bump(connection, changes.ASSIGNMENT)
+        notices.tell(connection, 'role', 'deleted', role_id)
     core.db.transact(remove)
 
 

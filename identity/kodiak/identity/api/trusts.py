@@ -5,7 +5,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import people, roles, times
+from .. import notices, people, roles, times
 from .. import trusts as domain
 from ..models import roles as role_table
 from ..models import trusts
@@ -102,6 +102,7 @@ def create(req):
         elif asked.get('allow_redelegation'):
             row['redelegation_count'] = _count(core, asked)
         connection.execute(trusts.insert().values(row))
+        notices.tell(connection, 'OS-TRUST:trust', 'created', row['id'])
         return view(req, row, every)
     return {'trust': core.db.transact(store)}
 

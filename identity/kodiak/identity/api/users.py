@@ -6,7 +6,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
 from .. import core as cores
-from .. import directory, domain_options, people, roles, times
+from .. import directory, domain_options, notices, people, roles, times
 from ..models import directory_entries, federated_identities, protocols, users
 from . import kit, rules
 
@@ -145,6 +145,7 @@ def create(req):
             people.add_password(core, connection, row, hashed, self_service=False)
         if asked.get('federated'):
             _set_federated(connection, row['id'], asked['federated'])
+        notices.tell(connection, 'user', 'created', row['id'])
         return connection.execute(sa.select(users).where(users.c.id == row['id'])).one()
     return {'user': _with_federated(req, _stored(core, store, row['name']))}
 
@@ -154,16 +155,17 @@ def _created_in_directory(core, domain_id, asked):
         _check_default_project(core, connection, asked.get('default_project_id'))
     user_id = core.directories.create_user(domain_id, kit.clean(asked['name']), asked.get('enabled', True), asked.get('password'),
                                            kit.extra_of(asked, HIDDEN))
-    return core.db.transact(_keep, user_id, asked)
+    return core.db.transact(_keep, user_id, asked, 'created')
 
 
-def _keep(connection, user_id, asked):
+def _keep(connection, user_id, asked, what):
     """Store what a directory doesn't keep of its users: their options, their default project, attributes it doesn't know."""
     row = connection.execute(_ONE, {'user_id': user_id}).one()
     values = {'options': kit.with_options(row._mapping, asked), 'extra': {**kit.extra_of(asked, HIDDEN), **row.extra}}
     if 'default_project_id' in asked:
         values['default_project_id'] = asked['default_project_id']
     connection.execute(sa.update(users).where(users.c.id == user_id).values(values))
+    notices.tell(connection, 'user', what, user_id)
     return connection.execute(_ONE, {'user_id': user_id}).one()
 
 
@@ -230,12 +232,12 @@ def update(req, user_id):
         values['options'] = kit.with_options(req.row._mapping, asked)
     password = asked.get('password')
     if password is not None:
-        people.check_strength(core, password)
+        people.check_strength(core, password, req.row._mapping)
     if req.row.kind == directory.LDAP:
         with core.db.read() as connection:
             _check_default_project(core, connection, values.get('default_project_id'))
         rest = core.directories.update_user(req.row, {**asked, **({'name': values['name']} if 'name' in asked else {})})
-        return {'user': viewer(req)(core.db.transact(_keep, user_id, rest))}
+        return {'user': viewer(req)(core.db.transact(_keep, user_id, rest, 'updated'))}
     hashed = core.hasher.hash(password) if password is not None else None
 
     def store(connection):
@@ -255,6 +257,9 @@ def update(req, user_id):
             row = connection.execute(sa.select(users).where(users.c.id == user_id)).one()
         if hashed or values.get('enabled') is False:
             core.revoke(connection, {'user_id': user_id})
+        notices.tell(connection, 'user', 'updated', user_id)
+        if values.get('enabled') is False and req.row.enabled:
+            notices.tell(connection, 'user', 'disabled', user_id)
         return row
     return {'user': _with_federated(req, _stored(core, store, values.get('name')))}
 

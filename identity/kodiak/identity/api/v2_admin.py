@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema
 
-from .. import changes, directory
+from .. import changes, directory, notices
 from .. import core as cores
 from .. import roles as domain
 from ..models import assignments, endpoints, projects, roles, services, users
@@ -165,6 +165,7 @@ def _join(req, user_id, tenant_id):
         if role_id and known and connection.execute(sa.select(assignments.c.role_id).where(*grants.where(key))).first() is None:
             connection.execute(assignments.insert().values(key))
             changes.bump(connection, changes.ASSIGNMENT)
+            notices.assignment(connection, 'created', key)
     cores.of(req).db.transact(store)
 
 
@@ -354,4 +355,6 @@ def delete_endpoint(req, endpoint_id):
             raise errors.NotFound(f'Could not find endpoint: {endpoint_id}.')
         connection.execute(sa.delete(endpoints).where(endpoints.c.id.in_(ids)))
         changes.bump(connection, changes.CATALOG)
+        for each in ids:
+            notices.tell(connection, 'endpoint', 'deleted', each)
     cores.of(req).db.transact(store)

@@ -1,7 +1,7 @@
 """The ways to authenticate. Each module's ``check(core, payload, attempt)`` adds to an :class:`Attempt` or raises."""
 from kodiak.common import errors
 
-from .. import receipts
+from .. import notices, receipts
 from . import application_credential, external, oauth1, password, token, totp
 
 METHODS = {'password': password, 'token': token, 'application_credential': application_credential, 'oauth1': oauth1, 'totp': totp,
@@ -11,7 +11,8 @@ METHODS = {'password': password, 'token': token, 'application_credential': appli
 class Attempt:
     """What is known after the methods of one authentication request have been checked.
 
-    Attributes: ``user`` (row with ``domain_name``, ``domain_enabled``), ``methods``, ``expires`` (seconds since the epoch that
+    Attributes: ``user`` (row with ``domain_name``, ``domain_enabled``), ``tried`` (the row of who somebody claims to be, or None),
+    ``methods``, ``expires`` (seconds since the epoch that
     the token may not outlive, or None), ``chain`` (audit id of the first token of the chain, or None), ``parent`` (claims
     of the token that is exchanged, or None), ``app_cred`` (row, or None), ``extra`` (rare parts of the token), ``scope`` (the
     scope of the request), ``uses_trust`` (id of a trust of which one use is to be counted, or None),
@@ -19,7 +20,7 @@ class Attempt:
     """
 
     def __init__(self, scope, http=None):
-        self.user = None
+        self.user = self.tried = None
         self.methods = []
         self.expires = None
         self.chain = None
@@ -35,7 +36,7 @@ class Attempt:
         """Take the user that a method has found; all methods must find the same one."""
         if self.user is not None and self.user['id'] != user['id']:
             raise errors.Unauthorized()
-        self.user = user
+        self.user = self.tried = user
 
 
 def authenticate(core, identity, scope, http=None):
@@ -44,6 +45,19 @@ def authenticate(core, identity, scope, http=None):
     :raises Unauthorized: any of them fails. :raises BadRequest: a method's payload is missing.
     """
     attempt = Attempt(scope, http)
+    try:
+        _prove(core, identity, attempt)
+    except errors.Unauthorized as error:
+        if 'token' not in identity['methods']:
+            notices.authenticated(core, 'pending' if isinstance(error, receipts.MoreFactors) else 'failure', attempt.tried,
+                                  getattr(error, 'reason', None))
+        raise
+    if attempt.parent is None:
+        notices.authenticated(core, 'success', attempt.user)
+    return attempt
+
+
+def _prove(core, identity, attempt):
     methods = list(dict.fromkeys(identity['methods']))
     offered = METHODS.keys() & set(core.conf.auth.methods)
     for method in methods:
@@ -56,12 +70,11 @@ def authenticate(core, identity, scope, http=None):
         attempt.methods.append(method)
     if attempt.user is None:
         raise errors.Unauthorized()
-    if http is not None and http.headers.get('Openstack-Auth-Receipt'):
-        _continue(core, attempt, http.headers['Openstack-Auth-Receipt'])
+    if attempt.http is not None and attempt.http.headers.get('Openstack-Auth-Receipt'):
+        _continue(core, attempt, attempt.http.headers['Openstack-Auth-Receipt'])
     if attempt.parent is None:
         # What is exchanged has met the rules when it was issued.
         receipts.check(core, attempt)
-    return attempt
 
 
 def _continue(core, attempt, text):

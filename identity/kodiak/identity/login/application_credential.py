@@ -24,7 +24,7 @@ def check(core, payload, attempt):
         raise errors.BadRequest('An application credential is named by its id, or by its name and its user.')
     with core.db.read() as connection:
         row = db.one(connection, select)
-        user = people.by_id(connection, row['user_id']) if row else None
+        user = attempt.tried = people.by_id(connection, row['user_id']) if row else None
     if row is None:
         core.hasher.waste(secret)
         raise errors.Unauthorized()

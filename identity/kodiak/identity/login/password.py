@@ -13,5 +13,6 @@ def check(core, payload, attempt):
     if not isinstance(password, str):
         raise errors.BadRequest('Invalid input for field/attribute password.user.password: it must be a string.')
     found = directory.user_of(core, user)
+    attempt.tried = found
     people.log_in(core, found, password)
     attempt.found(found)

@@ -31,7 +31,7 @@ def check(core, payload, attempt):
     asked = payload.get('user')
     if not isinstance(asked, dict) or not isinstance(asked.get('passcode'), str):
         raise errors.BadRequest('Invalid input for field/attribute totp.user.passcode: it must be a string.')
-    user = directory.user_of(core, asked)
+    user = attempt.tried = directory.user_of(core, asked)
     with core.db.read() as connection:
         rows = connection.execute(sa.select(credentials.c.blob).where(
             credentials.c.user_id == user['id'], credentials.c.type == 'totp')).scalars().all() if user else []

@@ -1,5 +1,5 @@
 """The tables of identity, all on one :data:`metadata`."""
-from kodiak.common import heartbeat
+from kodiak.common import heartbeat, outbox
 
 from .base import NO_DOMAIN, metadata
 from .catalog import (
@@ -38,6 +38,8 @@ from .state import domain_options, revocations, versions
 
 # Which identity processes run where; what the catalog lists is in :data:`services`.
 heartbeats = heartbeat.tables(metadata)
+# What is told on the message bus, until it is.
+outbox.tables(metadata)
 
 __all__ = [
     'NO_DOMAIN', 'access_rules', 'app_credential_rules', 'app_credentials', 'assignments', 'credentials', 'directory_entries',
