@@ -4,14 +4,10 @@ Processes with the database beat for themselves (:class:`Heartbeat`); a conducto
 ask it (:func:`report`). The APIs' lists of services and agents, and ``kodiak status``, are read from here.
 """
 import datetime
-import logging
-import threading
 
 import sqlalchemy as sa
 
-from kodiak.common import db
-
-LOG = logging.getLogger(__name__)
+from kodiak.common import db, periodic
 
 INTERVAL = 10        # seconds between two beats
 DOWN_AFTER = 60      # seconds of silence after which a process counts as down
@@ -88,7 +84,7 @@ def query(binary=None, host=None):
     return select
 
 
-class Heartbeat:
+class Heartbeat(periodic.Periodic):
     """Beats for this process from a thread.
 
     :param details: a function that returns what the process says of itself, or None.
@@ -96,30 +92,12 @@ class Heartbeat:
 
     def __init__(self, database, host, binary, topic=None, version=None, details=None, interval=INTERVAL,
                  started_at=None):
+        super().__init__('heartbeat', self.beat, interval, at_once=True, expected=Exception)
         self.db, self.host, self.binary, self.topic, self.version = database, host, binary, topic, version
-        self.details, self.interval = details, interval
+        self.details = details
         self.started_at = started_at or db.utcnow()
-        self._stop = threading.Event()
-
-    def start(self):
-        """Beat now and from now on."""
-        self._stop.clear()
-        threading.Thread(target=self._run, name='heartbeat', daemon=True).start()
-
-    def stop(self):
-        """Beat no more."""
-        self._stop.set()
 
     def beat(self):
         """Beat once."""
         self.db.transact(report, self.host, self.binary, self.topic, started_at=self.started_at, version=self.version,
                          details=self.details() if self.details else None)
-
-    def _run(self):
-        while True:
-            try:
-                self.beat()
-            except Exception as error:
-                LOG.warning('No heartbeat: %s', error)
-            if self._stop.wait(self.interval):
-                return

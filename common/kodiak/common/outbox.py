@@ -5,7 +5,6 @@ order in which they were written, and deletes them. While the other side is away
 """
 import logging
 import os
-import threading
 import time
 import uuid
 import weakref
@@ -13,7 +12,7 @@ import weakref
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from kodiak.common import db, metrics, noeventlet, wake
+from kodiak.common import db, metrics, noeventlet, periodic, wake
 from kodiak.common.context import Context, background
 
 LOG = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ _leased = sa.select(rows).where(rows.c.id.in_(sa.bindparam('ids', expanding=True
                                 rows.c.lease_owner == sa.bindparam('owner')).order_by(rows.c.id)
 
 
-class Publisher:
+class Publisher(periodic.Periodic):
     """Delivers the outbox of this service from a thread; several processes may run one.
 
     :param app: the process's Runtime.
@@ -101,28 +100,20 @@ class Publisher:
     LEASE = 60.0
 
     def __init__(self, app, sinks, poll=2.0, max_backoff=30.0, clock=time.time):
-        self.db, self.sinks, self.poll, self.max_backoff, self.clock = app.db, dict(sinks), poll, max_backoff, clock
+        super().__init__('outbox', self.run_due, poll, at_once=True, hears=(app.db, 'outbox'), expected=exc.SQLAlchemyError)
+        self.db, self.sinks, self.max_backoff, self.clock = app.db, dict(sinks), max_backoff, clock
         self.owner = f'{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}'
-        self._event = threading.Event()
-        self._stopping = False
-        self._thread = None
         self._batch = 0
 
     def start(self):
         """Begin to deliver."""
-        wake.listen(self.db, 'outbox', self._event.set)
-        self._thread = threading.Thread(target=self._loop, name='outbox', daemon=True)
-        self._thread.start()
+        super().start()
         metrics.collect('outbox', self._collect)
 
     def stop(self, timeout=10):
         """Deliver no more; wait for the message that is being delivered."""
-        wake.forget(self.db, 'outbox', self._event.set)
         metrics.forget('outbox', self._collect)
-        self._stopping = True
-        self._event.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
+        super().stop(timeout)
 
     def run_due(self):
         """Deliver all that is due, in the calling thread. :returns: how many were delivered."""
@@ -131,22 +122,11 @@ class Publisher:
             count += self._deliver(leased)
         return count
 
-    def _loop(self):
-        while not self._stopping:
-            self._event.clear()
-            try:
-                self.run_due()
-            except exc.SQLAlchemyError as error:
-                LOG.warning('The outbox cannot be read now: %s', error)
-            except Exception:
-                LOG.exception('Delivering the outbox failed')       # and goes on: nobody else would
-            self._event.wait(self.poll)
-
     def _lease_some(self):
         now = self.clock()
         with self.db.read() as connection:
             ids = list(connection.scalars(_due, {'now': now}))
-        if not ids or self._stopping:
+        if not ids or self.stopping:
             return []
         self._batch += 1
         owner = f'{self.owner}/{self._batch}'
@@ -160,7 +140,7 @@ class Publisher:
         done, failed = [], []
         until = self.clock() + self.LEASE / 2
         for row in leased:
-            if self._stopping or self.clock() > until:
+            if self.stopping or self.clock() > until:
                 failed.append((row, 0.0, 0))
                 continue
             age = (db.utcnow() - row['created_at']).total_seconds()

@@ -1,4 +1,5 @@
 """What a conductor answers to the agents of hosts, and what it looks after by itself."""
+import datetime
 import hashlib
 import logging
 import threading
@@ -7,7 +8,7 @@ import time
 import sqlalchemy as sa
 
 from kodiak.common import context as contexts
-from kodiak.common import db, heartbeat, outbox, saga
+from kodiak.common import db, heartbeat, outbox, periodic, saga
 from kodiak.compute import guests, placement, record, rpc, states, store
 from kodiak.compute.models import console_tokens, hosts, servers, services
 from kodiak.compute.models import guests as guest_rows
@@ -132,28 +133,12 @@ def inventories(conf, sent):
         'DISK_GB': inventory(sent['disk_gb'], options.disk_allocation_ratio)}
 
 
-class Watch:
+class Watch(periodic.Periodic):
     """Looks every few seconds for servers that nobody works on any more: past their deadline, or left behind."""
 
     def __init__(self, app, interval=WATCH):
-        self.app, self.db, self.interval = app, app.db, interval
-        self._stop = threading.Event()
-
-    def start(self):
-        """Begin to look."""
-        self._stop.clear()
-        threading.Thread(target=self._run, name='watch', daemon=True).start()
-
-    def stop(self):
-        """Look no more."""
-        self._stop.set()
-
-    def _run(self):
-        while not self._stop.wait(self.interval):
-            try:
-                self.look()
-            except Exception:
-                LOG.exception('The servers could not be looked after')
+        super().__init__('watch', self.look, interval)
+        self.app, self.db = app, app.db
 
     def look(self):
         """Look once."""
@@ -179,7 +164,7 @@ class Watch:
         task = row['task_state']
         if task in AGAIN:
             saga.start(connection, AGAIN[task], uuid, {}, contexts.background())
-            store.save(connection, row, task_deadline=db.utcnow() + db.datetime.timedelta(seconds=states.TASKS[task].deadline))
+            store.save(connection, row, task_deadline=db.utcnow() + datetime.timedelta(seconds=states.TASKS[task].deadline))
             return
         guest = guests.get(connection, uuid, row['host']) if row['host'] else None
         message = f'{task} was not finished within {states.TASKS[task].deadline} seconds'
@@ -197,7 +182,7 @@ class Watch:
         interval = self.app.conf.compute.reclaim_interval
         if not interval:
             return
-        before = db.utcnow() - db.datetime.timedelta(seconds=interval)
+        before = db.utcnow() - datetime.timedelta(seconds=interval)
         with self.db.read() as connection:
             old = list(connection.scalars(sa.select(servers.c.uuid).where(
                 servers.c.vm_state == states.SOFT_DELETED, servers.c.deleted_at < before, servers.c.deleted.is_(False)).limit(100)))

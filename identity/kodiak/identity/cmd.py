@@ -36,7 +36,7 @@ def load(runtime):
     """The WSGI application, for :func:`kodiak.common.service.run_api`."""
     prepare(runtime)
     found = runtime.extra['core']
-    runtime.background += [housekeeping.Housekeeping(found), watch.Watch(found)]
+    runtime.background += [housekeeping.housekeeping(found), watch.watch(found)]
     if runtime.conf.notifications.topics:
         notifier = outbox.Notifier(runtime.conf, f'identity.{runtime.host}')
         runtime.background.append(outbox.Publisher(runtime, {'identity.': notifier}))

@@ -1,43 +1,19 @@
 """What has to be cleared away now and then: expired revocations, memberships, OAuth tokens, old signing keys."""
 import datetime
-import logging
-import threading
 
 import sqlalchemy as sa
 
-from kodiak.common import db
+from kodiak.common import db, periodic
 
 from . import changes
 from .models import members, oauth_nonces, oauth_tokens
 
-LOG = logging.getLogger(__name__)
+INTERVAL = 600      # seconds
 
 
-class Housekeeping:
+def housekeeping(core):
     """A thread of each API process; what one clears away the others don't find."""
-
-    INTERVAL = 600
-
-    def __init__(self, core):
-        self.core = core
-        self._stop = threading.Event()
-        self._thread = None
-
-    def start(self):
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, name='housekeeping', daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """End."""
-        self._stop.set()
-
-    def _run(self):
-        while not self._stop.wait(self.INTERVAL):
-            try:
-                clear(self.core)
-            except Exception:
-                LOG.exception('Clearing away failed; the next round tries again')
+    return periodic.Periodic('housekeeping', lambda: clear(core), INTERVAL)
 
 
 def clear(core):

@@ -11,7 +11,7 @@ import time
 
 import sqlalchemy as sa
 
-from kodiak.common import db, errors, wake
+from kodiak.common import db, errors, periodic, wake
 
 from . import catalog, tasks, transfer, trash
 from .drivers import base
@@ -23,6 +23,8 @@ LEASE = 60
 RENEW = 5
 #: What a transaction that dooms blobs wakes (:mod:`kodiak.common.wake`).
 WAKE = 'blobs'
+#: Seconds between two looks of the keeper.
+INTERVAL = 15
 
 
 def _lease():
@@ -190,46 +192,16 @@ def gone(image_id):
     return errors.Gone(f'Image {image_id} could not be found after upload. The image may have been deleted during the upload.')
 
 
-class Keeper:
+class Keeper(periodic.Periodic):
     """Sees to what transfers and deletions left to be done. It runs in each API process; a blob's lease says whose turn it is.
 
     :param stores: the :class:`kodiak.image.stores.Stores`.
     """
 
-    INTERVAL = 15
-
     def __init__(self, database, stores):
+        super().__init__('keeper', self.look, INTERVAL, at_once=True, hears=(database, WAKE))
         self.db = database
         self.stores = stores
-        self._wake = threading.Event()
-        self._stopping = False
-        self._thread = None
-
-    def start(self):
-        """Begin, in a thread."""
-        self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name='keeper', daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """End, after what is under way."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(30)
-
-    def nudge(self):
-        """Look now."""
-        self._wake.set()
-
-    def _loop(self):
-        while not self._stopping:
-            try:
-                self.look()
-            except Exception:
-                LOG.exception('Unfinished transfers and removals could not be looked after; again in %d s', self.INTERVAL)
-            self._wake.wait(self.INTERVAL)
-            self._wake.clear()
 
     def look(self):
         """Do all that is due now; returns how many blobs were removed."""

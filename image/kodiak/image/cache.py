@@ -7,12 +7,12 @@ import datetime
 import errno
 import logging
 import os
-import threading
+import time
 import uuid
 
 import sqlalchemy as sa
 
-from kodiak.common import db, errors
+from kodiak.common import db, errors, periodic
 
 from .drivers import base
 from .models import cached_images as table
@@ -228,33 +228,20 @@ class Tee:
         self.source.close()
 
 
-class Prefetcher:
+class Prefetcher(periodic.Periodic):
     """Fetches what is queued, from a thread in each API process; and cleans the cache now and then."""
 
     INTERVAL = 5
     CLEAN = 3600
 
     def __init__(self, cache, stores):
+        super().__init__('cache', self.look, self.INTERVAL)
         self.cache, self.stores = cache, stores
-        self._stop = threading.Event()
+        self._cleaned = time.monotonic()
 
-    def start(self):
-        """Begin."""
-        self._stop.clear()
-        threading.Thread(target=self._run, name='cache', daemon=True).start()
-
-    def stop(self):
-        """End, after what is under way."""
-        self._stop.set()
-
-    def _run(self):
-        rounds = 0
-        while not self._stop.wait(self.INTERVAL):
-            try:
-                self.cache.fetch_queued(self.stores)
-                rounds += 1
-                if rounds * self.INTERVAL >= self.CLEAN:
-                    rounds = 0
-                    self.cache.clean()
-            except Exception:
-                LOG.exception('The image cache could not be looked after')
+    def look(self):
+        """Do what there is to do now."""
+        self.cache.fetch_queued(self.stores)
+        if time.monotonic() - self._cleaned >= self.CLEAN:
+            self._cleaned = time.monotonic()
+            self.cache.clean()

@@ -1,7 +1,7 @@
 """Entry points: the API process and the admin command."""
 import pathlib
 
-from kodiak.common import cli, client, config, db, errors, policy, saga, service, wake, wsgi
+from kodiak.common import cli, client, config, db, errors, policy, saga, service, wsgi
 
 from . import blobs, imports, locations, metadefs, protections, quotas, stores, trash
 from . import cache as caches
@@ -23,12 +23,11 @@ def prepare(runtime):
         runtime.policy = policy.Enforcer(runtime.conf)
     runtime.extra['stores'] = stores.Stores(runtime.conf, runtime.clients)
     runtime.extra['stores'].prepare()
-    keeper = blobs.Keeper(runtime.db, runtime.extra['stores'])
     runtime.extra['limits'] = quotas.Limits(runtime.conf, runtime.clients)
     _protect(runtime)
     cache = runtime.extra['cache'] = caches.Cache(runtime.db, runtime.conf.host, runtime.conf.cache)
-    wake.listen(runtime.db, blobs.WAKE, keeper.nudge)
-    runtime.background += [keeper, saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]
+    runtime.background += [blobs.Keeper(runtime.db, runtime.extra['stores']),
+                           saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]
     if cache:
         runtime.background.append(caches.Prefetcher(cache, runtime.extra['stores']))
     return runtime

@@ -4,11 +4,10 @@ Several conductors may run: what they do is done in transactions that look first
 """
 import datetime
 import logging
-import threading
 
 import sqlalchemy as sa
 
-from kodiak.common import db, errors, heartbeat, outbox
+from kodiak.common import db, errors, heartbeat, outbox, periodic
 from kodiak.common.context import background
 
 from . import hints, hoststate, models, placement, ports, rpc, unit
@@ -143,26 +142,12 @@ def _floating_done(one, host, results):
             one.update(_floating, row['id'], {'status': status})
 
 
-class Housekeeper:
+class Housekeeper(periodic.Periodic):
     """Looks, every so often, for what is not as it should be though nobody asks: a thread."""
 
     def __init__(self, app):
+        super().__init__('housekeeper', self.run_once, INTERVAL)
         self.app = app
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name='housekeeper', daemon=True)
-
-    def start(self):
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self):
-        """Look no more."""
-        self._stop.set()
-        self._thread.join(10)
-
-    def _loop(self):
-        while not self._stop.wait(INTERVAL):
-            self.run_once()
 
     def run_once(self):
         """Look at everything once, in the calling thread."""

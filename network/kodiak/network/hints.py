@@ -3,16 +3,12 @@
 It looks when a process of this service on its host has committed something for agents, and every second for what others did.
 Only the agents of hosts concerned are hinted at, and no hint is ever needed: agents ask by themselves every few seconds.
 """
-import logging
-import threading
-
 import sqlalchemy as sa
 
-from kodiak.common import wake
+from kodiak.common import periodic
 
 from . import hoststate, models, rpc
 
-LOG = logging.getLogger(__name__)
 INTERVAL = 1.0
 
 _hosts = models.hosts.c
@@ -20,38 +16,15 @@ _journal = models.journal.c
 _subscriptions = models.subscriptions.c
 
 
-class Hinter:
+class Hinter(periodic.Periodic):
     """Follows the journal from where it stands when it starts."""
 
     def __init__(self, app):
+        super().__init__('hints', self.run_once, INTERVAL, at_once=True, hears=(app.db, 'hosts'), expected=sa.exc.SQLAlchemyError)
         self.app = app
         self.client = app.bus.client(rpc.AGENT, rpc.AGENT_TOPIC)
         self._told = None           # the generation up to which agents were hinted at
         self._moves = {}            # host -> the number of changes of what is placed there that it was hinted at
-        self._event = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name='hints', daemon=True)
-
-    def start(self):
-        """Begin to follow."""
-        wake.listen(self.app.db, 'hosts', self._event.set)
-        self._thread.start()
-
-    def stop(self):
-        """Follow no more."""
-        wake.forget(self.app.db, 'hosts', self._event.set)
-        self._stopping = True
-        self._event.set()
-        self._thread.join(10)
-
-    def _loop(self):
-        while not self._stopping:
-            self._event.clear()
-            try:
-                self.run_once()
-            except sa.exc.SQLAlchemyError as error:
-                LOG.warning('The journal cannot be read now: %s', error)
-            self._event.wait(INTERVAL)
 
     def run_once(self):
         """Hint at the agents of all hosts concerned by what is new. :returns: the names of the hosts."""

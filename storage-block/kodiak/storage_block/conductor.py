@@ -4,11 +4,10 @@ Several conductors may run: what they do is done in transactions that look first
 """
 import base64
 import logging
-import threading
 
 import sqlalchemy as sa
 
-from kodiak.common import db, errors, heartbeat, outbox, saga
+from kodiak.common import db, errors, heartbeat, outbox, periodic, saga
 
 from . import attach, hints, keys, log_levels, models, rpc, sagas, scheduler, states, store, work
 from .models import attachments, backends, hosts, messages, volumes
@@ -90,32 +89,12 @@ def register(connection, conf, host, found, agent):
     return 1 if row is None else row['generation']
 
 
-class Watch:
+class Watch(periodic.Periodic):
     """Looks every few seconds for what nobody works on any more: past its deadline, or left behind."""
 
     def __init__(self, app, interval=INTERVAL):
-        self.app, self.db, self.interval = app, app.db, interval
-        self._stop = threading.Event()
-        self._thread = None
-
-    def start(self):
-        """Begin to look."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name='watch', daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """Look no more."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(10)
-
-    def _run(self):
-        while not self._stop.wait(self.interval):
-            try:
-                self.look()
-            except Exception:
-                LOG.exception('What is overdue could not be looked after; it is tried again')
+        super().__init__('watch', self.look, interval)
+        self.app, self.db = app, app.db
 
     def look(self):
         """Look once."""

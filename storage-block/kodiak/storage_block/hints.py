@@ -2,50 +2,23 @@
 
 No hint is ever needed: agents ask by themselves every few seconds.
 """
-import logging
-import threading
-
 import sqlalchemy as sa
 
-from kodiak.common import wake
+from kodiak.common import periodic
 
 from . import models, rpc
 
-LOG = logging.getLogger(__name__)
 INTERVAL = 1.0
 
 
-class Hinter:
+class Hinter(periodic.Periodic):
     """Looks when a process of this service on its host has changed what a host should do, and every second for others."""
 
     def __init__(self, app):
+        super().__init__('hints', self.run_once, INTERVAL, at_once=True, hears=(app.db, 'hosts'), expected=sa.exc.SQLAlchemyError)
         self.app = app
         self.client = app.bus.client(rpc.AGENT, rpc.AGENT_TOPIC)
         self._told = {}
-        self._event = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name='hints', daemon=True)
-
-    def start(self):
-        """Begin to follow."""
-        wake.listen(self.app.db, 'hosts', self._event.set)
-        self._thread.start()
-
-    def stop(self):
-        """Follow no more."""
-        wake.forget(self.app.db, 'hosts', self._event.set)
-        self._stopping = True
-        self._event.set()
-        self._thread.join(10)
-
-    def _loop(self):
-        while not self._stopping:
-            self._event.clear()
-            try:
-                self.run_once()
-            except sa.exc.SQLAlchemyError as error:
-                LOG.warning('The generations of the hosts cannot be read now: %s', error)
-            self._event.wait(INTERVAL)
 
     def run_once(self):
         """Hint at the agents of hosts whose generation grew since the last look. :returns: their names."""

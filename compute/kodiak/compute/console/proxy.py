@@ -3,16 +3,13 @@
 Who opens a websocket shows a token, which the API gave to the owner of the server and which the conductor redeems: a token
 for a graphical console once, one for a serial console until it expires. The proxy holds no secret and no database.
 """
-import logging
-import threading
 import urllib.parse
 
 # Before anything that hides eventlet from this process.
 from kodiak.common import greensockets  # isort: skip
-from kodiak.common import context, errors
+from kodiak.common import context, errors, periodic
 from kodiak.compute import rpc
 
-LOG = logging.getLogger(__name__)
 BEAT = 10       # seconds between two signs of life
 
 
@@ -50,29 +47,10 @@ def token_of(request):
     return inner.get('token') or request.cookies.get('token')
 
 
-class Beat:
+def heartbeat(conductor, said):
     """Has the conductor write down that this process lives."""
-
-    def __init__(self, conductor, said):
-        self.conductor, self.said = conductor, said
-        self._stop = threading.Event()
-
-    def start(self):
-        """Beat now and from now on."""
-        threading.Thread(target=self._run, name='beat', daemon=True).start()
-
-    def stop(self):
-        """Beat no more."""
-        self._stop.set()
-
-    def _run(self):
-        while True:
-            try:
-                self.conductor.call('alive', context.background(), **self.said)
-            except Exception as error:
-                LOG.warning('No sign of life could be given: %s', error)
-            if self._stop.wait(BEAT):
-                return
+    return periodic.Periodic('heartbeat', lambda: conductor.call('alive', context.background(), **said), BEAT,
+                             at_once=True, expected=Exception)
 
 
 def build(app):
@@ -80,7 +58,7 @@ def build(app):
     options = app.conf.console
     conductor = app.bus.client(rpc.CONDUCTOR, rpc.CONDUCTOR_TOPIC)
     find = Finder(conductor)
-    app.background.append(Beat(conductor, {'host': app.host, 'binary': app.binary, **app.about()}))
+    app.background.append(heartbeat(conductor, {'host': app.host, 'binary': app.binary, **app.about()}))
     app.background.append(greensockets.Relay((options.bind_host, options.bind_port), find, static=options.novnc_path,
                                              origins=options.allowed_origins))
 

@@ -42,7 +42,7 @@ for asked in (request(), request({'token': 'other'}), request({'token': ''}, {'t
     with pytest.raises(errors.Forbidden):
         find(asked)
 said = {'host': 'one', 'binary': 'kodiak-compute-console', 'version': '7.1', 'started_at': '2026-01-02T03:04:05'}
-beat = proxy.Beat(bus.client(tables.CONDUCTOR, tables.CONDUCTOR_TOPIC), said)
+beat = proxy.heartbeat(bus.client(tables.CONDUCTOR, tables.CONDUCTOR_TOPIC), said)
 beat.start()
 assert heard.get(timeout=20) == said
 beat.stop()

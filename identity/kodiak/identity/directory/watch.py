@@ -1,43 +1,21 @@
 """Looking through the directories now and then: who is new, who is disabled, who is gone."""
 import datetime
 import logging
-import threading
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from kodiak.common import db, errors
+from kodiak.common import db, errors, periodic
 
 from ..models import directory_looks
 
 LOG = logging.getLogger(__name__)
+STEP, INTERVAL = 15, 300        # seconds
 
 
-class Watch:
+def watch(core):
     """A thread of each API process; for each directory, one of them takes its turn."""
-
-    STEP, INTERVAL = 15, 300
-
-    def __init__(self, core):
-        self.core = core
-        self._stop = threading.Event()
-        self._thread = None
-
-    def start(self):
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, name='directories', daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """End."""
-        self._stop.set()
-
-    def _run(self):
-        while not self._stop.wait(self.STEP):
-            try:
-                look(self.core, self.INTERVAL)
-            except Exception:
-                LOG.exception('Looking through the directories failed; the next round tries again')
+    return periodic.Periodic('directories', lambda: look(core, INTERVAL), STEP)
 
 
 def look(core, interval):

@@ -19,7 +19,7 @@ from .containers import Containers
 from .devices import BadStamp, Devices, Out
 from .objects import Objects
 from .replication import Replication
-from .updates import Local, Reports, Updater, pending
+from .updates import Local, Updater, pending, reports
 
 LOG = logging.getLogger(__name__)
 METHODS = frozenset(('GET', 'HEAD', 'PUT', 'POST', 'DELETE'))
@@ -148,7 +148,7 @@ def app_factory(global_conf, **local):
     runtime = wsgi.runtime_of(global_conf)
     server = Server.of(runtime.conf)
     runtime.extra['server'] = server
-    runtime.background.append(Reports(server.updater))
+    runtime.background.append(reports(server.updater))
     daemons = make_daemons(server, runtime.conf, runtime.conf.storage.daemons)
     if daemons:
         runtime.background.append(care.Care(server, runtime.conf, daemons))

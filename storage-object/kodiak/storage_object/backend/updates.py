@@ -12,6 +12,8 @@ import time
 
 import orjson
 
+from kodiak.common import periodic
+
 from ..proxy import backend as wire
 from ..proxy.http import to_wsgi, unquote
 from ..spans import DEPTH, root_of, split
@@ -291,26 +293,6 @@ def pending(server):
     return count, time.time() - float(oldest[:16]) if oldest else 0
 
 
-class Reports:
+def reports(updater):
     """The thread that tells accounts of the containers that this process changed."""
-
-    EVERY = 0.5
-
-    def __init__(self, updater):
-        self.updater = updater
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name='reports', daemon=True)
-
-    def start(self):
-        """Begin."""
-        self._thread.start()
-
-    def stop(self):
-        """End, after what is being told."""
-        self._ending.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
-
-    def _run(self):
-        while not self._ending.wait(self.EVERY):
-            self.updater.report_changed()
+    return periodic.Periodic('reports', updater.report_changed, 0.5)

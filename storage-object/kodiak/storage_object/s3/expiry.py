@@ -2,10 +2,11 @@
 import io
 import logging
 import random
-import threading
 import time
 
 import orjson
+
+from kodiak.common import periodic
 
 from ..proxy.http import Request
 from . import lifecycle, tagging
@@ -20,8 +21,8 @@ MARKER = 'application/x-deleted;swift_versions_deleted=1'
 PAGE = 1000
 
 
-class Expiry:
-    """A thread of the proxy.
+class Expiry(periodic.Periodic):
+    """A thread of the proxy; the first pass comes after a while, and not in all proxies at once.
 
     :param api: the S3 filter. :param proxy: the proxy application, at the end of its pipeline.
     """
@@ -29,27 +30,8 @@ class Expiry:
     EVERY = 3600
 
     def __init__(self, api, proxy):
+        super().__init__('s3-lifecycle', self.run_once, lambda: random.uniform(0.5, 1.5) * self.EVERY)
         self.api, self.proxy = api, proxy
-        self.ending = threading.Event()
-        self._thread = None
-
-    def start(self):
-        """Begin: the first pass after a while, not in all proxies at once."""
-        self._thread = threading.Thread(target=self._run, name='s3-lifecycle', daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """End after the present object."""
-        self.ending.set()
-        if self._thread is not None:
-            self._thread.join(15)
-
-    def _run(self):
-        while not self.ending.wait(random.uniform(0.5, 1.5) * self.EVERY):
-            try:
-                self.run_once()
-            except Exception:
-                LOG.exception("The pass over the buckets' lifecycle rules ended early")
 
     def _request(self):
         return Request.of({'REQUEST_METHOD': 'GET', 'PATH_INFO': '/', 'QUERY_STRING': '', 'wsgi.input': io.BytesIO(),
@@ -60,7 +42,7 @@ class Expiry:
         now = time.time() if now is None else now
         gone = {'objects': 0, 'versions': 0, 'uploads': 0}
         for bucket, account in self.api.registry.every(self._request()):
-            if self.ending.is_set():
+            if self.stopping:
                 break
             call = Call(self._request(), None, None, bucket, '')
             call.place, call.free = account, True
@@ -90,7 +72,7 @@ class Expiry:
         versioned = self.api.versioned(call) is not None
         key, versions = None, []
         for row in self._rows(call, versioned):
-            if self.ending.is_set():
+            if self.stopping:
                 return
             if row['name'] != key:
                 self._key(call, rules, key, versions, now, gone)
