@@ -76,7 +76,7 @@ def rings(servers):
 
 NAMES = ['catch_errors', 'healthcheck', 'cors', 'listing_formats', 'bulk', 'tempurl', 'localauth', 'account_acl', 'formpost',
          'staticweb', 'copy', 'container_quotas', 'account_quotas', 's3_guard', 'slo', 'dlo', 'versioned_writes', 'symlink',
-         'versioning']
+         'versioning', 'customer_keys']
 USERS = {'user_test_tester': 'testing .admin', 'user_test_other': 'testing', 'secret': 'x'}
 
 
@@ -180,7 +180,7 @@ def serve():
         thread.join(5)
 
 
-S3_NAMES = ['catch_errors', 'cors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning']
+S3_NAMES = ['catch_errors', 'cors', 's3', 'localauth', 'copy', 's3_guard', 'slo', 'symlink', 'versioning', 'customer_keys']
 S3_USERS = {'user_test_tester': 'testing .admin', 'user_test_guest': 'testing', 'user_other_stranger': 'testing .admin'}
 
 

@@ -117,6 +117,9 @@ class Syncer(Daemon):
         found = self.inside.proxy.handle(request)
         if found.status == 404:
             return True         # (it has gone since; its deletion is a later row)
+        if found.ok and 'X-Object-Sysmeta-Customer-Key' in found.headers:
+            found.close()
+            return True         # (its key is a client's: nobody can read it here)
         if not found.ok or 'X-Object-Sysmeta-Crypto-Body' in found.headers:
             found.close()
             return False

@@ -35,6 +35,10 @@ def guess(path):
     return mimetypes.guess_type(path)[0] or 'application/octet-stream'
 
 
+# Of what a client's key has opened: its etag is not that of the bytes.
+OPENED = 'X-Backend-Customer-State'
+
+
 class Reader:
     """The body of a response as a file."""
 
@@ -125,7 +129,8 @@ class Copy(Filter):
             put.set_query({k: v for k, v in request.query.items() if k != 'version-id'})
         self._take(request, put, got, query)
         put.headers['Content-Length'] = length
-        if got.status == 200 and 'Etag' in got.headers and 'X-Object-Manifest' not in got.headers and not (
+        if got.status == 200 and 'Etag' in got.headers and 'X-Object-Manifest' not in got.headers and (
+                OPENED not in got.headers) and not (
                 is_true(got.headers.get('X-Static-Large-Object', '')) or 'Content-Range' in got.headers):
             put.headers.environ.setdefault('HTTP_ETAG', got.headers['Etag'].strip('"'))
         try:

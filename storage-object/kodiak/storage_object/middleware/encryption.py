@@ -103,7 +103,7 @@ class Encryption(Filter):
         for name, value in list(request.headers.items()):
             if name.startswith('X-Object-Meta-'):
                 request.headers.pop(name)
-                if value:
+                if value or request.method == 'PUT':
                     request.headers[META + name[14:]] = key.seal(value.encode('latin-1'), b'meta')
 
     def _put(self, request, path, box):

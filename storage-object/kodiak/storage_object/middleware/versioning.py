@@ -19,6 +19,7 @@ from kodiak.common.numbers import natural
 from ..proxy.dbs import timestamp
 from ..proxy.http import Fault, Filter, Response, error, is_true, quote
 from .copying import Reader, guess
+from .customer_keys import AS_STORED
 
 ON = 'X-Container-Sysmeta-Versions-Enabled'
 USED = 'X-Account-Sysmeta-Versions'
@@ -426,7 +427,7 @@ class _Object:
 
     def _keep(self, there):
         """Make an object that is no version one: under its own time."""
-        got = self._own('GET')
+        got = self._own('GET', {AS_STORED: 'true'})
         if not got.ok or POINTER in got.headers:
             got.close()
             if got.ok or got.status == 404:

@@ -4,6 +4,7 @@ import orjson
 from ..proxy.dbs import timestamp
 from ..proxy.http import Fault, Filter, Response, error, from_wsgi, unquote
 from .copying import Reader
+from .customer_keys import AS_STORED
 
 CLIENT = {'X-Versions-Location': 'stack', 'X-History-Location': 'history'}
 SYS_LOCATION, SYS_MODE = 'X-Container-Sysmeta-Versions-Location', 'X-Container-Sysmeta-Versions-Mode'
@@ -71,8 +72,8 @@ class VersionedWrites(Filter):
     def _keep(self, request, split, location):
         """Copy what is there to the versions' container; 412 or 503 where it cannot be kept."""
         version, account, _, name = split
-        got = self.next(request.sub('GET', request.path, authorize=False, source='VW', query={'multipart-manifest': 'get',
-                                                                                               'symlink': 'get'}))
+        got = self.next(request.sub('GET', request.path, {AS_STORED: 'true'}, authorize=False, source='VW', query={
+            'multipart-manifest': 'get', 'symlink': 'get'}))
         if got.status == 404:
             got.drain()
             return
@@ -140,8 +141,8 @@ class VersionedWrites(Filter):
                 if there.ok:
                     return self.next(request)
                 continue
-            got = self.next(request.sub('GET', path, authorize=False, source='VW', query={'multipart-manifest': 'get',
-                                                                                           'symlink': 'get'}))
+            got = self.next(request.sub('GET', path, {AS_STORED: 'true'}, authorize=False, source='VW', query={
+                'multipart-manifest': 'get', 'symlink': 'get'}))
             if got.status == 404:
                 got.drain()
                 continue

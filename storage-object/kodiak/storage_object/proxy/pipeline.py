@@ -14,6 +14,7 @@ from ..middleware import (
     container_sync,
     copying,
     cors,
+    customer_keys,
     dlo,
     encryption,
     formpost,
@@ -46,6 +47,7 @@ FILTERS = {
     'account_quotas': quotas.AccountQuotas, 'slo': slo.Slo, 'dlo': dlo.Dlo, 'versioned_writes': versions_old.VersionedWrites,
     'symlink': symlink.Symlink, 'listing_formats': listing_formats.ListingFormats, 'versioning': versioning.Versioning,
     's3_guard': s3_guard.S3Guard, 'encryption': encryption.Encryption,
+    'customer_keys': customer_keys.CustomerKeys,
     'container_sync': container_sync.ContainerSync, 'etag_quoter': simple.EtagQuoter,
 }
 SHOWN = {

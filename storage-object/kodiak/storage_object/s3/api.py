@@ -7,6 +7,7 @@ import re
 
 import orjson
 
+from ..middleware.customer_keys import CustomerKeys
 from ..middleware.encryption import Encryption
 from ..proxy.http import Fault, Filter, Response
 from . import cors
@@ -47,6 +48,8 @@ class S3(Filter):
         self.registry, self.configs, self.access = Registry(self), Configs(self), Access(self)
         # Whether what is put is encrypted further in.
         self.encrypted = bool(self._inside(Encryption, 'secrets'))
+        # Whether there is who encrypts with keys of clients.
+        self.customer_keys = self._inside(CustomerKeys, 'application') is not None
         self.multipart, self.buckets, self.objects, self.post = Multipart(self), Buckets(self), Objects(self), Post(self)
 
     def _inside(self, kind, name):

@@ -4,7 +4,7 @@ import orjson
 from kodiak.common.numbers import natural
 
 from ..proxy.http import parse_date
-from . import checksums
+from . import checksums, sse
 from .errors import S3Error
 from .etags import shown_etag
 from .xml import document, http_date, tag
@@ -22,7 +22,9 @@ def attributes(api, call):
         raise S3Error('InvalidArgument', 'Invalid attribute name specified.', ArgumentName='x-amz-object-attributes',
                       ArgumentValue=','.join(wanted))
     version = api.objects.version(call)
+    sse.of_read(api, call)
     found = api.objects.existing(call, version)
+    sse.prove(found.headers, call.customer_key)
     known, text = checksums.known(found.headers), ''
     if 'ETag' in wanted:
         text += tag('ETag', shown_etag(found))

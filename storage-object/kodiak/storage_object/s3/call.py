@@ -26,6 +26,8 @@ class Call:
         self.user_id = (identity or {}).get('user') or account or 'anonymous'
         self.user_name = (identity or {}).get('user_name') or (identity or {}).get('user')
         self.heads = {}
+        # What an object is encrypted with, if it is a key of the client's own.
+        self.customer_key = None
         # Of keys whose version ``null`` the Swift API calls by another id: that.
         self.nulls = {}
 

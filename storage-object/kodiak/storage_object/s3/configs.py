@@ -7,7 +7,7 @@ from kodiak.common.numbers import natural
 
 from ..proxy.dbs import timestamp
 from ..proxy.http import Response
-from . import cors, lifecycle, tagging
+from . import cors, lifecycle, sse, tagging
 from .errors import S3Error
 from .policy import Policy
 from .xml import document, parse_xml, tag
@@ -61,7 +61,7 @@ def _lock(data):
 
 # How each is read; raises where a document is none.
 READERS = {'cors': cors.parse, 'lifecycle': lifecycle.parse, 'publicAccessBlock': _block, 'ownershipControls': _ownership,
-           'object-lock': _lock, 'tagging': lambda data: tagging.of_xml(data, 50)}
+           'object-lock': _lock, 'tagging': lambda data: tagging.of_xml(data, 50), 'encryption': sse.of_bucket}
 
 
 class Configs:
@@ -161,6 +161,8 @@ class Configs:
         made = READERS[name](data)
         if name == 'object-lock' and 's3api-lock' not in self.api.info(call)['sysmeta'] and self.api.versioned(call) != 'Enabled':
             raise S3Error('InvalidBucketState', "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration")
+        if name == 'encryption' and not self.api.encrypted:
+            raise S3Error('NotImplemented', 'Server side encryption is not enabled')
         if name == 'lifecycle':
             data = lifecycle.named(data)
         self._store(call, name, data, made)

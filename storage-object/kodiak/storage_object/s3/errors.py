@@ -25,6 +25,7 @@ CODES = {
     'InvalidPartOrder': (400, ('The list of parts was not in ascending order. The parts list must be specified in order by part '
                               'number.')),
     'InvalidRange': (416, 'The requested range cannot be satisfied.'), 'InvalidRequest': (400, 'Invalid Request.'),
+    'InvalidEncryptionAlgorithmError': (400, 'The Encryption request you specified is not valid. Supported value: AES256.'),
     'InvalidLocationConstraint': (400, 'The specified location-constraint is not valid'),
     'InvalidPartNumber': (416, 'The requested partnumber is not satisfiable'),
     'InvalidPolicyDocument': (400, 'The content of the form does not meet the conditions specified in the policy document.'),

@@ -10,7 +10,7 @@ import orjson
 from kodiak.common.numbers import natural
 
 from ..proxy.http import Response, from_wsgi, quote, to_wsgi
-from . import checksums, conditions
+from . import checksums, conditions, sse
 from .errors import S3Error
 from .etags import ETAG, shown_etag
 from .xml import document, listed, modified, moment_of_row, parse_xml, tag
@@ -77,6 +77,7 @@ class Multipart:
         sums = checksums.of_upload(call.request.headers)
         if sums:
             headers[checksums.UPLOAD] = sums
+        headers.update(sse.written(call))
         headers['X-Backend-Container-Update-Override-Etag'] = to_wsgi(
             f'{EMPTY}; s3_sums={(sums or "").replace(" ", ":")}; s3_owner={call.user_id}')
         path = f'{box}/{call.key}/{upload}'
@@ -92,6 +93,7 @@ class Multipart:
         if sums:
             name, kind = sums.split(' ')
             made.headers.update({checksums.PREFIX + 'Algorithm': name.upper(), checksums.PREFIX + 'Type': kind})
+        made.headers.update(sse.shown(self.api, call))
         return made
 
     def handle(self, call):
@@ -111,7 +113,9 @@ class Multipart:
                 self.api.good(known, base)
             raise S3Error('NoSuchUpload', UploadId=upload)
         if method == 'PUT':
+            sse.of_part(self.api, call, known.headers)
             return self._part(call, base, _sums(known))
+        sse.of_read(self.api, call)
         if method == 'GET':
             return self._parts(call, base, upload, _sums(known))
         if method == 'POST':
@@ -150,7 +154,8 @@ class Multipart:
             stream.sums.want(sums[0])
         headers = {'Content-Length': str(length), 'Content-Type': 'application/octet-stream', **({'Etag': md5} if md5 else {})}
         answer = self.api.good(self.api.objects.send(call, path, headers, stream), path)
-        made = {'Etag': f'"{shown_etag(answer)}"', 'Last-Modified': answer.headers.get('Last-Modified', '')}
+        made = {'Etag': f'"{shown_etag(answer)}"', 'Last-Modified': answer.headers.get('Last-Modified', ''),
+                **sse.shown(self.api, call)}
         found = self.api.objects.sum_of(stream)
         if found:
             made[checksums.PREFIX + found[0]] = found[1]
@@ -174,8 +179,10 @@ class Multipart:
         answer, found = self.api.objects.copied(call, path, headers, query, sums and sums[0])
         self.api.good(answer, path)
         etag = answer.headers.get('Etag', '').strip('"')
-        return document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
+        made = document('CopyPartResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
                                           + (tag(checksums.element(found[0]), found[1]) if found else ''))
+        made.headers.update(sse.shown(self.api, call))
+        return made
 
     def _rows(self, call, base, authorize=True):
         box = self._box(call)
@@ -259,7 +266,7 @@ class Multipart:
         return row
 
     def _complete(self, call, base, known, upload):
-        asked = self._asked(call)
+        asked, encrypted = self._asked(call), sse.of_whole(self.api, call, known.headers)
         there = {int(row['name'].rpartition('/')[2]): row for row in self._rows(call, base)}
         rows = [self._row(call, base, number, there, upload, etag) for number, etag, _ in asked]
         manifest = [{'path': f'{self._box(call)}/{row["name"]}', 'etag': row['hash'], 'size_bytes': row['bytes']} for row in rows]
@@ -273,7 +280,8 @@ class Multipart:
                                             f'computed: {size}')
         found = self._sum(call, asked, rows, _sums(known))
         headers = {n: v for n, v in known.headers.items() if n.startswith(('X-Object-Meta-', OWN.title())) or n in KEPT}
-        headers.update({'Content-Type': known.headers.get(KIND, 'binary/octet-stream'), ETAG: whole, UPLOADED: upload})
+        headers.update({'Content-Type': known.headers.get(KIND, 'binary/octet-stream'), ETAG: whole, UPLOADED: upload,
+                        **encrypted})
         if found:
             headers[checksums.KEPT] = checksums.kept(*found)
         conditions.of_put(self.api, call, headers)
@@ -295,6 +303,7 @@ class Multipart:
                 self.api.ask(call, 'DELETE', f'{base}/{number:05d}').drain()
         self.api.ask(call, 'DELETE', base).drain()
         made = self._done(call, whole, found)
+        made.headers.update(sse.shown(self.api, call))
         if self.api.versioned(call) and 'X-Object-Version-Id' in answer.headers:
             made.headers['X-Amz-Version-Id'] = answer.headers['X-Object-Version-Id']
         return made

@@ -9,7 +9,7 @@ from ..middleware.copying import Reader
 from ..middleware.s3_guard import SEGMENTS, locked
 from ..middleware.versioning import MARKER, NULL
 from ..proxy.http import Response, parse_date, to_wsgi, unquote
-from . import acl, checksums, conditions, lifecycle, lock, tagging
+from . import acl, checksums, conditions, lifecycle, lock, sse, tagging
 from .attributes import attributes, part_of, sum_of_part
 from .errors import S3Error
 from .etags import ETAG, shown_etag
@@ -21,9 +21,6 @@ PASSED = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'Content-La
           'Last-Modified', 'Content-Length', 'Content-Range', 'Accept-Ranges', 'X-Trans-Id', 'X-Robots-Tag', 'X-Delete-At')
 # What a POST of the Swift API would take away, and a change of one of them must bring along.
 KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
-ENCRYPTION = 'X-Amz-Server-Side-Encryption'
-ENCRYPTED = ('X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id', 'X-Amz-Server-Side-Encryption-Customer-Algorithm',
-             'X-Amz-Server-Side-Encryption-Customer-Key', 'X-Amz-Server-Side-Encryption-Context')
 
 
 def version_of_row(row):
@@ -115,12 +112,7 @@ class Objects:
         if get('X-Amz-Tagging'):
             headers[tagging.HEADER] = tagging.store(tagging.of_header(get('X-Amz-Tagging')))
         headers.update(lock.of_request(call, self.api.info(call)))
-        for name in ENCRYPTED:
-            if get(name):
-                raise S3Error('NotImplemented')
-        asked = get('X-Amz-Server-Side-Encryption')
-        if asked is not None and (asked != 'AES256' or not self.api.encrypted):
-            raise S3Error('NotImplemented', 'Server side encryption is not enabled')
+        sse.of_write(self.api, call)
         if get('X-Amz-Storage-Class', 'STANDARD') != 'STANDARD':
             raise S3Error('InvalidStorageClass')
         return headers
@@ -147,9 +139,7 @@ class Objects:
         self.api.good(answer, path)
         self.written(call, answer, before)
         made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **checksums.shown(self.sum_of(stream)),
-                **self.version_header(call, answer)}
-        if self.api.encrypted:
-            made[ENCRYPTION] = 'AES256'
+                **self.version_header(call, answer), **sse.shown(self.api, call)}
         return Response(200, b'', made, content_type='text/html; charset=UTF-8')
 
     @staticmethod
@@ -171,6 +161,7 @@ class Objects:
             found = self.sum_of(stream)
             return {checksums.KEPT: checksums.kept(*found)} if found else {}
         more = {}
+        headers.update(sse.written(call))
         if headers.get('Content-Length') == '0':
             headers.update(footers())
         elif getattr(stream, 'sums', None) is not None and stream.sums.makers:
@@ -203,6 +194,9 @@ class Objects:
         version = self.version(other)
         self.api.access.check(other, 'GetObjectVersion' if version else 'GetObject', key)
         asked = {'version-id': version} if version else None
+        own = sse.of_source(self.api, call)
+        if own is not None:
+            call.request.environ[sse.READ] = own
         found = self.api.ask(other, 'HEAD', f'/{bucket}/{key}', query=asked).drain()
         if found.status == 404:
             if not self.api.info(other).ok:
@@ -212,6 +206,7 @@ class Objects:
                                                 'version id.')
             raise S3Error('NoSuchVersion' if version and version != 'null' else 'NoSuchKey', Key=key)
         self.api.good(found, f'/{bucket}/{key}')
+        sse.prove(found.headers, own)
         conditions.of_source(call.request.headers.get, found)
         if other.free and not call.free:
             # The copy is one request of the Swift API: it needs no leave to read, so it must need none to write.
@@ -229,7 +224,7 @@ class Objects:
         for name, value in (('x-amz-metadata-directive', directive), ('x-amz-tagging-directive', tags)):
             if value not in ('COPY', 'REPLACE'):
                 raise S3Error('InvalidArgument', f'Unknown {name[6:].replace("-", " ")}.', ArgumentName=name, ArgumentValue=value)
-        if directive == 'COPY' and source == path and place == call.place and not query:
+        if directive == 'COPY' and source == path and place == call.place and not query and not self._sealed_anew(call):
             raise S3Error('InvalidRequest', 'This copy request is illegal because it is trying to copy an object to itself without '
                                             "changing the object's metadata, storage class, website redirect location or "
                                             'encryption attributes.')
@@ -259,14 +254,21 @@ class Objects:
         made = document('CopyObjectResult', f'<LastModified>{modified(answer)}</LastModified><ETag>"{etag}"</ETag>'
                                             + (tag(checksums.element(known[0]), known[1]) + tag('ChecksumType', known[2])
                                                if known else ''))
-        made.headers.update(self.version_header(call, answer))
+        made.headers.update({**self.version_header(call, answer), **sse.shown(self.api, call)})
         version = found.headers.get('X-Object-Version-Id')
         if version:
             made.headers['X-Amz-Copy-Source-Version-Id'] = 'null' if NULL in found.headers else version
         return made
 
+    @staticmethod
+    def _sealed_anew(call):
+        # An object copied to itself, with another key or with one at last.
+        get = call.request.headers.get
+        return any(get(name) for name in (sse.HEADER, sse.CUSTOMER + 'Key', sse.SOURCE + 'Key'))
+
     def copied(self, call, path, headers, query, wanted=None, known=None):
         """A copy by the Swift API, and its checksum; where one is ``wanted`` that is not known, the data passes through here."""
+        headers.update(sse.written(call))
         if wanted is None:
             return self.api.ask(call, 'PUT', path, headers, query=query), known
         place, source = headers.pop('X-Copy-From-Account'), headers.pop('X-Copy-From')
@@ -287,6 +289,7 @@ class Objects:
     def _get(self, call):
         request, headers = call.request, {}
         path, version = f'/{call.bucket}/{call.key}', self.version(call)
+        sse.of_read(self.api, call)
         for name in ('Range', 'If-Range', *conditions.NAMES):
             value = request.headers.get(name)
             if value is not None:
@@ -311,6 +314,7 @@ class Objects:
                 raise S3Error('InvalidPartNumber', PartNumberRequested=query['part-number'], ActualPartCount='1')
             size = answer.headers.get('Content-Length', '0')
             answer.status, answer.headers['Content-Range'] = 206, f'bytes 0-{int(size) - 1}/{size}'
+        sse.refused(answer)
         if answer.status not in (200, 206, 304):
             if answer.status == 416 and 'part-number' in query:
                 raise S3Error('InvalidPartNumber', PartNumberRequested=query['part-number'],
@@ -348,6 +352,8 @@ class Objects:
         raise S3Error('NoSuchKey', headers=headers, Key=call.key)
 
     def _shown(self, call, answer):
+        if answer.status in (200, 206):
+            sse.prove(answer.headers, call.customer_key)
         made = Response.__new__(Response)
         made.status, made.body = answer.status, answer.body
         made.headers = answer.headers.__class__((n, v) for n, v in answer.headers.items() if n in PASSED)
@@ -357,8 +363,7 @@ class Objects:
                 # (as S3 writes it; its clients keep the case)
                 dict.__setitem__(made.headers, 'x-amz-meta-' + name[14:].lower(), value)
         made.headers.update(self.version_header(call, answer))
-        if self.api.encrypted:
-            made.headers[ENCRYPTION] = 'AES256'
+        made.headers.update(sse.shown(self.api, call))
         if call.request.headers.get('X-Amz-Checksum-Mode', '').upper() == 'ENABLED':
             made.headers.update(self._sums(call, answer))
         if 'X-Backend-Data-Timestamp' in answer.headers:

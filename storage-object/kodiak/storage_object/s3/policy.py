@@ -207,6 +207,11 @@ def facts_of(call):
                        ('s3:x-amz-acl', headers.get('X-Amz-Acl')), ('s3:x-amz-copy-source', headers.get('X-Amz-Copy-Source')),
                        ('s3:x-amz-metadata-directive', headers.get('X-Amz-Metadata-Directive')),
                        ('s3:x-amz-server-side-encryption', headers.get('X-Amz-Server-Side-Encryption')),
+                       ('s3:x-amz-server-side-encryption-aws-kms-key-id',
+                        headers.get('X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id')),
+                       ('s3:x-amz-server-side-encryption-customer-algorithm',
+                        headers.get('X-Amz-Server-Side-Encryption-Customer-Algorithm')),
+                       ('s3:x-amz-storage-class', headers.get('X-Amz-Storage-Class')),
                        ('s3:object-lock-mode', headers.get('X-Amz-Object-Lock-Mode')),
                        ('s3:object-lock-legal-hold', headers.get('X-Amz-Object-Lock-Legal-Hold'))):
         if value is not None:
