@@ -8,6 +8,7 @@ import uuid
 
 from oslo_context import context as oslo_context
 
+get_current = oslo_context.get_current
 REQUEST_ID = re.compile(r'^req-[0-9a-fA-F-]{8,64}$')
 
 
@@ -74,6 +75,11 @@ def from_environ(environ):
         overwrite=True)
     context.is_admin = 'admin' in context.roles
     return context
+
+
+def forget():
+    """This thread works for somebody else from here on: it must not log under the ids of whoever asked before."""
+    vars(oslo_context._request_store).pop('context', None)
 
 
 def background(request_id=None):

@@ -16,6 +16,8 @@ from . import context, events, log, metrics
 
 LOG = logging.getLogger('kodiak.access')
 METHODS = frozenset(('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'COPY', 'REPLICATE'))
+#: Who asks, where a request ends before that is known.
+NOBODY = {'user': '-', 'project': '-', 'domain': '-'}
 #: Tokens in a path, as old APIs have them: they must not get into a log.
 TOKEN = re.compile(r'kd1\.[\w.-]+|(?<=/tokens/)[^/]{20,}')
 
@@ -32,6 +34,7 @@ class Front:
 
     def __call__(self, environ, start_response):
         started = time.perf_counter()
+        context.forget()
         request_id = environ['kodiak.request_id'] = context.new_request_id()
         asked = environ.get('HTTP_X_OPENSTACK_REQUEST_ID', '')
         environ['kodiak.global_request_id'] = asked if context.REQUEST_ID.match(asked) else None
@@ -69,8 +72,11 @@ class Front:
                 events.emit('http', request_id, environ['kodiak.global_request_id'], method=method, path=path, code=code,
                             ms=round(elapsed * 1000, 1), **({'fault': log.mask(fault)[:300]} if fault else {}))
             if LOG.isEnabledFor(logging.INFO):
-                LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), method, path, code, elapsed * 1000,
-                         extra={'route': route, 'request_id': request_id})
+                extra = {'route': route}
+                if context.get_current() is None:
+                    extra['context'] = {**NOBODY, 'request_id': request_id,
+                                        'global_request_id': environ['kodiak.global_request_id'] or '-'}
+                LOG.info('%s %s %s %s %.1fms', environ.get('REMOTE_ADDR', '-'), method, path, code, elapsed * 1000, extra=extra)
 
 
 def front_factory(global_conf, service='api', **local):

@@ -99,6 +99,35 @@ def test_text_lines_have_the_ids_and_no_secrets(lines):
     assert 'ZeroDivisionError: division by zero' in out
 
 
+REQUESTS = """
+import sys
+from kodiak.common import config, context, log, wsgi
+conf = config.load('try', args=sys.argv[1:], files=[])
+log.setup(conf, 'kodiak-try')
+
+
+def application(environ, start_response):
+    if environ['PATH_INFO'] != '/nobody':
+        environ.update(HTTP_X_USER_ID='u1', HTTP_X_PROJECT_ID='p1')
+        context.from_environ(environ)
+    start_response('200 OK', [])
+    return []
+
+
+for path in ('/nobody', '/somebody', '/nobody'):
+    wsgi.Front(application, 'try')({'REQUEST_METHOD': 'GET', 'PATH_INFO': path}, lambda *args: None)
+"""
+
+
+def test_a_request_is_logged_under_its_own_ids(tmp_path):
+    (tmp_path / 'ask.py').write_text(REQUESTS)
+    out = subprocess.run([sys.executable, str(tmp_path / 'ask.py')], check=True, capture_output=True, text=True).stderr
+    first, second, third = out.splitlines()
+    assert first.split('] ')[0].endswith(' - - -') and third.split('] ')[0].endswith(' - - -')
+    assert ' u1 p1 ' in second
+    assert len({line.split('[')[1].split()[1] for line in (first, second, third)}) == 3
+
+
 def test_debug_and_a_file(lines, tmp_path):
     assert lines('--debug', '--log-file', str(tmp_path / 'x.log')) == ''
     assert 'not shown' in (tmp_path / 'x.log').read_text()
