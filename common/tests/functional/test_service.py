@@ -233,6 +233,45 @@ def test_bodies_are_read_from_the_socket_and_the_connection_goes_on(world):
     assert 'Traceback' not in world.log('api')
 
 
+def test_requests_that_follow_each_other_and_more_clients_than_threads_are_all_answered(world):
+    world.configure(debug=False, api='workers = 1\nthreads = 4')
+    process = world.run('api')
+    until(lambda: world.get('/'))
+    address = ('127.0.0.1', world.port)
+    ask, answer = b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', b'debug=False'
+    with socket.create_connection(address, timeout=20) as wire:
+        for _ in range(3):
+            wire.sendall(ask)
+            got = wire.recv(65536)              # headers and body come as one
+            assert got.startswith(b'HTTP/1.1 200 OK\r\n') and got.endswith(b'\r\n\r\n' + answer)
+        wire.sendall(ask * 3 + ask[:20])
+        got = b''
+        while got.count(answer) < 3:
+            got += wire.recv(65536)
+        wire.sendall(ask[20:].replace(b'\r\n\r\n', b'\r\nConnection: close\r\n\r\n'))
+        assert b''.join(iter(lambda: wire.recv(65536), b'')).endswith(answer)
+    with socket.create_connection(address, timeout=20) as wire:
+        wire.sendall(ask.replace(b'GET', b'HEAD'))
+        assert wire.recv(65536).endswith(b'Content-Length: 11\r\n\r\n')
+    done = []
+
+    def client():
+        connection = http.client.HTTPConnection(*address, timeout=20)
+        for _ in range(30):
+            connection.request('GET', '/')
+            done.append(connection.getresponse().read())
+        connection.close()
+    threads = [threading.Thread(target=client) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert done == [answer] * 600
+    process.terminate()
+    assert process.wait(20) == 0
+    assert 'Traceback' not in world.log('api')
+
+
 def test_a_worker_works_on_a_hint_of_the_api_reloads_and_ends(world):
     process = world.run('worker')
     answer = json.loads(until(lambda: world.status('/healthcheck'))[1])

@@ -176,7 +176,8 @@ class Dispatcher:
             self.api.runtime.policy.enforce(endpoint.rule, ctx, req.target)
         if endpoint.media and http.mimetype not in endpoint.media:
             raise errors.UnsupportedMediaType(f"The body must be of the type {' or '.join(endpoint.media)}.")
-        req.query = endpoint.check_query(http.args)
+        if environ.get('QUERY_STRING'):
+            req.query = endpoint.check_query(http.args)
         if endpoint.body is not None:
             if req.body is None:
                 req.body = req.read_json(optional=endpoint.optional_body)
@@ -220,13 +221,13 @@ class Dispatcher:
                 self._validate(endpoint, result)
             result = orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
             media_type = media_type or JSON
-        response = flask.Response(result if result is not None else b'', status)
+        if media_type is None and result is not None:
+            media_type = JSON
+        response = flask.Response(result if result is not None else b'', status, content_type=media_type)
         # A stream goes to the server as it is, which may hand a file to the kernel.
         response.direct_passthrough = not isinstance(result, (bytes, str, type(None)))
-        if result is None and media_type is None:
+        if media_type is None:
             del response.headers['Content-Type']
-        else:
-            response.headers['Content-Type'] = media_type or JSON
         for name, value in headers:
             response.headers[name] = value
         if version is not None:

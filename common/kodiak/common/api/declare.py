@@ -86,7 +86,7 @@ class Endpoint:
         """The path in Flask's notation."""
         return PARAMETER.sub(lambda m: f'<{m[2]}:{m[1]}>' if m[2] else f'<{m[1]}>', self.path) or '/'
 
-    @property
+    @functools.cached_property
     def openapi_path(self):
         """The path in OpenAPI's notation."""
         return PARAMETER.sub(lambda m: f'{{{m[1]}}}', self.path) or '/'
