@@ -15,7 +15,7 @@ import time
 import orjson
 from oslo_config import cfg
 
-from . import tokens
+from . import certificates, tokens
 
 LOG = logging.getLogger(__name__)
 GROUP = 'keystone_authtoken'
@@ -168,9 +168,9 @@ class AuthToken:
             environ.pop(name, None)
         try:
             service_token_good = self._service_token(environ)
-            text = environ.get('HTTP_X_AUTH_TOKEN') or environ.get('HTTP_X_STORAGE_TOKEN')
+            text = environ.get('HTTP_X_AUTH_TOKEN') or environ.get('HTTP_X_STORAGE_TOKEN') or self._bearer(environ)
             entry = self._entry(text) if text else None
-            if entry is not None and self._access_allowed(entry, environ):
+            if entry is not None and self._access_allowed(entry, environ) and self._certificate_fits(entry, environ):
                 environ.update(entry.headers)
                 environ['keystone.token_info'] = entry.info
                 environ['kodiak.claims'] = entry.claims
@@ -191,12 +191,21 @@ class AuthToken:
             return [body]
         return self.application(environ, start_response)
 
+    @staticmethod
+    def _bearer(environ):
+        """The token of an OAuth 2.0 client (RFC 6750); what lies behind finds it as any other."""
+        kind, _, text = environ.get('HTTP_AUTHORIZATION', '').partition(' ')
+        if kind.lower() != 'bearer' or not text:
+            return None
+        environ['HTTP_X_AUTH_TOKEN'] = text.strip()
+        return environ['HTTP_X_AUTH_TOKEN']
+
     def _service_token(self, environ):
         text = environ.get('HTTP_X_SERVICE_TOKEN')
         if not text:
             return True
         entry = self._entry(text)
-        if entry is None:
+        if entry is None or (entry.bound and not certificates.fits(entry.info['token'], certificates.shown(environ))):
             return self.delay
         if self.service_roles_required and not self.service_roles & set(entry.headers.get('HTTP_X_ROLES', '').split(',')):
             return self.delay
@@ -283,6 +292,11 @@ class AuthToken:
         return any(rule['service'] in names and rule['method'] == environ['REQUEST_METHOD']
                    and _path_matches(path, rule['path']) for rule in rules)
 
+    def _certificate_fits(self, entry, environ):
+        # A service that works for the user shows its own certificate, if any: the user has shown its own to that service.
+        return (not entry.bound or environ.get('HTTP_X_SERVICE_IDENTITY_STATUS') == 'Confirmed'
+                or certificates.fits(entry.info['token'], certificates.shown(environ)))
+
     def _catalog(self, entry):
         project = entry.headers.get('HTTP_X_PROJECT_ID', '')
         if entry.catalog is None or entry.catalog[0] is not self.feed.catalog:
@@ -313,12 +327,13 @@ class AuthToken:
 class Entry:
     """What is remembered of a verified token."""
 
-    __slots__ = ('catalog', 'claims', 'expires', 'headers', 'info', 'key_id', 'version')
+    __slots__ = ('bound', 'catalog', 'claims', 'expires', 'headers', 'info', 'key_id', 'version')
 
     def __init__(self, claims, headers, info, expires, version, key_id=None):
         self.claims, self.headers, self.info, self.expires, self.version = claims, headers, info, expires, version
         self.key_id = key_id
         self.catalog = None
+        self.bound = certificates.bound(info['token'])
 
 
 def _path_matches(path, pattern):
@@ -359,6 +374,8 @@ def info_of(claims):
         token['OS-TRUST:trust'] = extra['trust']
     if extra.get('oauth'):
         token['OS-OAUTH1'] = extra['oauth']
+    if extra.get('bound'):
+        token.update(extra['bound'])
     if extra.get('federation'):
         token['user']['OS-FEDERATION'] = extra['federation']
     return {'token': token}

@@ -65,6 +65,10 @@ COMMON = {
                                            'one in their request (a load balancer, TLS in front).'),
         cfg.ListOpt('trusted_proxies', default=['127.0.0.1', '::1'],
                     help='Addresses and networks of load balancers, whose X-Forwarded-For and X-Forwarded-Proto are believed.'),
+        cfg.StrOpt('client_certificate_header',
+                   help='Header in which the trusted proxies pass on the certificate that a client has shown them and that they '
+                        'have verified: Client-Cert (RFC 9440), or whatever carries it as PEM, escaped PEM or base64. They must '
+                        'take away what clients send in it. Unset: no such header is believed.'),
         cfg.StrOpt('paste_config', help='The paste.deploy pipeline; the one installed with the service if unset.'),
         cfg.IntOpt('max_body_size', default=114688, help='Largest body of a JSON request, in bytes.'),
         cfg.ListOpt('cors_allowed_origin', default=[], help='Origins whose pages may call this API from a browser.'),

@@ -12,7 +12,7 @@ import time
 
 from paste import deploy
 
-from . import context, events, log, metrics
+from . import certificates, context, events, log, metrics
 
 LOG = logging.getLogger('kodiak.access')
 METHODS = frozenset(('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'COPY', 'REPLICATE'))
@@ -151,15 +151,24 @@ class Forwarded:
 
     They are believed of the proxies of ``[api] trusted_proxies`` only, from the nearest outwards as long as each is one of
     those. From anybody else these headers, and ``X-Forwarded-Host``, are taken away.
+
+    :param certificate_header: the header in which those proxies pass on the certificate that the client has shown and they have
+        verified (``Client-Cert``); None: they pass on none.
     """
 
     HEADERS = ('HTTP_X_FORWARDED_FOR', 'HTTP_X_FORWARDED_PROTO', 'HTTP_X_FORWARDED_HOST')
 
-    def __init__(self, application, trusted):
+    def __init__(self, application, trusted, certificate_header=None):
         self.application = application
+        self.certificate = 'HTTP_' + certificate_header.upper().replace('-', '_') if certificate_header else None
         self.networks = [ipaddress.ip_network(span.strip(), strict=False) for span in trusted]
 
     def __call__(self, environ, start_response):
+        if self.certificate in environ:
+            text = environ.pop(self.certificate)
+            der = certificates.read(text) if self._trusts(environ.get('REMOTE_ADDR', '')) else None
+            if der is not None:
+                environ[certificates.ENVIRON] = certificates.pem(der)
         for name in self.HEADERS:
             if name in environ:
                 self._look(environ)
@@ -241,4 +250,4 @@ def load(runtime, name=None):
     key = f'{os.getpid()}-{id(runtime)}'
     _runtimes[key] = runtime
     app = deploy.loadapp('config:' + os.path.abspath(path), name=name, global_conf={'kodiak_runtime': key})
-    return Forwarded(app, runtime.conf.api.trusted_proxies)
+    return Forwarded(app, runtime.conf.api.trusted_proxies, runtime.conf.api.client_certificate_header)

@@ -56,6 +56,13 @@ OPTS = {
     'credential': [
         cfg.IntOpt('user_limit', default=-1, help='Credentials a user may have, and application credentials; -1: any number.'),
     ],
+    'oauth2': [
+        cfg.ListOpt('oauth2_authn_methods', default=['tls_client_auth', 'client_secret_basic'],
+                    help='How clients may authenticate at /v3/OS-OAUTH2/token: with a certificate (see [api] '
+                         'client_certificate_header), or with the secret of an application credential.'),
+        cfg.StrOpt('oauth2_cert_dn_mapping_id', default='oauth2_mapping',
+                   help='The mapping that says whom the subject of a certificate names.'),
+    ],
     'federation': [
         cfg.MultiStrOpt('trusted_dashboard', default=[], mutable=True,
                         help='URL of a dashboard that may be sent tokens of people who logged in through an identity provider. '

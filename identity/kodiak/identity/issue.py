@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kodiak.common import authtoken, errors, tokens
 
-from . import catalog, changes, login, notices, people, roles, times, trusts
+from . import catalog, changes, login, notices, people, receipts, roles, times, trusts
 from .models import NO_DOMAIN, access_rules, app_credential_rules
 
 SCOPES = ('project', 'domain', 'system', 'unscoped', 'OS-TRUST:trust')
@@ -52,6 +52,23 @@ def issue_for_credential(core, user_id, project_id, content):
             scope = {'OS-TRUST:trust': {'id': content['trust_id']}}
         claims = after(core, claim(core, connection, attempt, scope, issued))
     notices.authenticated(core, 'success', attempt.user)
+    return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
+
+
+def issue_for_certificate(core, user, binding, until):
+    """A token for a user whose certificate has been checked, in its default project, bound to the certificate.
+
+    :param binding: see :func:`kodiak.common.certificates.binding`. :param until: seconds since the epoch at which the certificate
+        ends. :raises Unauthorized: if the user has no default project, no role in it, or needs several factors.
+    """
+    issued = time.time()
+    attempt = login.Attempt({'project': {'id': user['default_project_id']}})
+    attempt.user, attempt.methods, attempt.expires = user, ['oauth2_credential'], until
+    attempt.extra['bound'] = binding
+    receipts.check(core, attempt)
+    with core.db.read() as connection:
+        claims = after(core, claim(core, connection, attempt, attempt.scope, issued))
+    notices.authenticated(core, 'success', user)
     return tokens.sign(claims, *core.ring.signing(core.state.revoked_keys)), claims
 
 

@@ -130,15 +130,27 @@ def cloud(make_cloud):
 
 
 @pytest.fixture
-def server(cloud):
-    """The API on a port of its own; the base URL."""
-    made = werkzeug.serving.make_server('127.0.0.1', 0, cloud.pipeline, threaded=True)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    url = f'http://127.0.0.1:{made.port}'
-    admin = cloud.admin()
-    for endpoint in admin.get('/v3/endpoints').json['endpoints']:
-        admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
-    yield url
-    made.shutdown()
-    thread.join()
+def serve():
+    """``serve(cloud)``: its API on a port of its own; the base URL."""
+    made = []
+
+    def start(cloud):
+        server = werkzeug.serving.make_server('127.0.0.1', 0, cloud.pipeline, threaded=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        made.append((server, thread))
+        url = f'http://127.0.0.1:{server.port}'
+        admin = cloud.admin()
+        for endpoint in admin.get('/v3/endpoints').json['endpoints']:
+            admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
+        return url
+    yield start
+    for server, thread in made:
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(cloud, serve):
+    """The API of ``cloud`` on a port of its own; the base URL."""
+    return serve(cloud)

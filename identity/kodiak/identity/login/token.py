@@ -1,5 +1,5 @@
 """Method ``token``: a token is exchanged for one of another scope, of the same chain and with the same end."""
-from kodiak.common import errors
+from kodiak.common import certificates, errors
 
 
 def check(core, payload, attempt):
@@ -11,6 +11,11 @@ def check(core, payload, attempt):
     if claims is None:
         raise errors.NotFound('Could not find token.')
     refuse(core, claims, attempt.scope)
+    if claims.extra.get('bound'):
+        # Whoever found it may no more exchange it than use it, and what it is exchanged for is bound too.
+        if not certificates.fits(claims.extra['bound'], certificates.shown(attempt.http.environ if attempt.http else {})):
+            raise errors.Unauthorized('The token is bound to a certificate: show that certificate to exchange it.')
+        attempt.extra['bound'] = claims.extra['bound']
     user_id, name, domain_id, domain_name, password_expires = [*claims.user, None][:5]
     # The user of a good token exists and is enabled: anything else has revoked the token.
     attempt.found({'id': user_id, 'name': name, 'domain_id': domain_id, 'domain_name': domain_name,
