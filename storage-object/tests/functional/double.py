@@ -242,7 +242,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if record is None:
             return self._say(404)
         rows = record['rows'].values()
-        body = json.dumps(self._page(rows)).encode() if self.command == 'GET' else b''
+        page = [{**row, 'last_modified': row['data'] if 'X-Backend-Data-Times' in self.headers else row['last_modified']}
+                if 'data' in row else row for row in (self._page(rows) if self.command == 'GET' else ())]
+        body = json.dumps(page).encode() if self.command == 'GET' else b''
         headers = {'X-Container-Object-Count': len(rows), 'X-Container-Bytes-Used': sum(r['bytes'] for r in rows),
                    'X-Timestamp': record['stamp'], 'X-Put-Timestamp': record['stamp'],
                    'X-Backend-Storage-Policy-Index': record['policy'], **record['meta'], 'Content-Type': 'application/json'}
@@ -267,7 +269,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 etag = meta.get('X-Object-Sysmeta-Container-Update-Override-Etag', record['etag'])
                 box['rows'][name] = {'name': name, 'hash': etag,
                                      'bytes': int(size), 'content_type': wire.from_wsgi(kind),
-                                     'last_modified': _iso(record['stamp'])}
+                                     'last_modified': _iso(record['stamp']), 'data': _iso(record['data'])}
 
     KEEP = ('Content-Type', 'Content-Encoding', 'Content-Disposition', 'X-Delete-At', 'X-Object-Manifest', 'X-Static-Large-Object',
             'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag')

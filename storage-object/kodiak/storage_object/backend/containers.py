@@ -10,6 +10,7 @@ from .shards import Moved
 ACLS = frozenset(('X-Container-Read', 'X-Container-Write', 'X-Container-Sync-Key', 'X-Container-Sync-To', 'X-Versions-Location'))
 MOST = 64 << 20         # bytes of a body of ranges
 LISTED = ('name', 'changed', 'size', 'etag', 'content_type')
+LISTED_DATA = ('name', 'stamp', 'size', 'etag', 'content_type')
 
 
 class Containers(Databases):
@@ -96,7 +97,8 @@ class Containers(Databases):
             # For a listing of lines: all else would be read, written and sent for nothing.
             return answer(200, headers, to_json([{'name': row[0]} if len(row) > 1 else {'subdir': row[0]}
                                                  for row in self.page(request, broker, ('name', 'deleted'))]))
-        rows = self.page(request, broker, LISTED)
+        # (S3 knows of no time but that of the data; the Swift API's is that of the last change, also of metadata)
+        rows = self.page(request, broker, LISTED_DATA if 'HTTP_X_BACKEND_DATA_TIMES' in request.environ else LISTED)
         return answer(200, headers, to_json([
             {'name': row[0], 'hash': row[3], 'bytes': row[2], 'content_type': row[4], 'last_modified': iso(row[1])}
             if len(row) > 1 else {'subdir': row[0]} for row in rows]))

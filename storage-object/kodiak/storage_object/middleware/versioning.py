@@ -31,6 +31,7 @@ TAIL = 17           # of a version's name: NUL and sixteen figures
 HIDDEN = '\0versions\0'
 NULL, NULL_NOTE = 'X-Object-Sysmeta-Versions-Null', '; null_version=yes'
 GUARD = 'X-Backend-If-Not-After'
+DATA_TIMES = 'X-Backend-Data-Times'
 DELETES = ('X-Delete-At', 'X-Delete-After')
 OVERRIDE = 'X-Backend-Container-Update-Override-'
 
@@ -234,7 +235,7 @@ class Versioning(Filter):
                 self._check_id(after)
         limit = natural(query.get('limit', '')) or 10000
         asked = {k: query[k] for k in ('prefix', 'delimiter', 'marker', 'end_marker', 'reverse', 'limit') if k in query}
-        plain = request.sub('GET', request.path, query={**asked, 'format': 'json'})
+        plain = request.sub('GET', request.path, self._times(request), query={**asked, 'format': 'json'})
         answer = self.next(plain)
         if not answer.ok:
             return answer
@@ -267,6 +268,11 @@ class Versioning(Filter):
         answer.set_body(orjson.dumps(rows[:limit]))
         return answer
 
+    @staticmethod
+    def _times(request):
+        value = request.headers.get(DATA_TIMES)
+        return {DATA_TIMES: value} if value else None
+
     def _marked(self, request, split, name, pointed, plain_names):
         # A page that begins in the middle of a name's versions: which of them is current does not stand on it.
         found = self.inner(request, 'GET', split[:3], query={'format': 'json', 'prefix': name, 'limit': '1'})
@@ -290,7 +296,7 @@ class Versioning(Filter):
                 ask['marker'] = f'\0{marker}' + ('\0' if backwards else '\x01')
         if end:
             ask['end_marker'] = f'\0{end}' + ('\x01' if backwards else '\0')
-        answer = self.inner(request, 'GET', (split[0], split[1], hidden(split[2])), query=ask)
+        answer = self.inner(request, 'GET', (split[0], split[1], hidden(split[2])), self._times(request), query=ask)
         if not answer.ok:
             answer.close()
             if answer.status == 404:

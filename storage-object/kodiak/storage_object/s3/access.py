@@ -88,11 +88,15 @@ class Access:
             made = acl.Acl.stored(self.api.head(call, key).headers.get(acl.OBJECT))
         else:
             return False
-        if made is None:
+        if made is None or self.ownership(call) == acl.ENFORCED:
             return False
         if made.public and (self.api.configs.get(call, 'publicAccessBlock') or {}).get('IgnorePublicAcls'):
             made.grants = [grant for grant in made.grants if grant[0] not in (acl.ALL, acl.KNOWN)]
         return made.allows(who, OF_BUCKET.get(action) or OF_OBJECT[action])
+
+    def ownership(self, call):
+        """The rule of a bucket's ownership controls, of :data:`.acl.OWNERSHIPS`; None where it has none."""
+        return self.api.configs.get(call, 'ownershipControls')
 
     def refuse_public(self, call, made):
         """AccessDenied where a bucket blocks lists that are public."""

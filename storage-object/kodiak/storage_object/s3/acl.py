@@ -10,8 +10,12 @@ BUCKET, OBJECT = 'X-Container-Sysmeta-S3Api-Acl', 'X-Object-Transient-Sysmeta-S3
 GROUPS = 'http://acs.amazonaws.com/groups/'
 ALL, KNOWN, LOGS = GROUPS + 'global/AllUsers', GROUPS + 'global/AuthenticatedUsers', GROUPS + 's3/LogDelivery'
 PERMISSIONS = ('FULL_CONTROL', 'WRITE', 'WRITE_ACP', 'READ', 'READ_ACP')
-HEADERS = {'X-Amz-Grant-Full-Control': 'FULL_CONTROL', 'X-Amz-Grant-Write': 'WRITE', 'X-Amz-Grant-Write-Acp': 'WRITE_ACP',
-           'X-Amz-Grant-Read': 'READ', 'X-Amz-Grant-Read-Acp': 'READ_ACP'}
+HEADERS = {'X-Amz-Grant-Read': 'READ', 'X-Amz-Grant-Write': 'WRITE', 'X-Amz-Grant-Read-Acp': 'READ_ACP',
+           'X-Amz-Grant-Write-Acp': 'WRITE_ACP', 'X-Amz-Grant-Full-Control': 'FULL_CONTROL'}
+# Whose an object is that somebody else has put into a bucket: of who has put it (OBJECT_WRITER, as without a rule); the bucket
+# owner's where the list says bucket-owner-full-control (PREFERRED); always the bucket owner's, without any lists (ENFORCED).
+OBJECT_WRITER, PREFERRED, ENFORCED = OWNERSHIPS = ('ObjectWriter', 'BucketOwnerPreferred', 'BucketOwnerEnforced')
+OWNERS_CONTROL = 'bucket-owner-full-control'
 CANNED = {'private': (), 'public-read': ((ALL, 'READ'),), 'public-read-write': ((ALL, 'READ'), (ALL, 'WRITE')),
           'authenticated-read': ((KNOWN, 'READ'),), 'aws-exec-read': (),
           'log-delivery-write': ((LOGS, 'WRITE'), (LOGS, 'READ_ACP')), 'bucket-owner-read': (), 'bucket-owner-full-control': ()}
@@ -52,6 +56,11 @@ class Acl:
     def public(self):
         """Whether a group of strangers has a permission."""
         return any(who in (ALL, KNOWN) for who, _ in self.grants)
+
+    @property
+    def shared(self):
+        """Whether somebody besides its owner has a permission."""
+        return any(who != self.owner for who, _ in self.grants)
 
     def render(self):
         """The ``AccessControlPolicy``."""
@@ -96,6 +105,21 @@ def of_request(call, owner, bucket_owner=None):
                 raise S3Error('InvalidArgument', 'Argument format not recognized', ArgumentName=name.lower(), ArgumentValue=value)
             grants.append((who, HEADERS[name]))
     return Acl(owner, grants)
+
+
+def of_object(call, rule, bucket_owner):
+    """The list of an object that is written, under a bucket's rule of ownership; None for that of the bucket owner alone."""
+    asked = of_request(call, call.user_id, bucket_owner)
+    control = call.request.headers.get('X-Amz-Acl') == OWNERS_CONTROL
+    if rule == ENFORCED:
+        if asked is not None and not control:
+            raise S3Error('AccessControlListNotSupported')
+        return None
+    if rule == PREFERRED and control:
+        return Acl.private(bucket_owner)
+    if asked is None and not call.owned:
+        return Acl.private(call.user_id)
+    return asked
 
 
 def of_xml(data, owner):

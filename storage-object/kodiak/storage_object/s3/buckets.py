@@ -7,6 +7,7 @@ import orjson
 
 from kodiak.common.numbers import natural
 
+from ..middleware.versioning import DATA_TIMES
 from ..proxy.http import Response, quote
 from . import acl
 from .checksums import told_by
@@ -127,6 +128,11 @@ class Buckets:
         if call.place != call.account:
             self._check_taken(call)
         made = acl.of_request(call, call.user_id) or acl.Acl.private(call.user_id)
+        rule = call.request.headers.get('X-Amz-Object-Ownership')
+        if rule is not None and rule not in acl.OWNERSHIPS:
+            raise S3Error('InvalidArgument', 'Invalid x-amz-object-ownership header: ' + rule)
+        if rule == acl.ENFORCED and made.shared:
+            raise S3Error('InvalidBucketAclWithObjectOwnership')
         headers = {acl.BUCKET: made.store()}
         lock = call.request.headers.get('X-Amz-Bucket-Object-Lock-Enabled', '').lower() == 'true'
         if lock:
@@ -140,6 +146,8 @@ class Buckets:
         if not self.api.registry.claim(call.request, call.bucket, call.account):
             self.api.ask(call, 'DELETE', path).drain()
             raise S3Error('BucketAlreadyExists', BucketName=call.bucket)
+        if rule is not None:
+            self.api.configs.own(call, rule)
         return Response(200, b'', {'Location': path}, content_type='text/html; charset=UTF-8')
 
     def _check_taken(self, call):
@@ -176,6 +184,8 @@ class Buckets:
         if call.request.method == 'GET':
             return known.render()
         body = call.body(65536)
+        if self.api.access.ownership(call) == acl.ENFORCED:
+            raise S3Error('AccessControlListNotSupported')
         made = acl.of_request(call, known.owner)
         if made is not None and body.strip():
             raise S3Error('UnexpectedContent')
@@ -223,7 +233,8 @@ class Buckets:
         if not limit:
             return [], False
         query = {'format': 'json', 'limit': str(limit + 1), **ask}
-        rows = orjson.loads(self.api.good(self.api.ask(call, 'GET', path, query=query), path).read())
+        listing = self.api.ask(call, 'GET', path, {DATA_TIMES: 'yes'}, query=query)
+        rows = orjson.loads(self.api.good(listing, path).read())
         return rows[:limit], len(rows) > limit
 
     def _list(self, call, path):

@@ -7,7 +7,7 @@ from kodiak.common.numbers import natural
 
 from ..proxy.dbs import timestamp
 from ..proxy.http import Response
-from . import cors, lifecycle, sse, tagging
+from . import acl, cors, lifecycle, sse, tagging
 from .errors import S3Error
 from .policy import Policy
 from .xml import document, parse_xml, tag
@@ -38,7 +38,7 @@ def _block(data):
 
 def _ownership(data):
     rules = [e.text for e in parse_xml(data, 'OwnershipControls').iter('ObjectOwnership')]
-    if len(rules) != 1 or rules[0] not in ('BucketOwnerPreferred', 'ObjectWriter', 'BucketOwnerEnforced'):
+    if len(rules) != 1 or rules[0] not in acl.OWNERSHIPS:
         raise S3Error('MalformedXML')
     return rules[0]
 
@@ -130,6 +130,11 @@ class Configs:
         if data is None:
             self._inner(call, 'DELETE', name).drain()
 
+    def own(self, call, rule):
+        """Give a bucket that has just been made its rule of ownership."""
+        body = f'<Rule>{tag("ObjectOwnership", rule)}</Rule>'
+        self._store(call, 'ownershipControls', document('OwnershipControls', body).body)
+
     def forget(self, call):
         """Take all away, with their bucket."""
         for name in self.index(call):
@@ -161,6 +166,8 @@ class Configs:
         made = READERS[name](data)
         if name == 'object-lock' and 's3api-lock' not in self.api.info(call)['sysmeta'] and self.api.versioned(call) != 'Enabled':
             raise S3Error('InvalidBucketState', "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration")
+        if name == 'ownershipControls' and made == acl.ENFORCED and self.api.buckets.known_acl(call).shared:
+            raise S3Error('InvalidBucketAclWithObjectOwnership')
         if name == 'encryption' and not self.api.encrypted:
             raise S3Error('NotImplemented', 'Server side encryption is not enabled')
         if name == 'lifecycle':

@@ -7,6 +7,7 @@ CODES = {
     'AccessDenied': (403, 'Access Denied.'), 'AuthorizationHeaderMalformed': (400, 'The authorization header is malformed.'),
     'AuthorizationQueryParametersError': (400, 'The query parameters of the signature are wrong.'),
     'BadDigest': (400, 'The Content-MD5 you specified did not match what we received.'),
+    'AccessControlListNotSupported': (400, 'The bucket does not allow ACLs'),
     'AccessForbidden': (403, 'CORSResponse: This CORS request is not allowed.'),
     'BadRequest': (400, 'Bad Request'),
     'BucketAlreadyExists': (409, 'The requested bucket name is not available.'),
@@ -18,6 +19,7 @@ CODES = {
     'InternalError': (500, 'We encountered an internal error. Please try again.'),
     'InvalidAccessKeyId': (403, 'The AWS Access Key Id you provided does not exist in our records.'),
     'InvalidArgument': (400, 'Invalid Argument.'), 'InvalidBucketName': (400, 'The specified bucket is not valid.'),
+    'InvalidBucketAclWithObjectOwnership': (400, "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"),
     'InvalidBucketState': (409, 'The request is not valid with the current state of the bucket.'),
     'InvalidDigest': (400, 'The Content-MD5 you specified was invalid.'),
     'InvalidPart': (400, ('One or more of the specified parts could not be found.  The part may not have been uploaded, or the '

@@ -10,7 +10,7 @@ import orjson
 from kodiak.common.numbers import natural
 
 from ..proxy.http import Response, from_wsgi, quote, to_wsgi
-from . import checksums, conditions, sse
+from . import acl, checksums, conditions, sse
 from .errors import S3Error
 from .etags import ETAG, shown_etag
 from .xml import document, listed, modified, moment_of_row, parse_xml, tag
@@ -19,6 +19,7 @@ UPLOADED = 'X-Object-Sysmeta-S3Api-Upload-Id'
 KIND = 'X-Object-Sysmeta-S3Api-Content-Type'
 OWN = 'X-Object-Transient-Sysmeta-S3Api-'
 MINIMUM = 5 << 20
+LISTED = 'X-Object-Sysmeta-Container-Update-Override-Etag'
 EMPTY = 'd41d8cd98f00b204e9800998ecf8427e'
 UPLOAD = re.compile(r'^[0-9a-f]{32}$')
 KEPT = ('Content-Encoding', 'Content-Disposition', 'Content-Language', 'Cache-Control', 'Expires', 'X-Robots-Tag', 'X-Delete-At')
@@ -38,9 +39,9 @@ def _count(query, name, most, least=0):
     return min(number, most)
 
 
-def _sums(known):
-    """``(algorithm, type)`` of the checksums of an upload's parts, of its HEAD; None for none."""
-    text = known.headers.get(checksums.UPLOAD)
+def _sums(headers):
+    """``(algorithm, type)`` of the checksums of an upload's parts, of the headers of its HEAD; None for none."""
+    text = headers.get(checksums.UPLOAD)
     return tuple(text.split(' ')) if text else None
 
 
@@ -50,9 +51,8 @@ def _sums_of_row(row):
     return tag('ChecksumAlgorithm', name.upper()) + tag('ChecksumType', kind) if text else ''
 
 
-def _owners_of_row(call, row):
-    who = call.owner(from_wsgi(row.get('hash', '').partition('s3_owner=')[2]) or None)
-    return who.replace('Owner', 'Initiator') + who
+def _begun_by(text):
+    return from_wsgi(text.partition('s3_owner=')[2])
 
 
 class Multipart:
@@ -114,10 +114,10 @@ class Multipart:
             raise S3Error('NoSuchUpload', UploadId=upload)
         if method == 'PUT':
             sse.of_part(self.api, call, known.headers)
-            return self._part(call, base, _sums(known))
+            return self._part(call, base, _sums(known.headers))
         sse.of_read(self.api, call)
         if method == 'GET':
-            return self._parts(call, base, upload, _sums(known))
+            return self._parts(call, base, upload, known.headers)
         if method == 'POST':
             return self._complete(call, base, known, upload)
         self.abort(call, base)
@@ -196,8 +196,14 @@ class Multipart:
             rows += page
             marker = page[-1]['name']
 
-    def _parts(self, call, base, upload, sums):
-        query = call.query
+    def _owners(self, call, begun_by, owner):
+        # Who has begun an upload, and whose the object will be.
+        if self.api.access.ownership(call) == acl.ENFORCED:
+            owner = self.api.buckets.known_acl(call).owner
+        return call.owner(begun_by or None).replace('Owner', 'Initiator') + call.owner(owner or None)
+
+    def _parts(self, call, base, upload, known):
+        sums, query = _sums(known), call.query
         limit, marker = _count(query, 'max-parts', 1000), _count(query, 'part-number-marker', 1 << 30) % (1 << 30)
         if query.get('encoding-type') not in (None, 'url'):
             raise S3Error('InvalidArgument', 'Invalid Encoding Method specified in Request', ArgumentName='encoding-type')
@@ -207,11 +213,12 @@ class Multipart:
                        f'{listed(row)}</LastModified><ETag>"{row["hash"]}"</ETag><Size>{row["bytes"]}</Size>'
                        f'{self._sum_of_part(call, row) if sums else ""}</Part>' for row in rows)
         last = int(rows[-1]['name'].rpartition('/')[2]) if rows else 0
-        who = call.owner()
+        own = acl.Acl.stored(known.get(acl.OBJECT)) or self.api.buckets.known_acl(call)
+        who = self._owners(call, _begun_by(known.get(LISTED, '')), own.owner)
         encoded = quote(call.key) if 'encoding-type' in query else call.key
         return document('ListPartsResult', (
             tag('Bucket', call.bucket) + tag('Key', encoded) + tag('UploadId', upload)
-            + f'{who.replace("Owner", "Initiator")}{who}<StorageClass>STANDARD</StorageClass><PartNumberMarker>{marker}'
+            + f'{who}<StorageClass>STANDARD</StorageClass><PartNumberMarker>{marker}'
               f'</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker><MaxParts>{limit}</MaxParts>'
             + (tag('EncodingType', 'url') if 'encoding-type' in query else '')
             + (tag('ChecksumAlgorithm', sums[0].upper()) + tag('ChecksumType', sums[1]) if sums else '')
@@ -278,7 +285,7 @@ class Multipart:
         if told is not None and natural(told) != size:
             raise S3Error('InvalidRequest', f"The provided 'x-amz-mp-object-size' header value ({told}) does not match what was "
                                             f'computed: {size}')
-        found = self._sum(call, asked, rows, _sums(known))
+        found = self._sum(call, asked, rows, _sums(known.headers))
         headers = {n: v for n, v in known.headers.items() if n.startswith(('X-Object-Meta-', OWN.title())) or n in KEPT}
         headers.update({'Content-Type': known.headers.get(KIND, 'binary/octet-stream'), ETAG: whole, UPLOADED: upload,
                         **encrypted})
@@ -383,7 +390,8 @@ class Multipart:
                 break
             last = (group or key, '' if group else upload)
             groups.append(group) if group else found.append((key, upload, row))
-        text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>{_owners_of_row(call, row)}'
+        text = ''.join(f'<Upload><Key>{shown(key)}</Key><UploadId>{upload}</UploadId>'
+                       f'{self._owners(call, *[_begun_by(row.get("hash", ""))] * 2)}'
                        f'<StorageClass>STANDARD</StorageClass><Initiated>{listed(row)}</Initiated>{_sums_of_row(row)}</Upload>'
                        for key, upload, row in found)
         text += ''.join(f'<CommonPrefixes><Prefix>{shown(group)}</Prefix></CommonPrefixes>' for group in groups)

@@ -103,12 +103,10 @@ class Objects:
     def attributes(self, call):
         """The headers of the Swift API for what a PUT says of an object besides its metadata: list, tags, lock."""
         get, headers = call.request.headers.get, {}
-        made = acl.of_request(call, call.user_id, self.api.buckets.known_acl(call).owner)
+        made = acl.of_object(call, self.api.access.ownership(call), self.api.buckets.known_acl(call).owner)
         if made is not None:
             self.api.access.refuse_public(call, made)
             headers[acl.OBJECT] = made.store()
-        elif not call.owned:
-            headers[acl.OBJECT] = acl.Acl.private(call.user_id).store()
         if get('X-Amz-Tagging'):
             headers[tagging.HEADER] = tagging.store(tagging.of_header(get('X-Amz-Tagging')))
         headers.update(lock.of_request(call, self.api.info(call)))
@@ -542,11 +540,16 @@ class Objects:
     def _acl(self, call):
         version = self._start(call, 'Acl', {'GET': 'Get', 'PUT': 'Put'})
         known = acl.Acl.stored(self.existing(call, version).headers.get(acl.OBJECT))
-        if known is None:
+        enforced = self.api.access.ownership(call) == acl.ENFORCED
+        if known is None or enforced:
             known = acl.Acl.private(self.api.buckets.known_acl(call).owner)
         if call.request.method == 'GET':
             return known.render()
         body = call.body(65536)
+        if enforced:
+            if call.request.headers.get('X-Amz-Acl') != acl.OWNERS_CONTROL:
+                raise S3Error('AccessControlListNotSupported')
+            return Response(200, content_type='text/html; charset=UTF-8')
         made = acl.of_request(call, known.owner, self.api.buckets.known_acl(call).owner)
         if made is not None and body.strip():
             raise S3Error('UnexpectedContent')

@@ -148,9 +148,11 @@ class _Statement:
     def _principals(value):
         if value == '*':
             return ALL
-        if not isinstance(value, dict) or not value or set(value) - {'AWS', 'CanonicalUser'}:
+        if not isinstance(value, dict) or not value or set(value) - {'AWS', 'CanonicalUser', 'Service', 'Federated'}:
             raise S3Error('MalformedPolicy', 'Invalid principal in policy')
-        return frozenset(word for kind in value.values() for word in _words(kind, 'Principal'))
+        # (what is not a user's name, such as a service's, is that of nobody who asks)
+        return frozenset(word if kind in ('AWS', 'CanonicalUser') else f'{kind}:{word}'
+                         for kind, words in value.items() for word in _words(words, 'Principal'))
 
     @staticmethod
     def _conditions(block):

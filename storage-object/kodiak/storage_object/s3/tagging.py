@@ -64,6 +64,6 @@ def stored(headers):
 
 
 def render(pairs):
-    """The ``Tagging``."""
-    rows = ''.join(f'<Tag>{tag("Key", key)}{tag("Value", value)}</Tag>' for key, value in pairs)
+    """The ``Tagging``, by keys."""
+    rows = ''.join(f'<Tag>{tag("Key", key)}{tag("Value", value)}</Tag>' for key, value in sorted(pairs))
     return document('Tagging', f'<TagSet>{rows}</TagSet>')
