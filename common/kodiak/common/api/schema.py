@@ -101,7 +101,9 @@ class Validator:
         best = jsonschema_error(self.schema, value)
         field = '.'.join(str(part) for part in best.absolute_path) if best else '.'.join(map(str, error.path[1:]))
         message = best.message if best else error.message
-        if SECRET.search(field) or (SECRET.search(message) and isinstance(error.value, dict)):
+        # What is missing has a name, and no value that could be a secret.
+        if not (best and best.validator == 'required') and (
+                SECRET.search(field) or (SECRET.search(message) and isinstance(error.value, dict))):
             message = f'it breaks the rule "{best.validator if best else error.rule}"'
         shown = f'Invalid input for field/attribute {field or "body"}: {message}'
         return errors.BadRequest(shown[:1000], kind='ValidationError', detail={
