@@ -145,17 +145,23 @@ def reported(connection, host, export):
         reached=export.get('connection'), error=export.get('error'), updated_at=db.utcnow()))
 
 
-def connection_info(connection, volume, row, secret):
-    """What a host attaches the volume by, as the API shows it; without secrets unless ``secret``."""
+def connection_info(connection, volume, row, secret, seen=None):
+    """What a host attaches the volume by, as the API shows it; without secrets unless ``secret``.
+
+    :param seen: a dictionary that is kept from one to the next, so that for a list each type is read but once.
+    """
     if row['reached'] is None:
         return None
+    seen = {} if seen is None else seen
+    kind = volume['volume_type_id'], volume['size']
+    if kind not in seen:
+        seen[kind] = types.qos_of(connection, types.get(connection, kind[0]), kind[1])
     said = row['reached']
     data = {**said.get('data', {})}
     if not secret:
         data = {name: value for name, value in data.items() if name not in SECRET}
-    qos = types.qos_of(connection, types.get(connection, volume['volume_type_id']), volume['size'])
     data.update(volume_id=volume['id'], attachment_id=row['id'], access_mode='ro' if row['attach_mode'] == 'ro' else 'rw',
-                encrypted=volume['encrypted'], qos_specs=qos, cacheable=False)
+                encrypted=volume['encrypted'], qos_specs=seen[kind], cacheable=False)
     return {'driver_volume_type': said['driver_volume_type'], 'data': data}
 
 

@@ -6,6 +6,7 @@ from . import (
     actions,
     attachments,
     backups,
+    clusters,
     create,
     faults,
     groups,
@@ -22,8 +23,7 @@ from . import (
 )
 
 MODULES = [versions, create, volumes, actions, snapshots, types, qos, attachments, backups, transfers, groups, manage, quotas,
-           services,
-           messages]
+           services, clusters, messages]
 RULES = [rule for module in MODULES for rule in getattr(module, 'EXTRA_RULES', ())]
 API = api.Api('storage-block', [module.routes for module in MODULES], faults.body,
               api.Microversions('volume', versions.MINIMUM, versions.MAXIMUM), prefix='/v3', title='Kodiak block storage',

@@ -226,7 +226,7 @@ def update_readonly(req, volume_id):
 
 RESET = {**schema.obj({'status': {'type': ['string', 'null']}, 'attach_status': {'enum': [
     'attached', 'detached', 'error_attaching', 'error_detaching', 'attaching', 'detaching', 'error', 'deleted', None]},
-    'migration_status': {'type': ['string', 'null'], 'maxLength': 32}}), 'minProperties': 1}
+    'migration_status': {'enum': ['migrating', 'error', 'success', 'completing', 'none', 'starting', None]}}), 'minProperties': 1}
 
 
 @declare('os-reset_status', 'volume_extension:volume_admin_actions:reset_status', 'Set the status of a volume', RESET,
@@ -236,9 +236,13 @@ def reset_status(req, volume_id):
     status = sent.get('status') and sent['status'].lower()
     if status and status not in states.SETTABLE:
         raise errors.BadRequest(f"Invalid input for field/attribute status: '{status}' is no status of a volume.")
+    if status == states.DELETING:
+        raise errors.BadRequest('Cannot reset-state to deleting: delete the volume by force.')
 
     def write(connection, row):
         changes = {}
+        if status == states.IN_USE and not store.attachments_of(connection, row['id']):
+            raise errors.BadRequest('Cannot reset-state to in-use because volume does not have any attachments.')
         if status:
             changes['status'] = status
         if 'migration_status' in sent:

@@ -13,6 +13,7 @@ SINCE = '3.27'
 a = attachments.c
 FILTERS = {'volume_id': a.volume_id, 'instance_id': a.instance_uuid, 'instance_uuid': a.instance_uuid,
            'attach_status': a.attach_status, 'status': a.attach_status, 'attached_host': a.attached_host, 'id': a.id}
+FILTERS = common.with_like(FILTERS)
 LISTING = Listing(a.id, {name: a[name] for name in ('id', 'created_at', 'volume_id', 'attach_status')} | {
     'instance_id': a.instance_uuid}, [('created_at', 'desc')], FILTERS)
 ATTACHMENT = schema.wrap('attachment', common.OBJECT)
@@ -50,19 +51,28 @@ def refuse_behind_compute(req, row):
                               kind='ConflictNovaUsingAttachment')
 
 
+#: Of the volume, what is told of how it is reached.
+OF_VOLUME = ('id', 'size', 'encrypted', 'volume_type_id')
+FULL = sa.select(attachments, *(volumes.c[name].label('of_' + name) for name in OF_VOLUME)).join(
+    volumes, volumes.c.id == a.volume_id)
+
+
 def _list(req, full):
-    common.check_filters(req, FILTERS)
+    common.check_filters(req, FILTERS, operators=('attached_host', 'attached_host~'))
     visible = common.scope(req, attachments)
 
-    def render(row):
-        found = _summary(row._mapping)
-        if full:
-            found.update(attach_mode=row.attach_mode, attached_at=row.attached_at, detached_at=None,
-                         attached_host=row.attached_host)
-        return found
+    seen, secret = {}, common.is_service(req)
     with req.db.read() as connection:
-        return common.page(req, LISTING, connection, sa.select(attachments).where(visible), 'attachments', render, visible,
-                           attachments)
+        def render(row):
+            found = _summary(row._mapping)
+            if full:
+                volume = {name: row._mapping['of_' + name] for name in OF_VOLUME}
+                info = attach.connection_info(connection, volume, row._mapping, secret, seen)
+                found.update(attach_mode=row.attach_mode, attached_at=row.attached_at, detached_at=None,
+                             attached_host=row.attached_host, connection_info=flat(info))
+            return found
+        select = (FULL if full else sa.select(attachments)).where(visible)
+        return common.page(req, LISTING, connection, select, 'attachments', render, visible, attachments)
 
 
 @routes.get('/attachments', rule='volume:attachment_get_all', default=common.READER, since=SINCE,

@@ -18,8 +18,9 @@ from .actions import need_status
 routes = api.Routes('backups')
 b = backups.c
 FILTERS = {'name': b.name, 'status': b.status, 'volume_id': b.volume_id, 'id': b.id, 'snapshot_id': b.snapshot_id,
-           'size': b.size, 'user_id': b.user_id, 'availability_zone': b.availability_zone, 'name~': common.text_filter(b.name),
+           'size': b.size, 'user_id': b.user_id, 'availability_zone': b.availability_zone,
            'created_at': common.time_filter(b.created_at), 'updated_at': common.time_filter(b.updated_at)}
+FILTERS = common.with_like(FILTERS)
 LISTING = Listing(b.id, {name: b[name] for name in ('id', 'name', 'created_at', 'status', 'size', 'updated_at', 'volume_id')},
                   [('created_at', 'desc')], FILTERS)
 LIST = schema.obj({'backups': schema.array(common.OBJECT), 'backups_links': common.LINKS, 'count': schema.INTEGER}, ['backups'])
@@ -97,10 +98,12 @@ CREATE = schema.wrap('backup', schema.obj({
 def create(req):
     sent = req.body['backup']
     force, incremental = (bool(common.truth(sent.get(name), name)) for name in ('force', 'incremental'))
-    if sent.get('metadata') and not req.at_least(3, 43):
-        raise errors.BadRequest("Additional properties are not allowed ('metadata' was unexpected)")
+    for name, since in (('metadata', (3, 43)), ('availability_zone', (3, 51))):
+        if sent.get(name) and req.version < since:
+            raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
 
     def write(connection):
+        common.check_zone(connection, req.app.conf, sent.get('availability_zone'))
         volume = store.lock(connection, volumes, sent['volume_id'])
         if volume is None or not common.may_see(req, volume):
             raise store.not_found(volumes, sent['volume_id'])
@@ -123,7 +126,8 @@ def create(req):
         row = store.insert(connection, backups, {
             'project_id': volume['project_id'], 'user_id': req.ctx.user_id, 'volume_id': volume['id'],
             'snapshot_id': sent.get('snapshot_id'), 'parent_id': parent and parent['id'], 'restore_volume_id': None,
-            'name': sent.get('name'), 'description': sent.get('description'), 'size': size, 'status': states.CREATING,
+            'name': common.stripped(sent.get('name')), 'description': common.stripped(sent.get('description')),
+            'size': size, 'status': states.CREATING,
             'fail_reason': None, 'host': work.host_of(volume['backend']),
             'availability_zone': sent.get('availability_zone') or volume['availability_zone'], 'container': sent.get('container'),
             'object_count': 0, 'record': None, 'volume': {name: volume[name] for name in KEPT}, 'encryption': None,

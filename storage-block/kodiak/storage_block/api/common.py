@@ -9,6 +9,7 @@ from sqlalchemy.ext import compiler as sql
 from kodiak.common import db, errors
 from kodiak.common.api import listing, schema
 from kodiak.storage_block import store
+from kodiak.storage_block.models import backends
 
 PROJECT_READER = '((role:reader or role:member) and project_id:%(project_id)s) or role:admin or role:service'
 PROJECT_MEMBER = '(role:member and project_id:%(project_id)s) or role:admin or role:service'
@@ -42,6 +43,18 @@ def check_uuid(text, field):
     if text is not None and not is_uuid(text):
         raise errors.BadRequest(f"Invalid input for field/attribute {field}: '{text}' is not a 'uuid'.")
     return text
+
+
+def check_zone(connection, conf, name):
+    """400 where there is no availability zone of that name (None passes)."""
+    if name and name != conf.storage_block.default_availability_zone and connection.scalar(
+            sa.select(backends.c.name).where(backends.c.zone == name).limit(1)) is None:
+        raise errors.BadRequest(f"Availability zone '{name}' is invalid.", kind='InvalidAvailabilityZone')
+
+
+def stripped(text):
+    """A name without blanks around it; None stays None."""
+    return text and text.strip()
 
 
 def truth(value, field):
@@ -209,11 +222,30 @@ def time_filter(column):
     return condition
 
 
-def check_filters(req, known, since=(3, 31)):
-    """400 for a query parameter that names no filter, from the microversion on that says so."""
-    if req.version < since:
-        return
-    allowed = {*known, *listing.RESERVED, 'offset', 'all_tenants', 'with_count', 'sort', 'project_id'}
-    wrong = [name for name in req.http.args if name not in allowed]
-    if wrong and not req.ctx.is_admin:
+def with_like(filters, *names):
+    """Filters, and for each that compares a text with a column, or that is named, ``name~``: contains (from 3.34)."""
+    found = dict(filters)
+    for name, column in filters.items():
+        if isinstance(column, sa.Column) and isinstance(column.type, sa.String) and (name in names or not names):
+            found[name + '~'] = text_filter(column)
+    return found
+
+
+#: Parameters that each list has.
+GENERAL = {*listing.RESERVED, 'offset', 'all_tenants', 'with_count', 'sort', 'project_id'}
+
+
+def check_filters(req, known, since=None, operators=()):
+    """Leave the filters in ``req.query`` that the caller may use.
+
+    :param since: ``{name: the microversion that brought it}``. :param operators: names of those that only they may use.
+    :raises BadRequest: from 3.31 on, there is another one, and no operator asks.
+    """
+    wrong = []
+    for name in req.http.args:
+        needed = (3, 34) if name.endswith('~') else (since or {}).get(name, (3, 0))
+        if name not in GENERAL and (name not in known or req.version < needed or (name in operators and not req.ctx.is_admin)):
+            req.query.pop(name, None)
+            wrong.append(name)
+    if wrong and req.version >= (3, 31) and not req.ctx.is_admin:
         raise errors.BadRequest(f"Invalid filters {','.join(wrong)} are found in query options.", kind='InvalidParameterValue')

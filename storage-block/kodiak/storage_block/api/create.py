@@ -2,12 +2,11 @@
 import math
 
 import orjson
-import sqlalchemy as sa
 
 from kodiak.common import api, errors, saga
 from kodiak.common.api import schema
 from kodiak.storage_block import keys, quotas, states, store, types
-from kodiak.storage_block.models import backends, backups, groups, snapshots, volumes
+from kodiak.storage_block.models import backups, groups, snapshots, volumes
 from kodiak.storage_block.sagas import volumes as sagas
 
 from . import common, volume_view
@@ -28,6 +27,7 @@ CREATE = {
             'consistencygroup_id': OPTIONAL, 'availability_zone': {'type': ['string', 'null'], 'maxLength': 255},
             'multiattach': schema.nullable(common.BOOLEAN)}, extra=True),
         'OS-SCH-HNT:scheduler_hints': HINTS, 'scheduler_hints': HINTS}}
+KNOWN = frozenset(CREATE['properties']['volume']['properties'])
 #: What of an image's document is not one of its properties, and is kept apart with the volume.
 CORE = ('container_format', 'disk_format', 'min_disk', 'min_ram', 'size', 'checksum')
 NOT_KEPT = {'id', 'name', 'status', 'visibility', 'owner', 'created_at', 'updated_at', 'tags', 'self', 'file', 'schema',
@@ -49,6 +49,10 @@ class _Wanted:
     def __init__(self, req):
         sent = req.body['volume']
         self.req, self.sent = req, sent
+        unknown = sorted({*sent} - KNOWN) or sorted({*req.body} - {*CREATE['properties']})
+        if unknown and req.at_least(3, 53):
+            raise errors.BadRequest(f"Additional properties are not allowed ({', '.join(map(repr, unknown))} "
+                                    f"{'was' if len(unknown) == 1 else 'were'} unexpected)")
         self.hints = req.body.get('OS-SCH-HNT:scheduler_hints') or req.body.get('scheduler_hints') or {}
         if common.truth(sent.get('multiattach'), 'multiattach'):
             raise errors.BadRequest("Invalid input received: multiattach is no field of a volume: use a volume type with "
@@ -179,9 +183,7 @@ class _Wanted:
         conf = self.req.app.conf.storage_block
         asked = self.sent.get('availability_zone')
         if asked:
-            known = {conf.default_availability_zone, *connection.scalars(sa.select(backends.c.zone).distinct())}
-            if asked not in known:
-                raise errors.BadRequest(f"Availability zone '{asked}' is invalid.", kind='InvalidAvailabilityZone')
+            common.check_zone(connection, self.req.app.conf, asked)
             offered = types.zones_of(kind['extra_specs'])
             if offered and asked not in offered:
                 raise errors.BadRequest(f"Availability zone '{asked}' is not one of those of volume type {kind['name']}: "

@@ -33,8 +33,10 @@ TYPES = GroupTypes(routes, 'group_type', '/group_types', group_types, 'group_spe
 TYPES.declare('group type')
 
 g = groups.c
-LISTING = Listing(g.id, {name: g[name] for name in ('id', 'name', 'created_at', 'status')}, [('created_at', 'desc')],
-                  {'name': g.name, 'status': g.status, 'id': g.id, 'group_type_id': g.group_type_id})
+FILTERS = common.with_like({
+    'name': g.name, 'status': g.status, 'id': g.id, 'group_type_id': g.group_type_id, 'group_snapshot_id': g.group_snapshot_id,
+    'source_group_id': g.source_group_id, 'availability_zone': g.availability_zone})
+LISTING = Listing(g.id, {name: g[name] for name in ('id', 'name', 'created_at', 'status')}, [('created_at', 'desc')], FILTERS)
 LIST = schema.obj({'groups': schema.array(common.OBJECT), 'groups_links': common.LINKS, 'count': schema.INTEGER}, ['groups'])
 GROUP = schema.wrap('group', common.OBJECT)
 load = common.loader(groups, 'group_id')
@@ -57,6 +59,7 @@ def _full(req, row, members=None):
 
 
 def _list(req, render):
+    common.check_filters(req, {*FILTERS, 'list_volume'})
     visible = common.scope(req, groups)
     with req.db.read() as connection:
         return common.page(req, LISTING, connection, sa.select(groups).where(visible), 'groups', render, visible, groups)
@@ -100,6 +103,10 @@ CREATE = schema.wrap('group', schema.obj({
     ['group_type', 'volume_types']))
 
 
+def _names(sent):
+    return {name: common.stripped(sent.get(name)) for name in ('name', 'description')}
+
+
 def _group_type(connection, ctx, name):
     query = sa.select(group_types).where(sa.or_(group_types.c.id == name, group_types.c.name == name))
     condition = TYPES.visible(ctx)
@@ -128,8 +135,9 @@ def create(req):
         specs = {}
         for one in found:
             specs.update(one['extra_specs'])
+        common.check_zone(connection, req.app.conf, sent.get('availability_zone'))
         row = _insert(connection, req, {
-            'name': sent.get('name'), 'description': sent.get('description'), 'group_type_id': kind['id'],
+            **_names(sent), 'group_type_id': kind['id'],
             'volume_types': [one['id'] for one in found], **({'availability_zone': sent['availability_zone']} if sent.get(
                 'availability_zone') else {})})
         saga.start(connection, sagas.CREATE, row['id'], {'extra_specs': specs, 'zone': sent.get('availability_zone')}, req.ctx)
@@ -160,7 +168,7 @@ def create_from(req):
             source_id = sent['source_group_id']
         source = _mine(connection, req, groups, source_id)
         row = _insert(connection, req, {
-            'name': sent.get('name'), 'description': sent.get('description'), 'backend': source['backend'],
+            **_names(sent), 'backend': source['backend'],
             **{name: source[name] for name in ('group_type_id', 'volume_types', 'availability_zone')},
             'group_snapshot_id': snapshot_id, 'source_group_id': None if snapshot_id else source_id})
         for member in sagas.members(connection, source_id):
@@ -217,7 +225,7 @@ def update(req, group_id):
     sent = req.body['group']
     add, remove = ([one.strip() for one in (sent.get(name) or '').split(',') if one.strip()] for name in ('add_volumes',
                                                                                                            'remove_volumes'))
-    changes = {name: sent[name] for name in ('name', 'description') if sent.get(name) is not None}
+    changes = {name: value for name, value in _names(sent).items() if value is not None}
     if not changes and not add and not remove:
         raise errors.BadRequest('Name, description, add_volumes, and remove_volumes can not be all empty in the request body.')
     if set(add) & set(remove):
@@ -298,11 +306,26 @@ def reset(req, group_id):
     _reset(groups, group_id, STATUSES, 'groups')(req)
 
 
+def _replication(name, **more):
+    @routes.post(ACTION, action=name, rule=f'group:{name}', default=common.PROJECT_MEMBER, since='3.38', load=load, status=202,
+                 body=schema.wrap(name, schema.obj(more)), summary=f'{name.replace("_", " ").capitalize()}: no group here has one')
+    def refuse(req, group_id):
+        raise errors.BadRequest(f'Invalid group type: The group type of group {group_id} is not one of replication groups.',
+                                kind='InvalidGroupType')
+
+
+_replication('enable_replication')
+_replication('disable_replication')
+_replication('failover_replication', allow_attached_volume=common.BOOLEAN, secondary_backend_id=schema.nullable(schema.TEXT))
+_replication('list_replication_targets')
+
+
 # Group snapshots
 
 s = group_snapshots.c
+SNAPSHOT_FILTERS = common.with_like({'name': s.name, 'status': s.status, 'group_id': s.group_id, 'id': s.id})
 SNAPSHOT_LISTING = Listing(s.id, {name: s[name] for name in ('id', 'name', 'created_at', 'status')}, [('created_at', 'desc')],
-                           {'name': s.name, 'status': s.status, 'group_id': s.group_id, 'id': s.id})
+                           SNAPSHOT_FILTERS)
 SNAPSHOT_LIST = schema.obj({'group_snapshots': schema.array(common.OBJECT), 'group_snapshots_links': common.LINKS,
                             'count': schema.INTEGER}, ['group_snapshots'])
 load_snapshot = common.loader(group_snapshots, 'group_snapshot_id')
@@ -317,6 +340,7 @@ def _full_snapshot(req, row):
 
 
 def _list_snapshots(req, render):
+    common.check_filters(req, SNAPSHOT_FILTERS, dict.fromkeys(SNAPSHOT_FILTERS, (3, 29)))
     visible = common.scope(req, group_snapshots)
     with req.db.read() as connection:
         return common.page(req, SNAPSHOT_LISTING, connection, sa.select(group_snapshots).where(visible), 'group_snapshots', render,
@@ -355,12 +379,12 @@ def snapshot_create(req):
         if not members:
             raise errors.BadRequest('Invalid group: It has no volume to make a snapshot of.', kind='InvalidGroup')
         row = store.insert(connection, group_snapshots, {
-            'group_id': group['id'], 'project_id': group['project_id'], 'user_id': req.ctx.user_id, 'name': sent.get('name'),
-            'description': sent.get('description'), 'status': states.CREATING, 'group_type_id': group['group_type_id']})
+            'group_id': group['id'], 'project_id': group['project_id'], 'user_id': req.ctx.user_id, **_names(sent),
+            'status': states.CREATING, 'group_type_id': group['group_type_id']})
         for member in members:
             of_snapshots.check_volume(member, True)
             of_snapshots.insert(connection, req, member, {
-                'name': sent.get('name'), 'description': sent.get('description'), 'metadata': {}, 'group_snapshot_id': row['id']})
+                **_names(sent), 'metadata': {}, 'group_snapshot_id': row['id']})
         saga.start(connection, snapshot_sagas.CREATE_ALL, row['id'], {}, req.ctx)
         return row
     row = req.db.transact(write)

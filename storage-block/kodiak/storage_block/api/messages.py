@@ -22,6 +22,7 @@ def _event(text):
 
 FILTERS = {'resource_uuid': m.resource_uuid, 'resource_type': m.resource_type, 'request_id': m.request_id,
            'message_level': m.message_level, 'event_id': lambda values: sa.or_(*map(_event, values))}
+FILTERS = common.with_like(FILTERS)
 LISTING = Listing(m.id, {name: m[name] for name in (
     'id', 'created_at', 'message_level', 'request_id', 'resource_type', 'resource_uuid')}
                   | {'event_id': m.action_id, 'guaranteed_until': m.expires_at}, [('created_at', 'desc')], FILTERS)
@@ -44,6 +45,7 @@ def _shown(req, row):
             response=schema.obj({'messages': schema.array(common.OBJECT), 'messages_links': common.LINKS, 'count': schema.INTEGER},
                                 ['messages']), summary='List messages')
 def index(req):
+    common.check_filters(req, FILTERS, dict.fromkeys(FILTERS, (3, 5)))
     visible = common.scope(req, rows)
     with req.db.read() as connection:
         return common.page(req, LISTING, connection, sa.select(rows).where(visible), 'messages',
@@ -72,9 +74,10 @@ def key(req, key_id):
             keys.passphrase(connection, req.app.conf, key_id)).decode()}}
 
 
-RESOURCES = {'volume': ('name', 'status', 'metadata', 'bootable', 'migration_status', 'availability_zone', 'group_id', 'size'),
+RESOURCES = {'volume': ('name', 'status', 'metadata', 'bootable', 'migration_status', 'availability_zone', 'group_id', 'size',
+                        'created_at', 'updated_at', 'consumes_quota'),
              'backup': ('name', 'status', 'volume_id'),
-             'snapshot': ('name', 'status', 'volume_id', 'metadata', 'availability_zone'),
+             'snapshot': ('name', 'status', 'volume_id', 'metadata', 'availability_zone', 'consumes_quota'),
              'group': ('name', 'status'), 'group_snapshot': ('name', 'status', 'group_id'),
              'attachment': ('volume_id', 'status', 'instance_id', 'attach_status'),
              'message': ('resource_uuid', 'resource_type', 'event_id', 'request_id', 'message_level'),

@@ -23,7 +23,8 @@ def _rows(req, connection):
             yield row, backend, backend['zone'] if backend else req.app.conf.storage_block.default_availability_zone
 
 
-def _up(req, row):
+def up(req, row):
+    """True while a service answers."""
     return heartbeat.is_up(row, down_after=req.app.conf.storage_block.agent_down_time)
 
 
@@ -39,7 +40,7 @@ def index(req):
             if binary not in (None, shown) or host not in (None, row['host'], work.host_of(row['host'])):
                 continue
             entry = {'binary': shown, 'host': row['host'], 'zone': zone, 'status': 'disabled' if row['disabled'] else 'enabled',
-                     'state': 'up' if _up(req, row) else 'down', 'updated_at': row['last_seen_at'],
+                     'state': 'up' if up(req, row) else 'down', 'updated_at': row['last_seen_at'],
                      'disabled_reason': row['disabled_reason']}
             if backend is not None:
                 entry.update(frozen=backend['frozen'], replication_status='disabled', active_backend_id=None)
@@ -51,7 +52,7 @@ def index(req):
     return {'services': found}
 
 
-NAMED = {'host': schema.NAME, 'binary': schema.NAME, 'service': schema.NAME, 'cluster': schema.TEXT}
+NAMED = {'host': schema.NAME, 'binary': schema.NAME, 'service': schema.NAME, 'cluster': schema.nullable(schema.TEXT)}
 
 
 def _service(connection, sent):
@@ -88,24 +89,47 @@ _set('disable', True)
 _set('disable-log-reason', True, ('host', 'disabled_reason'), reason=True)
 
 
+def _backend(req, connection):
+    """The row of the back end that a request names; clusters there are none."""
+    name, cluster = req.body.get('host'), req.body.get('cluster')
+    if bool(name) == bool(cluster):
+        raise errors.BadRequest("Invalid input received: Name either 'host' or 'cluster'.", kind='InvalidInput')
+    row = name and db.one(connection, sa.select(backends).where(backends.c.name == name.partition('#')[0]).with_for_update())
+    if not row:
+        raise errors.BadRequest(f'Invalid input received: There is no back end {name or cluster}.', kind='InvalidInput')
+    return row
+
+
 def _freeze(name, frozen):
-    @routes.put('/os-services/' + name, rule=f'volume:{name}_host', default=common.ADMIN, body=schema.obj(NAMED, ['host']),
+    @routes.put('/os-services/' + name, rule=f'volume:{name}_host', default=common.ADMIN, body=schema.obj(NAMED),
                 summary=f'{name.title()} a back end: whether new volumes are placed on it')
     def change(req):
-        if not req.db.transact(lambda connection: connection.execute(backends.update().where(
-                backends.c.name == req.body['host']).values(frozen=frozen)).rowcount):
-            raise errors.BadRequest(f"Invalid input received: There is no back end {req.body['host']}.", kind='InvalidInput')
+        def write(connection):
+            row = _backend(req, connection)
+            if row['frozen'] == frozen:
+                raise errors.BadRequest(f"Invalid input received: {row['name']} is {'frozen already' if frozen else 'not frozen'}.",
+                                        kind='InvalidInput')
+            connection.execute(backends.update().where(backends.c.name == row['name']).values(frozen=frozen))
+        req.db.transact(write)
 
 
 _freeze('freeze', True)
 _freeze('thaw', False)
 
 
-@routes.put('/os-services/failover_host', rule='volume:failover_host', default=common.ADMIN, body=schema.obj({
-    **NAMED, 'backend_id': schema.TEXT}, ['host']), status=202, summary='Fail over to a replica: no back end here has one')
-def failover(req):
-    raise errors.BadRequest(f"Invalid input received: The back end {req.body['host']} has no replication target.",
-                            kind='InvalidInput')
+def _failover(name, since=None):
+    @routes.put('/os-services/' + name, rule='volume:failover_host', default=common.ADMIN, since=since, body=schema.obj({
+        **NAMED, 'backend_id': schema.nullable(schema.TEXT)}), status=202,
+        summary='Fail over to a replica: no back end here has one')
+    def failover(req):
+        with req.db.read() as connection:
+            row = _backend(req, connection)
+        raise errors.BadRequest(f"Invalid input received: The back end {row['name']} has no replication target: its "
+                                'replication_status is disabled.', kind='InvalidInput')
+
+
+_failover('failover_host')
+_failover('failover', '3.26')
 
 
 # Logging (3.32)
@@ -119,7 +143,7 @@ def _logging(req, call, **more):
     binary, server, prefix = (req.body.get(name) or '' for name in ('binary', 'server', 'prefix'))
     found, answers = [], {}
     with req.db.read() as connection:
-        rows = [row for row, *_ in _rows(req, connection) if _up(req, row)]
+        rows = [row for row, *_ in _rows(req, connection) if up(req, row)]
     if binary in ('', '*', API_BINARY) and server in ('', req.app.host):
         found.append((API_BINARY, req.app.host, getattr(log_levels.Handlers(), call)(req.ctx, prefix, **more)))
     for row in rows:
@@ -167,7 +191,7 @@ def hosts(req):
         for row, _, zone in _rows(req, connection):
             if req.query.get('zone', zone) == zone and req.query.get('service') in (None, SHOWN[row['binary']]):
                 found.append({'host_name': row['host'], 'service': SHOWN[row['binary']], 'zone': zone,
-                              'service-status': 'available' if _up(req, row) else 'unavailable',
+                              'service-status': 'available' if up(req, row) else 'unavailable',
                               'service-state': 'disabled' if row['disabled'] else 'enabled', 'last-update': row['last_seen_at']})
     return {'hosts': found}
 
@@ -245,21 +269,3 @@ def zones(req):
     names = sorted({pool.zone for pool in found} | {conf.default_availability_zone})
     return {'availabilityZoneInfo': [{'zoneName': name, 'zoneState': {'available': any(
         pool.zone == name and pool.up and not pool.disabled for pool in found)}} for name in names]}
-
-
-@routes.get('/clusters', rule='clusters:get_all', default=common.ADMIN, since='3.7', response=schema.wrap(
-    'clusters', schema.array(common.OBJECT)), summary='List clusters: every agent works by itself')
-def clusters(req):
-    return {'clusters': []}
-
-
-@routes.get('/clusters/detail', rule='clusters:get_all', default=common.ADMIN, since='3.7', response=schema.wrap(
-    'clusters', schema.array(common.OBJECT)), summary='List clusters with details')
-def clusters_detail(req):
-    return {'clusters': []}
-
-
-@routes.post('/workers/cleanup', rule='workers:cleanup', default=common.ADMIN, since='3.24', status=202, body={'type': 'object'},
-             response=common.OBJECT, summary='Clean up after services that died: it is done all the time')
-def cleanup(req):
-    return {'cleaning': [], 'unavailable': []}

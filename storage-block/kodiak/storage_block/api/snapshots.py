@@ -16,8 +16,10 @@ FILTERS = {
     'name': s.name, 'display_name': s.name, 'status': s.status, 'volume_id': s.volume_id, 'id': s.id, 'user_id': s.user_id,
     'size': s.size, 'group_snapshot_id': s.group_snapshot_id, 'metadata': common.json_filter(s.metadata),
     'availability_zone': lambda zones: s.volume_id.in_(sa.select(volumes.c.id).where(volumes.c.availability_zone.in_(zones))),
-    'name~': common.text_filter(s.name), 'status~': common.text_filter(s.status), 'consumes_quota': s.consumes_quota,
-    'created_at': common.time_filter(s.created_at), 'updated_at': common.time_filter(s.updated_at)}
+    'consumes_quota': s.consumes_quota, 'created_at': common.time_filter(s.created_at),
+    'updated_at': common.time_filter(s.updated_at)}
+FILTERS = common.with_like(FILTERS)
+SINCE = {'metadata': (3, 22), 'consumes_quota': (3, 65)}
 LISTING = Listing(s.id, {name: s[name] for name in ('created_at', 'name', 'status', 'size', 'id', 'volume_id', 'updated_at',
                                                     'description', 'user_id', 'project_id')} | {'display_name': s.name},
                   [('created_at', 'desc')], FILTERS)
@@ -56,7 +58,7 @@ class Row:
 
 
 def _list(req, full):
-    common.check_filters(req, FILTERS)
+    common.check_filters(req, FILTERS, SINCE)
     visible = common.scope(req, snapshots)
     with req.db.read() as connection:
         return common.page(req, LISTING, connection, sa.select(snapshots).where(visible), 'snapshots', renderer(req, full),
@@ -104,8 +106,8 @@ def create(req):
             raise store.not_found(volumes, sent['volume_id'])
         check_volume(volume, force)
         row = insert(connection, req, volume, {
-            'name': sent.get('name', sent.get('display_name')),
-            'description': sent.get('description', sent.get('display_description')),
+            'name': common.stripped(sent.get('name', sent.get('display_name'))),
+            'description': common.stripped(sent.get('description', sent.get('display_description'))),
             'metadata': sent.get('metadata') or {}})
         saga.start(connection, sagas.CREATE, row['id'], {}, req.ctx)
         return row

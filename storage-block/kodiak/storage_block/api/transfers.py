@@ -50,13 +50,14 @@ def _hash(salt, key):
 
 
 NAME = {'type': ['string', 'null'], 'maxLength': 255}
-CREATE = schema.wrap('transfer',
-                     schema.obj({'volume_id': schema.UUID, 'name': NAME, 'no_snapshots': common.BOOLEAN}, ['volume_id']))
-ACCEPT = schema.wrap('accept', schema.obj({'auth_key': {'type': 'string', 'minLength': 1, 'maxLength': 255}}, ['auth_key']))
+FIELDS = {'volume_id': schema.UUID, 'name': NAME}
+ACCEPT = schema.wrap('accept', schema.obj({'auth_key': {'type': ['string', 'integer'], 'minLength': 1, 'maxLength': 255}}, [
+    'auth_key']))
 
 
-def _declare(path, since=None):
-    """The endpoints below a path: there are two, the newer with snapshots."""
+def _declare(path, since=None, **more):
+    """The endpoints below a path: there are two, the newer says by a field of ``more`` whether snapshots go along."""
+    body = schema.wrap('transfer', schema.obj({**FIELDS, **more}, ['volume_id']))
 
     def _list(req, render):
         visible = sa.and_(common.scope(req, transfers), t.accepted.is_(False))
@@ -79,11 +80,12 @@ def _declare(path, since=None):
     def show(req, transfer_id):
         return {'transfer': _full(req, req.target)}
 
-    @routes.post(path, rule='volume:create_transfer', default=common.MEMBER, since=since, body=CREATE, status=202,
+    @routes.post(path, rule='volume:create_transfer', default=common.MEMBER, since=since, body=body, status=202,
                  response=TRANSFER, summary='Offer a volume to another project')
     def create(req):
         sent = req.body['transfer']
         key, salt = secrets.token_hex(8), secrets.token_hex(8)
+        without = bool(common.truth(sent.get('no_snapshots', False), 'no_snapshots'))
 
         def write(connection):
             volume = store.lock(connection, volumes, sent['volume_id'])
@@ -93,20 +95,28 @@ def _declare(path, since=None):
             if volume['encrypted'] and not req.at_least(3, 70):
                 raise errors.BadRequest('Invalid volume: Encrypted volumes are transferred from microversion 3.70 on.',
                                         kind='InvalidVolume')
+            if volume['encrypted'] and without:
+                raise errors.BadRequest('Invalid volume: An encrypted volume is transferred with its snapshots.',
+                                        kind='InvalidVolume')
+            busy = not without and connection.execute(sa.select(snapshots.c.id, snapshots.c.status).where(
+                snapshots.c.volume_id == volume['id'], snapshots.c.status != states.AVAILABLE).limit(1)).first()
+            if busy:
+                raise errors.BadRequest(f'Invalid snapshot: Snapshot {busy.id} status must be available, but it is {busy.status}.',
+                                        kind='InvalidSnapshot')
             if volume['group_id']:
                 raise errors.BadRequest('Invalid volume: The volume belongs to a group.', kind='InvalidVolume')
             store.save(connection, volumes, volume, status=states.AWAITING_TRANSFER, previous_status=volume['status'])
             notices.both(connection, volumes, volume, 'transfer.create')
             return store.insert(connection, transfers, {
                 'volume_id': volume['id'], 'project_id': volume['project_id'], 'destination_project_id': None,
-                'name': sent.get('name'), 'salt': salt, 'auth_hash': _hash(salt, key),
-                'no_snapshots': bool(common.truth(sent.get('no_snapshots', False), 'no_snapshots')), 'accepted': False})
+                'name': common.stripped(sent.get('name')), 'salt': salt, 'auth_hash': _hash(salt, key),
+                'no_snapshots': without, 'accepted': False})
         return {'transfer': {**_full(req, req.db.transact(write)), 'auth_key': key}}
 
     @routes.post(path + '/{transfer_id}/accept', rule='volume:accept_transfer', default=common.MEMBER, since=since, load=_any,
                  body=ACCEPT, status=202, response=TRANSFER, summary='Take over a volume that is offered')
     def accept(req, transfer_id):
-        row = req.db.transact(_accept, req, transfer_id, req.body['accept']['auth_key'])
+        row = req.db.transact(_accept, req, transfer_id, str(req.body['accept']['auth_key']))
         return {'transfer': _brief(req, row)}
 
     @routes.delete(path + '/{transfer_id}', rule='volume:delete_transfer', default=common.PROJECT_MEMBER, since=since, load=load,
@@ -152,4 +162,4 @@ def _accept(connection, req, transfer_id, key):
 
 
 _declare('/os-volume-transfer')
-_declare('/volume-transfers', since='3.55')
+_declare('/volume-transfers', since='3.55', no_snapshots=common.BOOLEAN)

@@ -53,8 +53,8 @@ class Types:
         """The row of the default type."""
         raise NotImplementedError
 
-    def removed(self, connection, type_id):
-        """Remove what belongs to a type that goes."""
+    def removed(self, req, connection, type_id):
+        """Remove what belongs to a type that goes; an error where it has to stay."""
 
     def read_body(self, sent):
         """The columns that a body names."""
@@ -159,7 +159,7 @@ class Types:
             def write(connection):
                 if self.in_use(connection, type_id):
                     raise errors.BadRequest(f'Target {what} {req.target["name"]} is still in use.', kind='VolumeTypeInUse')
-                self.removed(connection, type_id)
+                self.removed(req, connection, type_id)
                 store.delete(connection, table, type_id)
                 self._tell(connection, 'delete', req.target)
             req.db.transact(write)

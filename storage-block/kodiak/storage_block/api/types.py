@@ -42,7 +42,10 @@ class VolumeTypes(typed.Types):
     def default_of(self, req, connection):
         return types.default(connection, req.app.conf, req.ctx.project_id)
 
-    def removed(self, connection, type_id):
+    def removed(self, req, connection, type_id):
+        if req.target['name'] == req.app.conf.storage_block.default_volume_type:
+            raise errors.BadRequest(f"The volume type {req.target['name']} is the default volume type and cannot be deleted.",
+                                    kind='VolumeTypeDefaultDeletionError')
         if connection.scalar(sa.select(sa.func.count()).select_from(volume_types)) == 1:
             raise errors.BadRequest('The last volume type cannot be deleted.')
         connection.execute(type_access.delete().where(type_access.c.volume_type_id == type_id))

@@ -17,10 +17,11 @@ FILTERS = {
         volume_types.c.name.in_(names) | volume_types.c.id.in_(names))),
     'host': lambda names: v.backend.in_([name.partition('#')[0] for name in names]),
     'metadata': common.json_filter(v.metadata), 'glance_metadata': common.json_filter(v.image_metadata),
-    'name~': common.text_filter(v.name), 'status~': common.text_filter(v.status),
-    'availability_zone~': common.text_filter(v.availability_zone), 'created_at': common.time_filter(v.created_at),
-    'updated_at': common.time_filter(v.updated_at),
+    'created_at': common.time_filter(v.created_at), 'updated_at': common.time_filter(v.updated_at),
 }
+FILTERS = common.with_like(FILTERS)
+#: The microversion that brought a filter.
+SINCE = {'glance_metadata': (3, 4), 'group_id': (3, 10), 'created_at': (3, 60), 'updated_at': (3, 60), 'consumes_quota': (3, 65)}
 LISTING = Listing(v.id, {
     'created_at': v.created_at, 'name': v.name, 'display_name': v.name, 'status': v.status, 'size': v.size, 'id': v.id,
     'bootable': v.bootable, 'availability_zone': v.availability_zone, 'host': v.backend, 'updated_at': v.updated_at,

@@ -1,4 +1,7 @@
 """Volumes: list, show, change, delete; their metadata and what is kept of their image's."""
+import hashlib
+
+import orjson
 import sqlalchemy as sa
 
 from kodiak.common import api, errors
@@ -16,7 +19,10 @@ load = common.loader(volumes, 'volume_id')
 
 
 def _list(req, select, render):
-    common.check_filters(req, volume_view.FILTERS)
+    common.check_filters(req, volume_view.FILTERS, volume_view.SINCE, operators=('host',))
+    if 'bootable' in req.query and req.version < (3, 2):
+        # Before it was looked at, whatever is not false was true.
+        req.query['bootable'] = ['false' if value in ('false', 'False') else 'true' for value in req.query['bootable']]
     visible = common.scope(req, volumes)
     with req.db.read() as connection:
         return common.page(req, volume_view.LISTING, connection, select.where(visible), 'volumes', render, visible, volumes)
@@ -126,6 +132,18 @@ META = schema.wrap('metadata', common.METADATA)
 ITEM = schema.wrap('meta', {**common.METADATA, 'minProperties': 1, 'maxProperties': 1})
 
 
+def tag_of(metadata):
+    """The tag that says of metadata whether it is still the same."""
+    return hashlib.sha256(orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def unchanged(req, metadata):
+    """412 where a request wants to change only what it has seen (``If-Match``, from 3.15), and this is not that any more."""
+    wanted = req.http.headers.get('If-Match')
+    if wanted and req.at_least(3, 15) and not {'*', tag_of(metadata)} & {one.strip(' "') for one in wanted.split(',')}:
+        raise errors.PreconditionFailed('The metadata is not what its Etag says any more: read it again.')
+
+
 def metadata_routes(routes, kind, table, rule):
     """Declare the metadata of volumes or snapshots on ``routes``."""
     name = kind[:-1] + '_id'
@@ -137,6 +155,7 @@ def metadata_routes(routes, kind, table, rule):
     def change(req, row_id, function):
         def write(connection):
             row = store.need(connection, table, row_id)
+            unchanged(req, row['metadata'])
             return store.save(connection, table, row, metadata=function(row['metadata']))['metadata']
         return req.db.transact(write)
 
@@ -147,7 +166,10 @@ def metadata_routes(routes, kind, table, rule):
 
     @routes.get(path, response=META, summary=f'Show the metadata of a {what}', **reading)
     def show_all(req, **ids):
-        return {'metadata': req.target['metadata']}
+        found = req.target['metadata']
+        if req.at_least(3, 15):
+            req.headers.append(('Etag', tag_of(found)))
+        return {'metadata': found}
 
     @routes.post(path, body=META, response=META, summary=f'Add to the metadata of a {what}', **writing)
     def add(req, **ids):
