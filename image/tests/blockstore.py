@@ -10,6 +10,8 @@ import uuid
 
 from werkzeug.wrappers import Request, Response
 
+from kodiak.common import testing
+
 MISSING = shutil.which('qemu-nbd') is None
 
 
@@ -123,9 +125,7 @@ class Cinder:
     def _put_attachments(self, request, parts, body):
         one = self.attachments[parts[0]]
         assert body['attachment']['connector']['host']
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
+        port = testing.free_port()
         server = self.servers[one['id']] = subprocess.Popen(
             ['qemu-nbd', '--persistent', '--bind=127.0.0.1', f'--port={port}', '--export-name=it', '--format=raw',
              *(['--read-only'] if one['mode'] == 'ro' else []), self.path(one['volume_id'])], stdin=subprocess.DEVNULL)
@@ -159,13 +159,12 @@ class Cinder:
 
 
 @contextlib.contextmanager
-def running(folder, serving):
-    """A :class:`Cinder` with its volumes in a new folder below ``folder``; ``root`` is its URL. ``serving``: of the module
-    ``objectstores``."""
+def running(folder):
+    """A :class:`Cinder` with its volumes in a new folder below ``folder``; ``root`` is its URL."""
     os.mkdir(os.path.join(folder, 'volumes'))
     made = Cinder(os.path.join(folder, 'volumes'))
     try:
-        with serving(made) as made.root:
+        with testing.serving(made) as made.root:
             yield made
     finally:
         made.close()

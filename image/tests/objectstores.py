@@ -1,30 +1,11 @@
 """Small servers of the Swift and the S3 API, and a Ceph without a cluster, for the tests of the stores."""
-import contextlib
 import hashlib
 import json
 import re
-import threading
 import types
 import uuid
 
-import werkzeug.serving
 from werkzeug.wrappers import Request, Response
-
-
-@contextlib.contextmanager
-def serving(application):
-    """Serve a WSGI application on a port of its own; gives its root URL."""
-    server = werkzeug.serving.make_server('127.0.0.1', 0, application, threaded=True,
-                                          request_handler=type('Quiet', (werkzeug.serving.WSGIRequestHandler,), {
-                                              'log': lambda *_: None, 'protocol_version': 'HTTP/1.1'}))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f'http://127.0.0.1:{server.server_port}'
-    finally:
-        server.shutdown()
-        thread.join(10)
-        server.server_close()
 
 
 def _ranged(request, data):

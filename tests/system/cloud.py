@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
@@ -30,24 +29,6 @@ def until(seconds, what, look, pause=0.5):
 def images(session):
     """The status that the image service answers to somebody's token (a keystoneauth session) when asked for its images."""
     return session.get('/v2/images', endpoint_filter={'service_type': 'image'}, raise_exc=False, allow_reauth=False).status_code
-
-
-def free_port():
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
-
-
-def stop(process):
-    """End a process that a test started."""
-    if process is not None and process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
 
 
 def kodiak_processes():

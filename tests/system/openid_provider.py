@@ -7,10 +7,11 @@ import sqlite3
 import subprocess
 import time
 
-import cloud
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from kodiak.common import testing
 
 COMMAND = shutil.which('glewlwyd')
 SCHEMA = pathlib.Path('/usr/share/doc/glewlwyd/database/init.sqlite3.sql.gz')
@@ -73,7 +74,7 @@ class Provider:
 
     def stop(self):
         """End the process."""
-        cloud.stop(self.process)
+        testing.end(self.process)
 
     def _ask(self, method, path, body=None, session=None):
         answer = (session or self._admin).request(method, f'{self.url}/api{path}', json=body, timeout=10)

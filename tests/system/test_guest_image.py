@@ -11,6 +11,8 @@ import threading
 import pytest
 from cloud import Guest, until
 
+from kodiak.common import testing
+
 pytestmark = pytest.mark.system
 IMAGE_FILE = pathlib.Path(os.environ.get('KODIAK_CACHE') or pathlib.Path.home() / '.cache' / 'kodiak') / 'guest.qcow2'
 FORWARD = """import os, socket, sys, threading
@@ -30,9 +32,7 @@ class Machine:
 
     def __init__(self, folder, *arguments, network='', machine='pc'):
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            self.port = free.getsockname()[1]
+        self.port = testing.free_port()
         disk = folder / 'disk.qcow2'
         subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', IMAGE_FILE, '-F', 'qcow2', disk, '1G'], check=True)
         self.process = subprocess.Popen([

@@ -9,7 +9,9 @@ from pathlib import Path
 import openid_provider
 import pytest
 import requests
-from cloud import Client, free_port, images, settings, until
+from cloud import Client, images, settings, until
+
+from kodiak.common.testing import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(openid_provider.MISSING is not None, reason=openid_provider.MISSING or '')]
 ORIGIN = 'https://dashboard.example/auth/websso/'

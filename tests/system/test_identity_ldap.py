@@ -1,105 +1,45 @@
 """People of a directory: a domain of the running cloud in a real OpenLDAP server, which these tests start for themselves."""
-import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
-import time
 
 import pytest
-from cloud import Client, free_port, images, stop, until
+from cloud import Client, images, until
 
-ldap3 = pytest.importorskip('ldap3')
-SLAPD = shutil.which('slapd', path='/usr/sbin:/usr/local/sbin:' + os.environ.get('PATH', ''))
-SCHEMAS = pathlib.Path('/etc/ldap/schema')
-pytestmark = [pytest.mark.system, pytest.mark.skipif(
-    SLAPD is None or not SCHEMAS.is_dir(), reason='needs OpenLDAP: debconf-set-selections <<< '
-    "'slapd slapd/no_configuration boolean true'; apt-get install --no-install-recommends slapd")]
+from kodiak.common import ldap_testing
+from kodiak.common.ldap_testing import PEOPLE, TEAMS, Slapd, members
+from kodiak.common.testing import free_port
 
-SUFFIX, ROOT, SECRET = 'dc=example,dc=org', 'cn=root,dc=example,dc=org', 'the directory knows'
+pytestmark = [pytest.mark.system, ldap_testing.needed]
 WORD = 'Sesame-5'
-CONFIG = """
-include {schemas}/core.schema
-include {schemas}/cosine.schema
-include {schemas}/inetorgperson.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-pidfile {folder}/pid
-TLSCertificateFile {folder}/certificate.pem
-TLSCertificateKeyFile {folder}/key.pem
-database mdb
-suffix "{suffix}"
-rootdn "{root}"
-rootpw "{secret}"
-directory {folder}/data
-maxsize 16777216
-access to attrs=userPassword by anonymous auth by * none
-access to * by users read by * none
-"""
 
 
-class Directory:
-    """A slapd with TLS alone: ``url``, ``certificate`` (a file that everybody may read), ``connection`` (its root's)."""
-
-    def __init__(self, folder):
-        self.folder, self.url = folder, f'ldaps://127.0.0.1:{free_port()}'
-        self.certificate, self.process, self.connection = folder / 'certificate.pem', None, None
-        (folder / 'data').mkdir()
-        subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=127.0.0.1',
-                        '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', folder / 'key.pem', '-out', self.certificate],
-                       check=True, capture_output=True)
-        (folder / 'key.pem').chmod(0o600)
-        (folder / 'slapd.conf').write_text(CONFIG.format(schemas=SCHEMAS, folder=folder, suffix=SUFFIX, root=ROOT, secret=SECRET))
-        (folder / 'slapd.conf').chmod(0o600)
-
-    def start(self):
-        """Start it; returns when it answers."""
-        self.process = subprocess.Popen([SLAPD, '-d', '0', '-h', self.url, '-f', self.folder / 'slapd.conf'],
-                                        stdout=subprocess.DEVNULL, stderr=(self.folder / 'log').open('a'))
-        server, end = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=5), time.monotonic() + 20
-        while True:
-            try:
-                self.connection = ldap3.Connection(server, ROOT, SECRET, auto_bind=True, check_names=False, receive_timeout=10)
-                return self
-            except ldap3.core.exceptions.LDAPException:
-                assert self.process.poll() is None and time.monotonic() < end, (self.folder / 'log').read_text()
-                time.sleep(0.05)
-
-    def stop(self):
-        """End it."""
-        stop(self.process)
-
-    def add(self, dn, classes, **attributes):
-        assert self.connection.add(f'{dn},{SUFFIX}', classes, attributes), self.connection.result
-
-    def change(self, dn, **attributes):
-        changed = {name: [(ldap3.MODIFY_REPLACE, value)] for name, value in attributes.items()}
-        assert self.connection.modify(f'{dn},{SUFFIX}', changed), self.connection.result
-
-    def person(self, name):
-        self.add(f'uid={name},ou=People', ['inetOrgPerson'], uid=name, cn=name.title(), sn=name, userPassword=WORD,
-                 mail=f'{name}@example.org', employeeType='TRUE')
-
-    @staticmethod
-    def members(*names):
-        return [f'uid={name},ou=People,{SUFFIX}' for name in names]
+def person(directory, name):
+    directory.person(name, WORD, employeeType='TRUE')
 
 
 @pytest.fixture(scope='module')
 def directory():
-    """A running :class:`Directory` with ann and ben, both in the team staff."""
+    """A slapd with TLS alone, in which ann and ben are, both in the team staff; ``certificate``: a file that everybody may read."""
     # Not below pytest's own folder, which is closed to the user that identity runs as.
     folder = pathlib.Path(tempfile.mkdtemp(prefix='kodiak-ldap-'))
     folder.chmod(0o755)
-    found = Directory(folder)
+    certificate, key = folder / 'certificate.pem', folder / 'key.pem'
+    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=127.0.0.1',
+                    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', certificate],
+                   check=True, capture_output=True)
+    found = Slapd(folder, f'ldaps://127.0.0.1:{free_port()}',
+                  settings=f'TLSCertificateFile {certificate}\nTLSCertificateKeyFile {key}\n')
+    found.certificate = certificate
+    for secret in (key, folder / 'slapd.conf'):
+        secret.chmod(0o600)
     try:
         found.start()
-        found.connection.add(SUFFIX, ['dcObject', 'organization'], {'dc': 'example', 'o': 'Example'})
-        for unit in ('People', 'Teams'):
-            found.add(f'ou={unit}', ['organizationalUnit'])
+        found.empty()
         for name in ('ann', 'ben'):
-            found.person(name)
-        found.add('cn=staff,ou=Teams', ['groupOfNames'], cn='staff', member=found.members('ann', 'ben'))
+            person(found, name)
+        found.team('staff', 'ann', 'ben')
         yield found
     finally:
         found.stop()
@@ -112,10 +52,7 @@ def domain(admin_sdk, directory, unique):
     identity = admin_sdk.identity
     made = identity.create_domain(name=unique('directory'))
     answer = identity.put(f'/domains/{made.id}/config', json={'config': {'identity': {'driver': 'ldap'}, 'ldap': {
-        'url': directory.url, 'tls_cacertfile': str(directory.certificate), 'user': ROOT, 'password': SECRET, 'suffix': SUFFIX,
-        'user_tree_dn': f'ou=People,{SUFFIX}', 'user_id_attribute': 'uid', 'user_name_attribute': 'uid',
-        'user_enabled_attribute': 'employeeType', 'user_enabled_default': 'TRUE', 'group_tree_dn': f'ou=Teams,{SUFFIX}',
-        'group_id_attribute': 'cn', 'group_name_attribute': 'cn'}}})
+        **ldap_testing.OPTIONS, 'url': directory.url, 'tls_cacertfile': str(directory.certificate)}}})
     assert answer.status_code == 201, answer.text
     yield made
     identity.update_domain(made, is_enabled=False)
@@ -153,18 +90,18 @@ def test_people_of_the_directory_use_the_cloud(admin, directory, domain, project
     ann.text('image list')
     refused = log_in('ann', 'wrong', project).run('token issue')
     assert refused.returncode != 0 and '401' in refused.stderr
-    directory.change('cn=staff,ou=Teams', member=directory.members('ben'))
+    directory.change(f'cn=staff,{TEAMS}', member=members('ben'))
     try:
         assert ann.run('token issue').returncode != 0, 'ann has left the team'
         assert log_in('ben', project=project)('token issue')['project_id'] == project.id
     finally:
-        directory.change('cn=staff,ou=Teams', member=directory.members('ann', 'ben'))
-    directory.change('uid=ann,ou=People', employeeType='FALSE')
+        directory.change(f'cn=staff,{TEAMS}', member=members('ann', 'ben'))
+    directory.change(f'uid=ann,{PEOPLE}', employeeType='FALSE')
     try:
         refused = log_in('ann').run('token issue')
         assert refused.returncode != 0 and '401' in refused.stderr
     finally:
-        directory.change('uid=ann,ou=People', employeeType='TRUE')
+        directory.change(f'uid=ann,{PEOPLE}', employeeType='TRUE')
     refused = admin.run('user create', 'cid', '--domain', domain.id)
     assert refused.returncode != 0 and '403' in refused.stderr, 'identity writes to a directory only where that is allowed'
 
@@ -172,12 +109,12 @@ def test_people_of_the_directory_use_the_cloud(admin, directory, domain, project
 def test_who_leaves_the_directory_loses_the_token(admin, auth_url, directory, domain, project):
     from keystoneauth1 import session
     from keystoneauth1.identity import v3
-    directory.person('eve')
+    person(directory, 'eve')
     user = admin('user show', 'eve', '--domain', domain.id)
     admin.text('role add reader', '--user', user['id'], '--project', project.id)
     eve = session.Session(auth=v3.Password(auth_url, user_id=user['id'], password=WORD, project_id=project.id))
     assert images(eve) == 200
-    assert directory.connection.delete(f'uid=eve,ou=People,{SUFFIX}')
+    directory.delete(f'uid=eve,{PEOPLE}')
     # Who is looked at is looked up; otherwise it is found within five minutes.
     assert admin.run('user show', user['id']).returncode != 0
 

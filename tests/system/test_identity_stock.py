@@ -10,7 +10,9 @@ import time
 
 import pytest
 import requests
-from cloud import free_port, stop, until
+from cloud import until
+
+from kodiak.common.testing import end, free_port
 
 pytestmark = pytest.mark.system
 
@@ -126,7 +128,7 @@ def run(tmp_path):
                 time.sleep(0.1)
     yield start
     for process in reversed(started):
-        stop(process)
+        end(process)
 
 
 def check(auth_url, ask, ann):

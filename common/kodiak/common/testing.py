@@ -2,14 +2,21 @@
 
 Nothing here is imported outside tests.
 """
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
 import json as jsonlib
 import pathlib
+import random
+import socket
+import subprocess
+import threading
 import time
+import urllib.parse
 import uuid
 
+import werkzeug.serving
 import werkzeug.test
 from werkzeug.datastructures import Headers
 
@@ -192,6 +199,65 @@ def check_personas(api, client_of, parameters=None, prefix='', body=None):
             if said and not said[0] and not endpoint.late:
                 assert answer.status in (403, 404), f'{key} as {name} answers {answer.status} though {endpoint.rule} says no'
     return table
+
+
+class Double:
+    """A WSGI double of another service: ``calls`` lists what was asked, as ``(method, path, body)``.
+
+    A subclass has ``answer(method, path, query, body)``, which returns a status and what is sent as JSON, or None.
+    """
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, environ, start_response):
+        length = int(environ.get('CONTENT_LENGTH') or 0)
+        body = jsonlib.loads(environ['wsgi.input'].read(length)) if length else None
+        query = urllib.parse.parse_qs(environ.get('QUERY_STRING', ''), keep_blank_values=True)
+        method, path = environ['REQUEST_METHOD'], environ['PATH_INFO']
+        self.calls.append((method, path, body))
+        status, answer = self.answer(method, path, query, body)
+        data = jsonlib.dumps(answer).encode() if answer is not None else b''
+        start_response(f'{status} X', [('Content-Type', 'application/json'), ('Content-Length', str(len(data)))])
+        return [data]
+
+
+@contextlib.contextmanager
+def serving(application, port=0):
+    """Serve a WSGI application over HTTP on the loopback, in threads; gives its URL."""
+    handler = type('Quiet', (werkzeug.serving.WSGIRequestHandler,), {'log': lambda *_: None, 'protocol_version': 'HTTP/1.1'})
+    server = werkzeug.serving.make_server('127.0.0.1', port, application, threaded=True, request_handler=handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f'http://127.0.0.1:{server.server_port}'
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def free_port():
+    """A port of the loopback that nothing listens on, below those that outgoing connections get."""
+    while True:
+        port = random.SystemRandom().randrange(21000, 29000)     # (some tests seed the other)
+        with socket.socket() as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+            except OSError:
+                continue
+            return port
+
+
+def end(process):
+    """End a process that a test started (or None)."""
+    if process is not None and process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
 
 
 def iso_now():

@@ -13,7 +13,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import db, heartbeat, saga
+from kodiak.common import db, heartbeat, saga, testing
 
 PROGRAM = """
 import hashlib, os, sys, time
@@ -95,9 +95,7 @@ def until(function, seconds=30):
 class World:
     def __init__(self, folder):
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            self.port = free.getsockname()[1]
+        self.port = testing.free_port()
         (folder / 'program.py').write_text(PROGRAM)
         self.configure(debug=False)
         metadata = db.metadata()

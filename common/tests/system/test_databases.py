@@ -14,14 +14,9 @@ import sqlalchemy as sa
 
 from kodiak.common import context, db, errors, heartbeat, migrate, outbox, quota, saga
 from kodiak.common.runtime import Runtime
+from kodiak.common.testing import free_port
 
 pytestmark = pytest.mark.system
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(('127.0.0.1', 0))
-        return found.getsockname()[1]
 
 
 def as_user(name, *command):

@@ -1,10 +1,9 @@
 """Identity in process: its real pipeline, a database in a file, keys in a folder."""
+import contextlib
 import os
 import shutil
-import threading
 
 import pytest
-import werkzeug.serving
 
 from kodiak.common import db, migrate, testing, wsgi
 from kodiak.identity import api as identity_api
@@ -57,6 +56,12 @@ class Cloud:
         if self._admin is None:
             self._admin = self.login().expect(201)
         return self.client(self._admin)
+
+    def move(self, url):
+        """Have all endpoints of the catalog be at a URL."""
+        admin = self.admin()
+        for endpoint in admin.get('/v3/endpoints').json['endpoints']:
+            admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
 
     def user(self, name, password=PASSWORD, **more):
         """A new user, as the API shows it."""
@@ -132,22 +137,12 @@ def cloud(make_cloud):
 @pytest.fixture
 def serve():
     """``serve(cloud)``: its API on a port of its own; the base URL."""
-    made = []
-
-    def start(cloud):
-        server = werkzeug.serving.make_server('127.0.0.1', 0, cloud.pipeline, threaded=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        made.append((server, thread))
-        url = f'http://127.0.0.1:{server.port}'
-        admin = cloud.admin()
-        for endpoint in admin.get('/v3/endpoints').json['endpoints']:
-            admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': url + '/v3'}}).expect(200)
-        return url
-    yield start
-    for server, thread in made:
-        server.shutdown()
-        thread.join()
+    with contextlib.ExitStack() as running:
+        def start(cloud):
+            url = running.enter_context(testing.serving(cloud.pipeline))
+            cloud.move(url)
+            return url
+        yield start
 
 
 @pytest.fixture

@@ -1,12 +1,5 @@
 """Domains in LDAP, against a real OpenLDAP server that the tests start as an ordinary process on a port of its own."""
 import datetime
-import os
-import pathlib
-import shutil
-import signal
-import socket
-import subprocess
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -14,122 +7,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kodiak.common import ldap_testing
+from kodiak.common.ldap_testing import PEOPLE, SUFFIX, TEAMS, Slapd, ldap3
+from kodiak.common.testing import free_port
 from kodiak.identity import models
 from kodiak.identity.directory import entries, watch
 
-ldap3 = pytest.importorskip('ldap3')
-SLAPD = shutil.which('slapd', path='/usr/sbin:/usr/local/sbin:/usr/libexec:' + os.environ.get('PATH', ''))
-SCHEMAS = pathlib.Path('/etc/ldap/schema')
-pytestmark = pytest.mark.skipif(SLAPD is None or not SCHEMAS.is_dir(), reason='needs OpenLDAP (Debian package slapd)')
-
-SUFFIX, ROOT, SECRET = 'dc=example,dc=org', 'cn=root,dc=example,dc=org', 'root secret'
-PEOPLE, TEAMS = f'ou=People,{SUFFIX}', f'ou=Teams,{SUFFIX}'
-OPTIONS = {
-    'user': ROOT, 'password': SECRET, 'suffix': SUFFIX, 'user_tree_dn': PEOPLE, 'user_id_attribute': 'uid',
-    'user_name_attribute': 'uid', 'user_enabled_attribute': 'employeeType', 'user_enabled_default': 'TRUE',
-    'group_tree_dn': TEAMS, 'group_id_attribute': 'cn', 'group_name_attribute': 'cn', 'page_size': 2, 'pool_retry_delay': 0,
-    'pool_connection_timeout': 5,
-}
+pytestmark = ldap_testing.needed
+OPTIONS = {**ldap_testing.OPTIONS, 'page_size': 2, 'pool_retry_delay': 0, 'pool_connection_timeout': 5}
 WRITE = {f'{kind}_allow_{verb}': True for kind in ('user', 'group') for verb in ('create', 'update', 'delete')}
-CONFIG = """
-include {schemas}/core.schema
-include {schemas}/cosine.schema
-include {schemas}/inetorgperson.schema
-include {schemas}/nis.schema
-include {folder}/msuser.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-pidfile {folder}/pid
-argsfile {folder}/args
-sizelimit size.soft=3 size.hard=unlimited
-{tls}
-database mdb
-suffix "{suffix}"
-rootdn "{root}"
-rootpw "{secret}"
-directory {folder}/data
-maxsize 16777216
-access to attrs=userPassword by anonymous auth by * none
-access to * by * read
-"""
-
-
-class Ldap:
-    """A running slapd: ``url``, ``connection`` (bound as its root)."""
-
-    def __init__(self, folder, port, tls='', more=''):
-        self.folder, self.url, self.urls = folder, f'ldap://127.0.0.1:{port}', f'ldap://127.0.0.1:{port} {more}'
-        (folder / 'data').mkdir(exist_ok=True)
-        # What comes with OpenLDAP doesn't say how Active Directory compares these.
-        schema = (SCHEMAS / 'msuser.schema').read_text()
-        for name, rule in (('sAMAccountName', 'caseIgnoreMatch'), ('objectGUID', 'octetStringMatch')):
-            schema = schema.replace(f"NAME '{name}'\n", f"NAME '{name}'\n\tEQUALITY {rule}\n")
-        (folder / 'msuser.schema').write_text(schema)
-        (folder / 'slapd.conf').write_text(CONFIG.format(schemas=SCHEMAS, folder=folder, suffix=SUFFIX, root=ROOT, secret=SECRET,
-                                                         tls=tls))
-        self.process, self.connection = None, None
-
-    def start(self, tls=None):
-        self.process = subprocess.Popen([SLAPD, '-d', '0', '-h', self.urls, '-f', str(self.folder / 'slapd.conf')],
-                                        stdout=subprocess.DEVNULL, stderr=(self.folder / 'log').open('a'))
-        until = time.monotonic() + 20
-        while True:
-            try:
-                address = self.url.replace('127.0.0.1', 'localhost')
-                self.connection = ldap3.Connection(
-                    ldap3.Server(address, get_info=ldap3.NONE, connect_timeout=5, tls=tls), ROOT, SECRET, check_names=False,
-                    auto_bind=ldap3.AUTO_BIND_TLS_BEFORE_BIND if tls else True, receive_timeout=10)
-                return self
-            except ldap3.core.exceptions.LDAPException:
-                assert self.process.poll() is None and time.monotonic() < until, (self.folder / 'log').read_text()
-                time.sleep(0.05)
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-
-    def add(self, dn, classes, **attributes):
-        assert self.connection.add(dn, classes, attributes), self.connection.result
-
-    def person(self, name, password='directory word', **more):
-        self.add(f'uid={name},{PEOPLE}', ['inetOrgPerson'], **{
-            'uid': name, 'cn': name, 'sn': name, 'userPassword': password, 'mail': f'{name}@example.org', **more})
-
-    def team(self, name, *people):
-        self.add(f'cn={name},{TEAMS}', ['groupOfNames'], cn=name,
-                 member=[f'uid={each},{PEOPLE}' for each in people] or ['cn=nobody'])
-
-    def change(self, dn, **attributes):
-        assert self.connection.modify(dn, {name: [(ldap3.MODIFY_REPLACE, value)] for name, value in attributes.items()}), \
-            self.connection.result
-
-    def delete(self, dn):
-        assert self.connection.delete(dn), self.connection.result
-
-    def empty(self):
-        self.connection.search(SUFFIX, '(objectClass=*)', attributes=[], paged_size=1000)
-        for dn in sorted((found['dn'] for found in self.connection.response), key=len, reverse=True):
-            self.connection.delete(dn)
-        self.add(SUFFIX, ['dcObject', 'organization'], dc='example', o='Example')
-        for dn in (PEOPLE, TEAMS):
-            self.add(dn, ['organizationalUnit'])
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope='module')
 def slapd(tmp_path_factory):
     """One server for all tests of this module."""
-    found = Ldap(tmp_path_factory.mktemp('slapd'), free_port())
+    found = Slapd(tmp_path_factory.mktemp('slapd'), f'ldap://127.0.0.1:{free_port()}')
     try:
         yield found.start()
     finally:
@@ -562,7 +454,7 @@ def test_tls(cloud, tmp_path):
     other, _ = certificate(folder, 'other.example.org')
     port, secure_port = free_port(), free_port()
     files = f'TLSCACertificateFile {good}\nTLSCertificateFile {good}\nTLSCertificateKeyFile {key}\n'
-    server = Ldap(folder, port, tls=files + 'security tls=1', more=f'ldaps://127.0.0.1:{secure_port}')
+    server = Slapd(folder, f'ldap://127.0.0.1:{port}', f'ldaps://127.0.0.1:{secure_port}', settings=files + 'security tls=1')
     admin, made = cloud.admin(), []
 
     def log_in(**options):

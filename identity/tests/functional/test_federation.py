@@ -139,10 +139,8 @@ def test_a_provider_in_the_configuration_needs_no_restart(cloud, tmp_path):
 def strange():
     """A provider that says what the test wants: ``strange.says`` maps paths to JSON values, or to text that is none."""
     import json
-    import threading
     import types
 
-    import werkzeug.serving
     from werkzeug import wrappers
 
     says = {}
@@ -152,14 +150,9 @@ def strange():
         text = value if isinstance(value, str) else json.dumps(value)
         status = 404 if value is None else 200
         return wrappers.Response(text, status, mimetype='application/json')(environ, start_response)
-    server = werkzeug.serving.make_server('127.0.0.1', 0, application, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    found = types.SimpleNamespace(url=f'http://127.0.0.1:{server.port}', says=says, server=server)
-    found.description = {'issuer': found.url, **{name: f'{found.url}/{name}' for name in (
-        'jwks_uri', 'authorization_endpoint', 'token_endpoint', 'introspection_endpoint', 'userinfo_endpoint')}}
-    yield found
-    server.shutdown()
-    server.server_close()
+    with testing.serving(application) as url:
+        yield types.SimpleNamespace(url=url, says=says, description={'issuer': url, **{name: f'{url}/{name}' for name in (
+            'jwks_uri', 'authorization_endpoint', 'token_endpoint', 'introspection_endpoint', 'userinfo_endpoint')}})
 
 
 def test_what_a_provider_says_is_not_believed_blindly(cloud, strange, monkeypatch):

@@ -1,11 +1,10 @@
 """Keystone to Keystone: two clouds of ours, and the plugin of keystoneauth between them."""
 import base64
+import contextlib
 import os
 import shutil
-import threading
 
 import pytest
-import werkzeug.serving
 
 from kodiak.common import testing
 
@@ -33,27 +32,21 @@ class Served:
     """A cloud behind a port of its own: ``url``, ``cloud``."""
 
     def __init__(self, make_cloud, keys):
-        self._server = werkzeug.serving.make_server('127.0.0.1', 0, self._call, threaded=True)
-        self.url = f'http://127.0.0.1:{self._server.port}'
+        self._running = contextlib.ExitStack()
+        self.url = self._running.enter_context(testing.serving(self._call))
         self.cloud = make_cloud(('api', 'public_endpoint', self.url))
         shutil.copytree(keys, self.cloud.core.saml.keys.path)
         # Another cloud has other keys for its tokens.
         shutil.rmtree(self.cloud.core.ring.path)
         self.cloud.core.ring.setup()
-        admin = self.cloud.admin()
-        for endpoint in admin.get('/v3/endpoints').json['endpoints']:
-            admin.patch('/v3/endpoints/' + endpoint['id'], {'endpoint': {'url': self.url + '/v3'}}).expect(200)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self.cloud.move(self.url)
 
     def _call(self, environ, start_response):
         return self.cloud.pipeline(environ, start_response)
 
     def stop(self):
         """End the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        self._running.close()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """SAML as service provider, against an identity provider of pysaml2: browsers, enhanced clients, and what is refused."""
 import base64
+import contextlib
 import shutil
 import time
 import urllib.parse
 
 import pytest
-import werkzeug.serving
 
 from kodiak.common import testing
 
@@ -284,20 +284,8 @@ def soap(content, head=''):
 @pytest.fixture
 def serve():
     """``serve(application)``: its URL on a port of its own."""
-    import threading
-    running = []
-
-    def start(application):
-        made = werkzeug.serving.make_server('127.0.0.1', 0, application, threaded=True)
-        thread = threading.Thread(target=made.serve_forever, daemon=True)
-        thread.start()
-        running.append((made, thread))
-        return f'http://127.0.0.1:{made.port}'
-    yield start
-    for made, thread in running:
-        made.shutdown()
-        made.server_close()
-        thread.join(10)
+    with contextlib.ExitStack() as running:
+        yield lambda application: running.enter_context(testing.serving(application))
 
 
 def test_keystoneauth_logs_in_with_a_password_of_the_provider(federated, serve):
@@ -316,11 +304,10 @@ def test_keystoneauth_logs_in_with_a_password_of_the_provider(federated, serve):
         where = question.assertion_consumer_service_url
         return [soap(held['idp'].answer(question), f'<ecp:Response AssertionConsumerServiceURL="{where}"/>').encode()]
 
-    idp_url = serve(provider)
     def service(environ, start_response):
         return held['cloud'].pipeline(environ, start_response)
 
-    url = serve(service)
+    idp_url, url = serve(provider), serve(service)
     cloud, held['idp'] = federated(url, idp_url, wants_signed=False)
     held['cloud'] = cloud
     cloud.project('p')

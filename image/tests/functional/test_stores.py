@@ -18,7 +18,7 @@ DATA = os.urandom(3 << 20) + b'end'
 @pytest.fixture
 def cloud(make_cloud, monkeypatch):
     swift, s3 = objectstores.Swift(), objectstores.S3()
-    with objectstores.serving(swift) as swift_root, objectstores.serving(s3) as s3_root:
+    with testing.serving(swift) as swift_root, testing.serving(s3) as s3_root:
         session = objectstores.Session(swift_root)
         monkeypatch.setattr('kodiak.image.stores._sessions', lambda *_: lambda: session)
         made = make_cloud(stores__enabled=['file:file', 'objects:swift', 'bucket:s3'], store_objects__segment_size=1,
@@ -177,7 +177,7 @@ def test_data_of_unknown_size(make_cloud, helpers, monkeypatch):
 
 @pytest.mark.skipif(blockstore.MISSING, reason='qemu-nbd is missing')
 def test_images_on_block_storage(make_cloud, helpers, monkeypatch, tmp_path):
-    with blockstore.running(tmp_path, objectstores.serving) as server:
+    with blockstore.running(tmp_path) as server:
         session = objectstores.Session(server.root)
         monkeypatch.setattr('kodiak.image.stores._sessions', lambda *_: lambda: session)
         cloud = make_cloud(stores__enabled=['file:file', 'volumes:cinder'], stores__default='volumes')

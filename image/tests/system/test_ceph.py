@@ -5,7 +5,6 @@ Needs ceph-mon, ceph-osd, ceph-common, python3-rados and python3-rbd; no root.
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +14,7 @@ import uuid
 import pytest
 from oslo_config import cfg
 
+from kodiak.common import testing
 from kodiak.image.drivers import base, rbd
 
 MIB = 1 << 20
@@ -53,9 +53,7 @@ def ceph(tmp_path_factory):
     """The path of a running cluster's configuration; it has the pool ``images``."""
     folder = tmp_path_factory.mktemp('ceph')
     conf, fsid = folder / 'ceph.conf', str(uuid.uuid4())
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
+    port = testing.free_port()
     conf.write_text(CONF.format(fsid=fsid, port=port, folder=folder))
     for name in ('mon', 'osd', 'bindings'):
         (folder / name).mkdir()

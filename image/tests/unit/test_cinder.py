@@ -3,7 +3,6 @@ import fcntl
 import os
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def server(tmp_path):
-    with blockstore.running(tmp_path, objectstores.serving) as made:
+    with blockstore.running(tmp_path) as made:
         yield made
 
 
@@ -219,9 +218,7 @@ def target(tmp_path):
     if not shutil.which('tgtd') or not shutil.which('tgtadm'):
         pytest.skip('tgtd is not installed')
     (tmp_path / 'lun').write_bytes(bytes(2 * MIB))
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = testing.free_port()
     # The path of a socket may have 107 characters.
     place = tempfile.mkdtemp(prefix='tgt')
     environment = {**os.environ, 'TGT_IPC_SOCKET': os.path.join(place, 's')}

@@ -8,13 +8,13 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import types
 
 import pytest
 
+from kodiak.common.testing import free_port
 from kodiak.storage_block.drivers import base
 from kodiak.storage_block.drivers.file import FileDriver
 from kodiak.storage_block.drivers.lvm import LvmDriver
@@ -234,13 +234,6 @@ def driver(request, tmp_path_factory, xfs):
     for name, _size in driver.listing():
         if base.NAME.fullmatch(name):
             driver.delete(name)
-
-
-def free_port():
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 class Server:

@@ -5,7 +5,6 @@ import tempfile
 import time
 import uuid
 
-import orjson
 import pytest
 import sqlalchemy as sa
 from oslo_context import context
@@ -64,23 +63,7 @@ def application_of(runtime):
     return _applications[0]
 
 
-class Double:
-    """A WSGI double of another service: ``calls`` lists what was asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, environ, start_response):
-        length = int(environ.get('CONTENT_LENGTH') or 0)
-        body = orjson.loads(environ['wsgi.input'].read(length)) if length else None
-        self.calls.append((environ['REQUEST_METHOD'], environ['PATH_INFO'], body))
-        status, answer = self.answer(environ['REQUEST_METHOD'], environ['PATH_INFO'], body)
-        data = orjson.dumps(answer) if answer is not None else b''
-        start_response(f'{status} X', [('Content-Type', 'application/json'), ('Content-Length', str(len(data)))])
-        return [data]
-
-
-class Image(Double):
+class Image(testing.Double):
     """Images by id."""
 
     def __init__(self):
@@ -94,7 +77,7 @@ class Image(Double):
         self.images[image['id']] = image
         return image['id']
 
-    def answer(self, method, path, body):
+    def answer(self, method, path, query, body):
         parts = path.strip('/').split('/')[1:]
         if method == 'POST':
             return 201, self.images[self.add(**{**body, 'status': 'queued', 'size': None})]
@@ -106,10 +89,10 @@ class Image(Double):
         return 200, self.images[parts[1]]
 
 
-class Compute(Double):
+class Compute(testing.Double):
     """Takes events."""
 
-    def answer(self, method, path, body):
+    def answer(self, method, path, query, body):
         return 200, {'events': body['events']}
 
 

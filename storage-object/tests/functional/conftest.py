@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from kodiak.common import testing
 from kodiak.storage_object import conf as options
 from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
@@ -251,7 +252,7 @@ def proxy(real_servers, tmp_path_factory):
     from_package = pathlib.Path(options.__file__).with_name('proxy-paste.ini').read_text()
     (tmp_path / 'paste.ini').write_text(from_package.replace('name = localauth', 'name = localauth\nuser_test_tester = key .admin'))
     real_servers.reset()
-    port = real_servers.free_port()
+    port = testing.free_port()
     (tmp_path / 'proxy.conf').write_text(f"""
 [DEFAULT]
 state_path = {tmp_path}

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+from kodiak.common import testing
 from kodiak.storage_object.proxy import app, backend, pipeline
 from kodiak.storage_object.proxy.http import Response, to_wsgi
 from kodiak.storage_object.proxy.rings import Rings
@@ -23,7 +24,7 @@ class Cluster:
         self.rings_folder = f'{folder}/rings'
         ports = set()
         while len(ports) < self.SERVERS:
-            ports.add(real.free_port())
+            ports.add(testing.free_port())
         self.ports = sorted(ports)
         self.places = [number // devices for number in range(devices * self.SERVERS)]
         places = [(place, self.ports[place], f'd{number}') for number, place in enumerate(self.places)]

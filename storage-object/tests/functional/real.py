@@ -1,12 +1,12 @@
 """The back-end servers themselves, in place of their double: a process, its devices in a folder."""
 import os
-import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 
+from kodiak.common import testing
 from kodiak.storage_object.ring import Policies, Ring
 from kodiak.storage_object.ring.builder import Builder
 
@@ -24,18 +24,6 @@ server_port = {port}
 interval = 1
 {more}
 """
-
-
-def free_port():
-    """A port that nothing listens on, below those that outgoing connections get."""
-    while True:
-        port = random.randrange(21000, 29000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(('127.0.0.1', port))
-            except OSError:
-                continue
-            return port
 
 
 def make_rings(folder, places, replicas=3, kinds=('account', 'container', 'object')):
@@ -148,10 +136,10 @@ class _Objects:
 class Servers:
     """As the double's: four devices behind one port. Tests share the process, and begin with empty devices."""
 
-    free_port, wait_for = staticmethod(free_port), staticmethod(wait_for)
+    wait_for = staticmethod(wait_for)
 
     def __init__(self, folder, policy='0:gold'):
-        self.folder, self.port, self.policy = str(folder), free_port(), policy
+        self.folder, self.port, self.policy = str(folder), testing.free_port(), policy
         self.names = [f'd{number}' for number in range(DEVICES)]
         make_rings(f'{folder}/rings', [(number, self.port, name) for number, name in enumerate(self.names)])
         self.process = Process(self.folder, f'{folder}/rings', self.port, more=f'daemons =\npolicies = {policy}').start()

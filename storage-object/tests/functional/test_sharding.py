@@ -13,6 +13,7 @@ import wsgiref.simple_server
 
 import pytest
 
+from kodiak.common import testing
 from kodiak.storage_object import shards_command
 from kodiak.storage_object.backend import app as servers_app
 from kodiak.storage_object.backend.broker import Brokers
@@ -53,7 +54,7 @@ class World:
 
     def __init__(self, folder):
         real = sys.modules['storage_object_real']
-        self.folder, self.port = str(folder), real.free_port()
+        self.folder, self.port = str(folder), testing.free_port()
         for number in range(4):
             (folder / 'devices' / f'd{number}').mkdir(parents=True)
         real.make_rings(f'{folder}/rings', [(number, self.port, f'd{number}') for number in range(4)])

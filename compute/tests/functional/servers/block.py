@@ -4,11 +4,11 @@ import uuid
 from kodiak.common import testing
 
 
-class Block:
+class Block(testing.Double):
     """Volumes by id. ``makes`` says whether new volumes become available by themselves; ``refuses`` is the next fault."""
 
     def __init__(self):
-        self.calls = []
+        super().__init__()
         self.volumes, self.attachments, self.snapshots = {}, {}, {}
         self.makes, self.refuses = True, None
 

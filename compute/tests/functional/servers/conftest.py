@@ -9,10 +9,8 @@ import re
 import sys
 import tempfile
 import time
-import urllib.parse
 import uuid
 
-import orjson
 import pytest
 import sqlalchemy as sa
 
@@ -90,25 +88,7 @@ def application_of(made, runtime):
     return found
 
 
-class Service:
-    """A WSGI double of another service: ``calls`` lists what was asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, environ, start_response):
-        length = int(environ.get('CONTENT_LENGTH') or 0)
-        body = orjson.loads(environ['wsgi.input'].read(length)) if length else None
-        query = urllib.parse.parse_qs(environ.get('QUERY_STRING', ''), keep_blank_values=True)
-        method, path = environ['REQUEST_METHOD'], environ['PATH_INFO']
-        self.calls.append((method, path))
-        status, answer = self.answer(method, path, query, body)
-        data = orjson.dumps(answer) if answer is not None else b''
-        start_response(f'{status} X', [('Content-Type', 'application/json'), ('Content-Length', str(len(data)))])
-        return [data]
-
-
-class Image(Service):
+class Image(testing.Double):
     """Images by id."""
 
     def __init__(self):
@@ -146,7 +126,7 @@ class Image(Service):
         return 200, found
 
 
-class Network(Service):
+class Network(testing.Double):
     """Networks, subnets and ports; ``wires`` says whether ports become active by themselves."""
 
     def __init__(self):
@@ -208,10 +188,6 @@ class Network(Service):
         return 201, {'port': port}
 
 
-class Volumes(_load('block').Block, Service):
-    """Block storage."""
-
-
 class Cloud:
     """What the tests hold on to."""
 
@@ -223,7 +199,7 @@ class Cloud:
             group, _, option = name.partition('__')
             self.conf.set_override(option, value, group)
         self.db = database(int(tmp_path.name))
-        self.image, self.network, self.block = Image(), Network(), Volumes()
+        self.image, self.network, self.block = Image(), Network(), _load('block').Block()
         clients = client.Clients(self.conf)
         for kind, app in (('image', self.image), ('network', self.network), ('block-storage', self.block)):
             clients.mount(kind, app, token='service')

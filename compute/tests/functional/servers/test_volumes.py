@@ -405,7 +405,7 @@ def test_counts_of_statements_and_requests(cloud, boot, member, post, image):
     cloud.block.calls.clear()
     with db.count_queries() as queries:
         member.post(path, {'volumeAttachment': {'volumeId': volume}}).expect(200)
-    assert [method for method, _ in cloud.block.calls] == ['GET', 'POST'] and len(queries) <= 18, queries
+    assert [method for method, *_ in cloud.block.calls] == ['GET', 'POST'] and len(queries) <= 18, queries
     cloud.settle()
     cloud.block.calls.clear()
     for found in (path, f'{path}/{volume}'):
