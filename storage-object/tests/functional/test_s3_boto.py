@@ -78,7 +78,7 @@ def test_tags(s3, refused):
     s3.put_object(Bucket='bukket', Key='o', Body=b'x', Tagging='colour=red&a%26b=c%3Dd', Metadata={'keep': 'me'})
     assert s3.get_object(Bucket='bukket', Key='o')['ResponseMetadata']['HTTPHeaders']['x-amz-tagging-count'] == '2'
     assert s3.get_object_tagging(Bucket='bukket', Key='o')['TagSet'] == [
-        {'Key': 'colour', 'Value': 'red'}, {'Key': 'a&b', 'Value': 'c=d'}]
+        {'Key': 'a&b', 'Value': 'c=d'}, {'Key': 'colour', 'Value': 'red'}]
     s3.put_object_tagging(Bucket='bukket', Key='o', Tagging={'TagSet': [{'Key': 'größe', 'Value': ''}]})
     s3.copy_object(Bucket='bukket', Key='p', CopySource='bukket/o')
     assert s3.get_object_tagging(Bucket='bukket', Key='p')['TagSet'] == [{'Key': 'größe', 'Value': ''}]

@@ -175,6 +175,7 @@ def s3_factory(global_conf, **local):
         conf = wsgi.runtime_of(global_conf).conf
         adapter = authtoken.Remote(conf)._adapter if conf[authtoken.GROUP].auth_type else None
         made = make_filter(application, 's3', {**local, 'adapter': adapter})
+        wsgi.runtime_of(global_conf).background.append(made.logs)
         if is_true(local.get('lifecycle', 'true')) and _pending:
             wsgi.runtime_of(global_conf).background.append(Expiry(made, _pending[-1]))
         return made

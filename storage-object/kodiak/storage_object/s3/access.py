@@ -52,7 +52,10 @@ class Access:
             raise S3Error('AccessDenied')
         if call.owned:
             return
-        call.free = verdict == 'allow' or self._listed(call, action, key, who) or self._told_missing(call, action, key, who)
+        call.free = verdict == 'allow'
+        if not call.free:
+            call.free = call.by_list = self._listed(call, action, key, who)
+        call.free = call.free or self._told_missing(call, action, key, who)
 
     def _told_missing(self, call, action, key, who):
         # Who may list a bucket may hear that something is not in it.

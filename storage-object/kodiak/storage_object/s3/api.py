@@ -4,6 +4,7 @@ A request is answered by requests of the Swift API through the filters further i
 access lists first (:mod:`.access`); where these say nothing, the Swift API's own rules hold.
 """
 import re
+import time
 
 import orjson
 
@@ -16,6 +17,7 @@ from .buckets import Buckets
 from .call import Call
 from .configs import ACTIONS, Configs
 from .errors import S3Error
+from .logs import AGE, Logs
 from .multipart import Multipart
 from .objects import Objects
 from .post import Post, is_form
@@ -30,7 +32,7 @@ MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 40
             412: 'PreconditionFailed', 413: 'EntityTooLarge', 416: 'InvalidRange', 422: 'BadDigest', 498: 'SlowDown',
             499: 'IncompleteBody', 501: 'NotImplemented', 503: 'ServiceUnavailable', 507: 'ServiceUnavailable'}
 # Of buckets, that there are none of; whoever sets one is told so.
-UNBUILT = {'accelerate', 'analytics', 'intelligent-tiering', 'inventory', 'logging', 'metrics', 'notification', 'requestPayment',
+UNBUILT = {'accelerate', 'analytics', 'intelligent-tiering', 'inventory', 'metrics', 'notification', 'requestPayment',
            'torrent', 'restore', 'select'}
 
 
@@ -46,6 +48,7 @@ class S3(Filter):
         self.region = self.conf.get('location', 'us-east-1')
         self.domains = ['.' + word.strip().strip('.') for word in self.conf.get('storage_domain', '').split(',') if word.strip()]
         self.registry, self.configs, self.access = Registry(self), Configs(self), Access(self)
+        self.logs = Logs(self, int(self.conf.get('logs_age', AGE)))
         # Whether what is put is encrypted further in.
         self.encrypted = bool(self._inside(Encryption, 'secrets'))
         # Whether there is who encrypts with keys of clients.
@@ -67,19 +70,22 @@ class S3(Filter):
         if not signed and not self._for_nobody(request, bucket):
             return self.next(request)
         trans = request.environ.get('kodiak.trans_id', '-')
-        head = request.method == 'HEAD'
-        call = None
+        head, begun = request.method == 'HEAD', time.monotonic()
+        call = code = None
         try:
             call = self._call(request, bucket, key, signed)
             answer = self._answer(call)
         except S3Error as error:
-            answer = error.response(trans)
+            answer, code = error.response(trans), error.code
         except Fault as fault:
-            answer = self.translated(fault.response, request.path).response(trans)
+            error = self.translated(fault.response, request.path)
+            answer, code = error.response(trans), error.code
         if head and answer.status >= 400:
             answer.set_body(b'')
         if call is not None and request.headers.get('Origin') and request.method != 'OPTIONS':
             cors.mark(request, self.configs.get(call, 'cors') if self.info(call).ok else None, answer)
+        if call is not None and call.bucket:
+            self.logs.note(call, answer, code, time.monotonic() - begun)
         answer.headers['X-Amz-Request-Id'] = answer.headers['X-Amz-Id-2'] = trans
         return answer
 
@@ -186,7 +192,7 @@ class S3(Filter):
         self.access.check(call, 'ListBucket')
         self.good(self.ask(call, 'HEAD', path), path)
         if call.request.method == 'GET':
-            for name, root, body in (('logging', 'BucketLoggingStatus', ''), ('notification', 'NotificationConfiguration', ''),
+            for name, root, body in (('notification', 'NotificationConfiguration', ''),
                                      ('requestPayment', 'RequestPaymentConfiguration', '<Payer>BucketOwner</Payer>'),
                                      ('accelerate', 'AccelerateConfiguration', '')):
                 if name in call.query:

@@ -25,6 +25,8 @@ class Call:
         identity = request.environ.get('kodiak.identity') if signature is not None else None
         self.user_id = (identity or {}).get('user') or account or 'anonymous'
         self.user_name = (identity or {}).get('user_name') or (identity or {}).get('user')
+        # Whether an access list is what has given leave.
+        self.by_list = False
         self.heads = {}
         # What an object is encrypted with, if it is a key of the client's own.
         self.customer_key = None

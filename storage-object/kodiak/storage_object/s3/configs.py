@@ -7,7 +7,7 @@ from kodiak.common.numbers import natural
 
 from ..proxy.dbs import timestamp
 from ..proxy.http import Response
-from . import acl, cors, lifecycle, sse, tagging
+from . import acl, cors, lifecycle, logs, sse, tagging
 from .errors import S3Error
 from .policy import Policy
 from .xml import document, parse_xml, tag
@@ -26,7 +26,7 @@ MISSING = {'cors': 'NoSuchCORSConfiguration', 'lifecycle': 'NoSuchLifecycleConfi
 ACTIONS = {'cors': 'BucketCORS', 'lifecycle': 'LifecycleConfiguration', 'policy': 'BucketPolicy', 'tagging': 'BucketTagging',
            'publicAccessBlock': 'BucketPublicAccessBlock', 'ownershipControls': 'BucketOwnershipControls',
            'object-lock': 'BucketObjectLockConfiguration', 'website': 'BucketWebsite', 'encryption': 'EncryptionConfiguration',
-           'replication': 'ReplicationConfiguration'}
+           'replication': 'ReplicationConfiguration', 'logging': 'BucketLogging'}
 
 
 def _block(data):
@@ -61,7 +61,8 @@ def _lock(data):
 
 # How each is read; raises where a document is none.
 READERS = {'cors': cors.parse, 'lifecycle': lifecycle.parse, 'publicAccessBlock': _block, 'ownershipControls': _ownership,
-           'object-lock': _lock, 'tagging': lambda data: tagging.of_xml(data, 50), 'encryption': sse.of_bucket}
+           'object-lock': _lock, 'tagging': lambda data: tagging.of_xml(data, 50), 'encryption': sse.of_bucket,
+           'logging': logs.parse}
 
 
 class Configs:
@@ -146,7 +147,7 @@ class Configs:
         if method == 'GET':
             return self._show(call, name)
         if method == 'DELETE':
-            if name == 'object-lock':
+            if name in ('object-lock', 'logging'):
                 raise S3Error('MethodNotAllowed')
             if name in self.index(call):
                 self._store(call, name, None)
@@ -170,12 +171,19 @@ class Configs:
             raise S3Error('InvalidBucketAclWithObjectOwnership')
         if name == 'encryption' and not self.api.encrypted:
             raise S3Error('NotImplemented', 'Server side encryption is not enabled')
+        if name == 'logging':
+            if made is None:
+                self._store(call, name, None)
+                return Response(200)
+            self.api.logs.check(call, made)
         if name == 'lifecycle':
             data = lifecycle.named(data)
         self._store(call, name, data, made)
         return Response(204 if name == 'tagging' else 200)
 
     def _show(self, call, name):
+        if name == 'logging':
+            return logs.render(self.get(call, name))
         data = self.raw(call, name)
         if data is None:
             if name == 'object-lock' and 's3api-lock' in self.api.info(call)['sysmeta']:

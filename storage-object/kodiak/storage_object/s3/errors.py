@@ -33,6 +33,7 @@ CODES = {
     'InvalidPolicyDocument': (400, 'The content of the form does not meet the conditions specified in the policy document.'),
     'InvalidRetentionPeriod': (400, 'The retention period specified is not valid'),
     'InvalidStorageClass': (400, 'The storage class you specified is not valid'),
+    'InvalidTargetBucketForLogging': (400, 'The target bucket for logging does not exist'),
     'InvalidTag': (400, 'The tag provided was not a valid tag.'),
     'KeyTooLongError': (400, 'Your key is too long.'), 'MalformedXML': (400, ('The XML you provided was not well-formed or did '
                                                                             'not validate against our published schema')),

@@ -8,6 +8,7 @@ import orjson
 
 from kodiak.common import periodic
 
+from ..middleware.versioning import DATA_TIMES
 from ..proxy.http import Request
 from . import lifecycle, tagging
 from .call import Call
@@ -83,8 +84,8 @@ class Expiry(periodic.Periodic):
     def _rows(self, call, versioned):
         query = {'format': 'json', 'limit': str(PAGE), **({'versions': ''} if versioned else {})}
         while True:
-            answer = self.api.good(self.api.ask(call, 'GET', '/' + call.bucket, query=query), '/' + call.bucket)
-            rows = orjson.loads(answer.read())
+            answer = self.api.ask(call, 'GET', '/' + call.bucket, {DATA_TIMES: 'yes'}, query=query)
+            rows = orjson.loads(self.api.good(answer, '/' + call.bucket).read())
             yield from rows
             if len(rows) < PAGE:
                 return
