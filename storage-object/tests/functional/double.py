@@ -15,7 +15,7 @@ class Device:
     """What one device holds: path -> record."""
 
     def __init__(self):
-        self.accounts, self.containers, self.objects = {}, {}, {}
+        self.accounts, self.containers, self.objects, self.held = {}, {}, {}, {}
         self.lock = threading.RLock()
 
 
@@ -279,8 +279,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         old = device.objects.get(key)
         if old and old['stamp'] >= stamp:
             return self._say(409, {'X-Backend-Timestamp': old['stamp']})
-        if (old and self.meta.get('If-None-Match') == '*' and 'body' in old) or self._is_later(old):
-            return self._say(412)
+        if self._is_refused(old):
+            return self._say(412, {'X-Backend-Timestamp': old['stamp']})
         if after := int(self.meta.pop('X-Backend-Footer-Size', 0)):
             # The Etag is counted here all the same; what the client said it is stays to be compared.
             self.meta.update((name, value) for name, value in json.loads(body[-after:]).items() if name != 'Etag')
@@ -293,11 +293,45 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         overrides = {n.replace('X-Backend-', 'X-Object-Sysmeta-'): v for n, v in self.meta.items()
                      if n.startswith('X-Backend-Container-Update-Override-')}
         meta.update(overrides)
-        record = device.objects[key] = {'stamp': stamp, 'data': stamp, 'body': body, 'etag': etag, 'meta': meta}
+        record = {'stamp': stamp, 'data': stamp, 'body': body, 'etag': etag, 'meta': meta}
+        if self._has_condition():
+            return self._hold(device, key, record)
+        device.objects[key] = record
         self._row(account, container, name, record)
         return self._say(201, {'Etag': etag})
 
+    def _has_condition(self):
+        return 'If-None-Match' in self.meta or 'X-Backend-If-Not-After' in self.meta
+
+    def _is_refused(self, old):
+        return bool(old and self.meta.get('If-None-Match') == '*' and 'body' in old) or self._is_later(old)
+
+    def _hold(self, device, key, record):
+        other = device.held.get(key)
+        if other is not None and other['stamp'] != record['stamp']:
+            return self._say(423, {'X-Backend-Timestamp': other['stamp']})
+        device.held[key] = record
+        return self._say(201, {'X-Backend-Timestamp': device.objects.get(key, {}).get('stamp', '')})
+
+    def _settle(self, device, key, what):
+        held, old = device.held.get(key), device.objects.get(key)
+        if what != 'commit':
+            if held is not None and held['stamp'] == self.meta['X-Timestamp']:
+                del device.held[key]
+            return self._say(204)
+        if held is None or held['stamp'] != self.meta['X-Timestamp']:
+            return self._say(410)
+        if self._is_refused(old):
+            return self._say(412, {'X-Backend-Timestamp': old['stamp']})
+        device.objects[key] = held
+        self._row(*key, held if 'body' in held else None)
+        if 'body' in held:
+            return self._say(201, {'Etag': held['etag']})
+        return self._say(204 if old and 'body' in old else 404)
+
     def object_POST(self, device, body, account, container, name):
+        if 'X-Backend-Held' in self.meta:
+            return self._settle(device, (account, container, name), self.meta['X-Backend-Held'])
         record = device.objects.get((account, container, name))
         if not record or 'body' not in record or self._expired(record):
             return self._say(404)
@@ -315,8 +349,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         record = device.objects.get(key)
         if record and record['stamp'] > stamp:
             return self._say(409)
-        if self._is_later(record):
-            return self._say(412)
+        if self._has_condition():
+            if self._is_later(record):
+                return self._say(412, {'X-Backend-Timestamp': record['stamp']})
+            return self._hold(device, key, {'stamp': stamp, 'data': stamp})
         there = record and 'body' in record and not self._expired(record)
         device.objects[key] = {'stamp': stamp, 'data': stamp}
         self._row(account, container, name, None)

@@ -122,23 +122,26 @@ class Cluster:
 
     def caller(self, pool=None):
         """Calls that proxy; ``stream``: the answer's body is not read yet."""
-        application = self.proxy(pool)
+        return caller_of(self.proxy(pool))
 
-        def ask(method, path, body=b'', stream=False, **headers):
-            path, _, query = path.partition('?')
-            environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path), 'QUERY_STRING': query, 'wsgi.url_scheme': 'http',
-                       'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'HTTP_HOST': 'x'}
-            if not hasattr(body, 'read'):
-                environ['CONTENT_LENGTH'] = str(len(body))
-            environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
-            for name in ('CONTENT_LENGTH', 'CONTENT_TYPE'):
-                if 'HTTP_' + name in environ:
-                    environ[name] = environ.pop('HTTP_' + name)
-            answer = Response.from_wsgi(application, environ)
-            if not stream:
-                answer.read()
-            return answer
-        return ask
+
+def caller_of(application):
+    """Calls an application, as :meth:`Cluster.caller` does."""
+    def ask(method, path, body=b'', stream=False, **headers):
+        path, _, query = path.partition('?')
+        environ = {'REQUEST_METHOD': method, 'PATH_INFO': to_wsgi(path), 'QUERY_STRING': query, 'wsgi.url_scheme': 'http',
+                   'wsgi.input': body if hasattr(body, 'read') else io.BytesIO(body), 'HTTP_HOST': 'x'}
+        if not hasattr(body, 'read'):
+            environ['CONTENT_LENGTH'] = str(len(body))
+        environ.update(('HTTP_' + name.upper(), value) for name, value in headers.items())
+        for name in ('CONTENT_LENGTH', 'CONTENT_TYPE'):
+            if 'HTTP_' + name in environ:
+                environ[name] = environ.pop('HTTP_' + name)
+        answer = Response.from_wsgi(application, environ)
+        if not stream:
+            answer.read()
+        return answer
+    return ask
 
 
 class Cut(backend.Pool):

@@ -105,7 +105,7 @@ def test_deletions_hang_on_what_is_there(bucket, refused):
     assert 'Errors' not in made
 
 
-@pytest.mark.parametrize('servers', ['real'], indirect=True)
+@pytest.mark.parametrize('servers', ['real', 'coded'], indirect=True)
 @pytest.mark.parametrize('size', [0, 100, 3 * MIB])
 def test_of_writers_that_race_one_wins(s3, size):
     etag = put(s3, b'before')['ETag']

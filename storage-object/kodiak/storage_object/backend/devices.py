@@ -34,6 +34,12 @@ def stamp_of(text):
     return f'{moment:016.5f}'
 
 
+def later(stamp, steps):
+    """The timestamp so many steps after another: before any that a client's change may have."""
+    moment, _, offset = stamp.partition('_')
+    return f'{moment}_{int(offset or "0", 16) + steps:016x}'
+
+
 class Devices:
     """The devices of a folder.
 

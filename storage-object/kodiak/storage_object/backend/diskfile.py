@@ -9,13 +9,13 @@ The folder of an object is ``objects[-N]/<partition>/<suffix>/<hash>`` of its de
 - ``<timestamp>.ts``: the mark that it was deleted.
 - ``<timestamp>#<number>.data``: in place of the body, its fragments of one number, where the policy has an erasure code;
   ``<timestamp>#<number>#d.data``, once enough devices have theirs (it is durable).
+- ``<name of a file>.held``: what hangs on a condition, and is nothing yet (see :mod:`.held`).
 
 The newest of ``.data`` and ``.ts`` holds, with the newest ``.meta`` later than it; all others are rubbish. Metadata is a JSON
 object of headers, and ``name``. The trailer are the last 24 bytes, little-endian: magic (8 bytes), length of the body (8), of
 the metadata (4), CRC-32 of the metadata (4). A file is written in ``tmp`` of its device, synced, renamed, its folder synced.
 """
 import ctypes
-import fcntl
 import os
 import struct
 import zlib
@@ -29,6 +29,7 @@ TRAILER = struct.Struct('<8sQII')
 TAIL = 4096
 WRITE_BACK = 4 << 20        # bytes after which the disk begins with them, while the rest still comes
 EXTENSIONS = ('.data', '.meta', '.ts')
+HELD = '.held'
 
 
 _sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), 'sync_file_range', None)
@@ -344,11 +345,11 @@ class Writer:
             _begin_write_back(self.descriptor, self._begun, self.size - self._begun)
             self._begun = self.size
 
-    def commit(self, name, metadata=None, may=None):
-        """Put the file in its place under ``name``, synced; whether it is there.
+    def commit(self, name, metadata=None, rename=os.rename):
+        """Put the file in its place under ``name``, synced.
 
         :param metadata: None if what was written has metadata and trailer.
-        :param may: asked right before, while nobody else is asked for the same object; where it says no, nothing is done.
+        :param rename: does it; called with both paths. What it raises is raised, and nothing is done.
         """
         if metadata is not None:
             end = trailer(self.size, metadata)
@@ -360,10 +361,7 @@ class Writer:
             if attempt == 0:
                 os.fsync(self.descriptor)
             try:
-                if may is None:
-                    os.rename(self.path, f'{self.folder}/{name}')
-                elif not self._rename(name, may):
-                    return False
+                rename(self.path, f'{self.folder}/{name}')
                 break
             except FileNotFoundError:
                 if attempt == 2 or not os.path.exists(self.path):
@@ -373,28 +371,20 @@ class Writer:
         for path in reversed(changed):
             sync_folder(path)
         tidy(self.folder)
-        return True
-
-    def _rename(self, name, may):
-        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not may():
-                return False
-            os.rename(self.path, f'{self.folder}/{name}')
-            return True
-        finally:
-            os.close(lock)
 
 
 def tidy(folder, before=None):
     """Remove what no longer holds; note the change for who compares (the time of the suffix's folder).
+
+    As long as something is held, all stays: it may still be released, and what was there before holds again.
 
     :param before: a timestamp: marks of deletions that are older go too.
     """
     files = files_in(folder)
     if files is not None:
         rubbish = files.rubbish
+        if rubbish and any(name.endswith(HELD) for name in os.listdir(folder)):
+            rubbish = []
         if files.gone is not None and before is not None and files.gone < before:
             rubbish = [*rubbish, files.gone + '.ts']
         for name in rubbish:

@@ -27,6 +27,11 @@ def number(request, header='X-Backend-Fragment-Index'):
     return int(text)
 
 
+def name_of(stamp, number):
+    """The name of the file of a write that holds; ``number``: of its fragments, or None."""
+    return stamp + '.data' if number is None else diskfile.fragment_name(stamp, number, True)
+
+
 def chooser(request):
     """What chooses the file for a GET."""
     text = request.headers.get(PREFERENCES)

@@ -18,9 +18,10 @@ from ..proxy import http as wire
 from ..proxy import ranges
 from ..proxy.http import from_wsgi
 from ..spans import unquoted
-from . import diskfile, fragments
+from . import diskfile, fragments, held
 from .base import Part, answer, request_stamp
 from .containers import deletion
+from .devices import later
 from .diskfile import Corrupt, Missing, Writer
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ class Objects:
         if natural(policy) is None:
             return answer(400, body=b'X-Backend-Storage-Policy-Index is no number')
         place = Place(self.server, self.devices.path(device), device, part, account, container, name, int(policy))
-        return getattr(self, request.method)(request, place)
+        try:
+            return getattr(self, request.method)(request, place)
+        except held.Refused as refused:
+            return answer(refused.status, {'X-Backend-Timestamp': refused.stamp})
 
     # Reading
 
@@ -134,9 +138,7 @@ class Objects:
         last = max(data or '', gone or '')
         if last >= stamp:
             return answer(409, {'X-Backend-Timestamp': last})
-        may = self._condition(request, place)
-        if may is not None and not may():
-            return answer(412)
+        hold = self._hold(request, place, stamp)
         length = request.content_length
         if length is None and not request.chunked:
             return answer(411)
@@ -165,29 +167,70 @@ class Objects:
             metadata.setdefault('Content-Type', 'application/octet-stream')
             if (number := fragments.number(request)) is not None:
                 # Nobody is told of it before the proxy says that enough others have theirs: see commit().
-                if not writer.commit(diskfile.fragment_name(stamp, number, False),
-                                     {**metadata, 'Ec': {**footers['Ec'], 'number': number}}, may):
-                    return answer(412)
-                return answer(201, {'Etag': f'"{etag}"'})
+                metadata['Ec'] = {**footers['Ec'], 'number': number}
+                if hold is None:
+                    writer.commit(diskfile.fragment_name(stamp, number, False), metadata)
+                    return answer(201, {'Etag': f'"{etag}"'})
+            if hold is not None:
+                return hold(writer, fragments.name_of(stamp, number), metadata)
             size = writer.size
-            if not writer.commit(stamp + '.data', metadata, may):
-                return answer(412)
+            writer.commit(stamp + '.data', metadata)
         self._tell(request, place, self._row(place, stamp, stamp, size, etag, metadata))
         self._queue_expiry(request, place, metadata.get('X-Delete-At'), stamp)
         return answer(201, {'Etag': f'"{etag}"'})
 
     def _condition(self, request, place):
-        """What a write hangs on, as a function; None where it does not."""
+        """What a write hangs on, as a function."""
         limit, new = request.headers.get('X-Backend-If-Not-After'), request.headers.get('If-None-Match') == '*'
-        if not limit and not new:
-            return None
 
-        def may():
+        def holds():
             data, gone, _ = diskfile.newest(place.path)
             if limit and max(data or '', gone or '') > limit:
                 return False
             return not (new and data and not self._is_expired(place))
-        return may
+        return holds
+
+    def _hold(self, request, place, stamp):
+        """What holds a write that hangs on a condition, as a function that answers; None of any other. Raises held.Refused."""
+        if not held.is_asked(request.headers):
+            return None
+        holds = self._condition(request, place)
+        held.check(place.path, stamp, holds)
+        last = []
+
+        def hold(writer, name, metadata):
+            writer.commit(name + diskfile.HELD, metadata, lambda source, target: last.append(
+                held.take(source, target, stamp, holds)))
+            return answer(201, {'Etag': f'"{metadata.get("Etag", "")}"', 'X-Backend-Timestamp': last[-1]})
+        return hold
+
+    def settle(self, request, place, stamp):
+        """What becomes of a write that is held: see :mod:`.held`."""
+        what = request.headers['X-Backend-Held']
+        if what == 'settle':
+            held.settle(place.path, stamp)
+            return answer(204)
+        if what == 'release':
+            if held.release(place.path, stamp):
+                self._tell(request, place, self._row_after(place, stamp))
+            return answer(204)
+        if what != 'commit':
+            return answer(400, body=b'X-Backend-Held is commit, settle or release')
+        name, there = held.commit(place.path, stamp, self._condition(request, place))
+        if name.endswith('.ts'):
+            self._tell(request, place, deletion(place.name, stamp, place.policy))
+            return answer(204 if there else 404, {'X-Backend-Timestamp': stamp})
+        return self._committed(request, place, stamp)
+
+    def _row_after(self, place, stamp):
+        """The row that takes the place of one of a write that was committed, and then released."""
+        stamp = later(stamp, 1)
+        try:
+            found = diskfile.Object(place.path)
+        except (Missing, Corrupt):
+            return deletion(place.name, stamp, place.policy)
+        found.close()
+        return self._row(place, stamp, stamp, found.size, found.etag, found.metadata)
 
     @staticmethod
     def _take(request, writer, tally, length):
@@ -235,6 +278,8 @@ class Objects:
     def POST(self, request, place):
         """Replace the metadata; or make a fragment durable."""
         stamp = request_stamp(request)
+        if 'HTTP_X_BACKEND_HELD' in request.environ:
+            return self.settle(request, place, stamp)
         if 'HTTP_X_BACKEND_FRAGMENT_COMMIT' in request.environ:
             return self.commit(request, place, stamp)
         try:
@@ -267,8 +312,9 @@ class Objects:
     def commit(self, request, place, stamp):
         """Enough devices have a fragment of a write: from now on this one holds."""
         status = fragments.commit(place.path, stamp, fragments.number(request, 'X-Backend-Fragment-Commit'))
-        if status != 201:
-            return answer(status)
+        return self._committed(request, place, stamp) if status == 201 else answer(status)
+
+    def _committed(self, request, place, stamp):
         try:
             found = diskfile.Object(place.path)
         except (Missing, Corrupt):
@@ -300,10 +346,11 @@ class Objects:
         if last is not None and last >= stamp:
             return answer(409, {'X-Backend-Timestamp': last})
         self.devices.need(place.device_path)
-        may = self._condition(request, place)
+        hold = self._hold(request, place, stamp)
         with Writer(self.devices, place.device_path, place.folder) as writer:
-            if (may is not None and not may()) or not writer.commit(stamp + '.ts', {'name': place.full}, may):
-                return answer(412)
+            if hold is not None:
+                return hold(writer, stamp + '.ts', {'name': place.full})
+            writer.commit(stamp + '.ts', {'name': place.full})
         self._tell(request, place, deletion(place.name, stamp, place.policy))
         return answer(204 if there else 404, {'X-Backend-Timestamp': stamp})
 

@@ -3,7 +3,7 @@ import logging
 import os
 import time
 
-from ..backend import diskfile, fragments
+from ..backend import diskfile, fragments, held
 from ..backend.broker import Corrupt
 from ..backend.replication import check
 from ..backend.trees import Trees, databases, hash_folders, names_in
@@ -50,6 +50,9 @@ class Auditor(Daemon):
     def _partition(self, path, device, policy, part):
         top, before = f'{path}/{diskfile.folder_of(policy)}/{part}', self.before()
         for suffix in sorted(names_in(top)):
+            for digest in names_in(f'{top}/{suffix}'):
+                if held.reclaim(f'{top}/{suffix}/{digest}'):
+                    self.progress.count('reclaimed')
             for digest, names in hash_folders(f'{top}/{suffix}').items():
                 if self.ending.is_set():
                     return

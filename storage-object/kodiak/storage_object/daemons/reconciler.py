@@ -10,6 +10,7 @@ import logging
 import time
 
 from ..backend.containers import deletion
+from ..backend.devices import later
 from ..middleware.copying import Reader
 from ..proxy import backend as wire
 from ..proxy.http import Fault, Request
@@ -48,12 +49,6 @@ def queue_strays(server, file):
 
 def _queue_of(stamp):
     return f'{int(stamp[:10]) // HOUR * HOUR:010d}'
-
-
-def later(stamp, steps):
-    """The timestamp so many steps after another: before any that a client's change may have."""
-    moment, _, offset = stamp.partition('_')
-    return f'{moment}_{int(offset or "0", 16) + steps:016x}'
 
 
 class Reconciler(Daemon):

@@ -259,7 +259,8 @@ class Client:
     def __init__(self, pool, nodes):
         self.pool, self.nodes = pool, nodes
 
-    def _node_failed(self, node, error):
+    def node_failed(self, node, error):
+        """Note that a node did not take a request, or did not answer; an empty ``error``: it said nothing."""
         LOG.warning('%s:%s/%s: %s', node['ip'], node['port'], node['device'], error or 'no answer')
         self.nodes.failed(node)
 
@@ -278,7 +279,7 @@ class Client:
                     connection.close()
                     if not connection.fresh:
                         continue
-                self._node_failed(node, error)
+                self.node_failed(node, error)
                 return None
         return None
 
@@ -291,7 +292,7 @@ class Client:
             if not connection.fresh and again is not None and isinstance(error, (EOFError, ConnectionError)):
                 connection = again()
                 return self.answer(connection, node, method) if connection is not None else None
-            self._node_failed(node, error)
+            self.node_failed(node, error)
             return None
 
     def _judge(self, answer):
@@ -308,6 +309,28 @@ class Client:
         if connection is None:
             return None
         return self.answer(connection, node, method, lambda: self.connect(node, head, body))
+
+    def ask_each(self, method, part, path, each, query=''):
+        """Requests to nodes at once. ``each``: ``[(node, headers)]``. Returns the answers, their bodies read (``content``)."""
+        waiting, answers = [], []
+        for node, headers in each:
+            head = head_of(method, f'/{node["device"]}/{part}{path}', headers, query)
+            waiting.append((node, head, self.connect(node, head)))
+        for node, head, connection in waiting:
+            answer = None
+            if connection is not None:
+                answer = self.answer(connection, node, method, lambda n=node, h=head: self.connect(n, h))
+            if answer is not None:
+                self._keep(answer, answers)
+        return answers
+
+    @staticmethod
+    def _keep(answer, answers):
+        try:
+            answer.content = answer.read()
+        except ERRORS:
+            return
+        answers.append(answer)
 
     def ask_many(self, ring, part, method, path, headers, query='', body=b''):
         """The same request to all replicas at once, handoffs in place of nodes that are out.
@@ -327,11 +350,7 @@ class Client:
                     answer.close()
                 self._start(nodes, part, method, path, each, query, body, waiting)
                 continue
-            try:
-                answer.content = answer.read()
-            except ERRORS:
-                continue
-            answers.append(answer)
+            self._keep(answer, answers)
         return answers
 
     def _start(self, nodes, part, method, path, headers, query, body, waiting):

@@ -206,7 +206,7 @@ class Decoded:
                     codec.check(data, number)
                     found[number] = data
                 except (*backend.ERRORS, Damaged) as error:
-                    self.search.client._node_failed(source.answer.node, error)
+                    self.search.client.node_failed(source.answer.node, error)
                     source.close()
                     del self.sources[number]
                     self.unwanted.add(number)

@@ -39,10 +39,11 @@ class Upload:
     """Connections to devices that take the fragments of one object.
 
     :param headers: of the request to each device. :param length: of the body, or None.
+    :param judged: whether it hangs on what is there: as of :class:`.put.Upload`.
     """
 
-    def __init__(self, client, ring, part, path, headers, codec, length):
-        self.client, self.part, self.path, self.codec = client, part, path, codec
+    def __init__(self, client, ring, part, path, headers, codec, length, judged=False):
+        self.client, self.part, self.path, self.codec, self.judged = client, part, path, codec, judged
         self.headers = {**headers, 'X-Backend-Footer-Size': str(uploads.FOOTER)}
         self.length = None if length is None else codec.archive_size(length) + uploads.FOOTER
         primaries = ring.primaries(part)
@@ -74,10 +75,10 @@ class Upload:
                 while following:
                     self._send(self.codec.encode(following))
                     following = body.segment()
-                self._send(None, self._end(body, finish, wanted))
-                for connection, node, position in self.open:
-                    self._note(self.client.answer(connection, node, 'PUT'), node, position)
-                self.open = []
+                end = self._end(body, finish, wanted)
+                while self.judged and self.open and not self.answers:
+                    self._finish(end, self.open[:1])
+                self._finish(end, self.open)
         except BaseException:
             for connection, _, _ in self.open:
                 connection.close()
@@ -127,6 +128,11 @@ class Upload:
         bodies = [bytes(self._of(fragments, position)) + footer for position in range(self.codec.replicas)]
         for position, data in enumerate(bodies):
             self._start(position, data, True)
+            if self.judged and not self.answers:
+                self._gather(bodies)
+        self._gather(bodies)
+
+    def _gather(self, bodies):
         while self.open:
             connection, node, position = self.open.pop(0)
 
@@ -146,6 +152,8 @@ class Upload:
         except backend.ERRORS:
             return
         self.answers.append((answer, node, position))
+        if self.judged and answer.status == 423:
+            raise uploads.Refused
 
     def _refused(self):
         """Those that have answered before the end of the body: ``(answer, node, position)``."""
@@ -168,18 +176,28 @@ class Upload:
             else:
                 self._note(answer, node, position)
 
-    def _send(self, fragments, footer=b''):
+    def _send(self, fragments):
         for answer, node, position in list(self._refused()):
             self._note(answer, node, position)
         for entry in list(self.open):
-            connection, node, position = entry
-            try:
-                connection.sock.sendall(self._framed(footer or self._of(fragments, position), bool(footer)))
-            except OSError as error:
-                self.open.remove(entry)
-                connection.close()
-                self.client._node_failed(node, error)
+            self._pass(entry, self._framed(self._of(fragments, entry[2])))
         self._need()
+
+    def _pass(self, entry, data):
+        try:
+            entry[0].sock.sendall(data)
+        except OSError as error:
+            self.open.remove(entry)
+            entry[0].close()
+            self.client.node_failed(entry[1], error)
+
+    def _finish(self, end, entries):
+        """The end of the body to some devices, and their answers."""
+        for entry in list(entries):
+            self._pass(entry, self._framed(end, True))
+        for entry in [entry for entry in entries if entry in self.open]:
+            self.open.remove(entry)
+            self._note(self.client.answer(entry[0], entry[1], 'PUT'), *entry[1:])
 
     def _need(self):
         if len(self.open) < self.codec.quorum:
@@ -194,16 +212,6 @@ class Upload:
 
         :param each: the headers of the request to each of :meth:`stored`.
         """
-        waiting, answers = [], []
-        for (node, number), headers in zip(self.stored(), each, strict=True):
-            head = backend.head_of('POST', f'/{node["device"]}/{self.part}{self.path}', {
-                **headers, 'X-Backend-Fragment-Commit': number, 'Content-Length': '0'})
-            connection = self.client.connect(node, head)
-            if connection is not None:
-                waiting.append((connection, node, head))
-        for connection, node, head in waiting:
-            answer = self.client.answer(connection, node, 'POST', lambda n=node, h=head: self.client.connect(n, h))
-            if answer is not None:
-                answer.close()
-                answers.append(answer)
-        return answers
+        return self.client.ask_each('POST', self.part, self.path, [
+            (node, {**headers, 'X-Backend-Fragment-Commit': number, 'Content-Length': '0'})
+            for (node, number), headers in zip(self.stored(), each, strict=True)])

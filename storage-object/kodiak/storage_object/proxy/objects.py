@@ -6,7 +6,7 @@ import time
 from kodiak.common.numbers import natural
 
 from ..spans import quoted
-from . import backend, constraints, ec_get, ec_put, ranges
+from . import backend, constraints, ec_get, ec_put, judged, ranges
 from . import put as uploads
 from .dbs import timestamp
 from .http import Fault, HeaderDict, Response, error, etag_matches, from_wsgi, is_true, parse_date, quote, unquote
@@ -251,15 +251,21 @@ class Objects:
         if tally:
             common['X-Backend-Footer-Digest'] = 'crc32'
         each = self._update_headers(account, container, name, index, backend.ring_replicas(ring), stamp, headers.get('X-Delete-At'))
+        judgement = self._judgement(ring, (account, container, name), each, common)
         for wanted in each:
             wanted.update((k, v) for k, v in common.items() if k not in ('X-Timestamp', 'X-Backend-Storage-Policy-Index'))
         upload = uploads.Upload(self.client, ring, ring.get_part(account, container, name), f'/{account}/{container}/{name}', each,
-                                length if length is None or not (footers or tally) else length + uploads.FOOTER)
+                                length if length is None or not (footers or tally) else length + uploads.FOOTER,
+                                judgement and judgement.nodes)
         source = uploads.pieces(request, constraints.LIMITS.max_file_size, footers, tally)
+
+        def send():
+            try:
+                return upload.run(source)
+            except uploads.Refused:
+                return upload.answers
         try:
-            answers = upload.run(source)
-        except uploads.Refused:
-            answers = upload.answers
+            answers = judgement.run(send) if judgement else send()
         finally:
             source.close()
             if tally:
@@ -270,19 +276,33 @@ class Objects:
         """As PUT, of a policy with an erasure code."""
         common.update({'X-Timestamp': stamp, 'X-Backend-Storage-Policy-Index': str(index)})
         wanted = common.pop('Etag', None)
+        delete_at = request.headers.get('X-Delete-At')
+        judgement = self._judgement(ring, names, self._update_headers(*names, index, codec.replicas, stamp, delete_at), common)
         upload = ec_put.Upload(self.client, ring, ring.get_part(*names), '/' + '/'.join(names), common, codec,
-                               request.content_length)
+                               request.content_length, judgement is not None)
         source = uploads.pieces(request, constraints.LIMITS.max_file_size)
+
+        def send():
+            try:
+                upload.run(source, footers or dict, wanted)
+            except uploads.Refused:
+                pass
+            return [answer for answer, _, _ in upload.answers]
         try:
-            stored, _ = upload.run(source, footers or dict, wanted)
-        except uploads.Refused:
-            stored = 0
+            if judgement:
+                return self._written(judgement.run(send, codec.quorum, codec.durable), codec.replicas, stamp, codec.durable)
+            answers, stored = send(), len(upload.stored())
         finally:
             source.close()
         if stored < codec.quorum:
-            return self._written([answer for answer, _, _ in upload.answers], codec.replicas, stamp, codec.quorum)
-        each = self._update_headers(*names, index, stored, stamp, request.headers.get('X-Delete-At'))
+            return self._written(answers, codec.replicas, stamp, codec.quorum)
+        each = self._update_headers(*names, index, stored, stamp, delete_at)
         return self._written(upload.commit(each), codec.replicas, stamp, codec.durable)
+
+    def _judgement(self, ring, names, each, headers):
+        """What judges a write; None where it hangs on nothing."""
+        wanted = judged.conditions(headers)
+        return judged.Judgement(self.client, ring, ring.get_part(*names), '/' + '/'.join(names), each, wanted) if wanted else None
 
     def _written(self, answers, replicas, stamp, quorum=None):
         quorum = quorum or replicas // 2 + 1
@@ -307,7 +327,7 @@ class Objects:
 
     def _exists(self, request, account, container, name):
         try:
-            answer = self.HEAD(request.sub('HEAD', request.path, authorize=False), account, container, name)
+            answer = self.HEAD(request.sub('HEAD', request.path, {'X-Newest': 'true'}, authorize=False), account, container, name)
         except Fault:
             return False
         return answer.ok
@@ -347,9 +367,13 @@ class Objects:
                 wanted.setdefault(key, value)
             wanted['Content-Length'] = '0'
         part = ring.get_part(account, container, name)
-        answers = self.client.ask_many(ring, part, method, f'/{account}/{container}/{name}', each)
         codec = self.rings.codec(index)
         quorum = replicas // 2 + 1 if codec is None else codec.majority
+        judgement = self._judgement(ring, (account, container, name), each, common) if method == 'DELETE' else None
+        if judgement:
+            answers = judgement.delete(quorum)
+        else:
+            answers = self.client.ask_many(ring, part, method, f'/{account}/{container}/{name}', each)
         good = [a.status for a in answers if a.status // 100 == 2]
         missing = [a for a in answers if a.status == 404]
         if len(good) >= quorum or (good and len(good) + len(missing) >= quorum):
@@ -397,7 +421,7 @@ class Download:
                     return
                 raise EOFError
             except backend.ERRORS as error:
-                self.objects.client._node_failed(self.answer.node, error)
+                self.objects.client.node_failed(self.answer.node, error)
             self._go_on(first + self.sent, first + wanted - 1, etag)
 
     def _go_on(self, start, end, etag):

@@ -98,21 +98,20 @@ def pieces(request, limit, footers=None, tally=None):
             tally.end()
 
 
-# A write that hangs on what is there: its first replica judges for all, before any other has the end of the body. Of two such
-# writes at the same time, one is refused everywhere, and leaves nothing behind.
-JUDGED = ('If-None-Match', 'X-Backend-If-Not-After')
-
-
 class Upload:
-    """Connections to replicas that take one object."""
+    """Connections to replicas that take one object.
 
-    def __init__(self, client, ring, part, path, headers, length):
+    :param judges: the nodes that it may go to, where it hangs on what is there (see :mod:`.judged`): the first that answers has the
+        end of the body before any other, and where it holds another write, that is all.
+    """
+
+    def __init__(self, client, ring, part, path, headers, length, judges=None):
         self.client, self.part, self.path = client, part, path
         self.length = length
         self.quorum = len(headers) // 2 + 1
-        self.nodes = client.nodes.usable(ring, part, len(headers))
+        self.nodes = client.nodes.usable(ring, part, len(headers)) if judges is None else iter(judges)
         self.wanted = headers
-        self.judged = any(name in headers[0] for name in JUDGED)
+        self.judged = judges is not None
         self.open = []
         self.answers = []
         self.sent = 0
@@ -194,7 +193,7 @@ class Upload:
                     entry[0].sock.sendall(framed)
                 except OSError as error:
                     self.open.remove(entry)
-                    self._broken_off(entry, error)
+                    self._broken_off(*entry[:2], error)
             if len(self.open) + sum(a.status // 100 == 2 for a in self.answers) < self.quorum:
                 self._judge_refusals()
             data = following
@@ -205,12 +204,11 @@ class Upload:
                 except OSError:
                     self.open.remove(entry)
 
-    def _broken_off(self, entry, error):
-        """A server takes no more. Where it judges, it may have refused, and no other is to judge in its place."""
-        connection, node, _ = entry
-        if not self.judged:
+    def _broken_off(self, connection, node, error):
+        """A server takes no more: it may have said why."""
+        if isinstance(error, TimeoutError):
             connection.close()
-            self.client._node_failed(node, error)
+            self.client.node_failed(node, error)
         elif (answer := self.client.answer(connection, node, 'PUT')) is not None:
             answer.keep = False
             self._settle(answer)
@@ -228,13 +226,11 @@ class Upload:
             return False
         self._settle(answer)
         self._heed()
-        self.judged = answer.status // 100 != 2
-        return not self.judged
+        return True
 
     def _heed(self):
-        """Until one has agreed, a refusal of any holds for all."""
-        if self.judged and self.answers and self.answers[-1].status == 412:
-            self.answers = [self.answers[-1]] * len(self.wanted)
+        """Where one holds another write, it is of no use to go on."""
+        if self.judged and self.answers and self.answers[-1].status == 423:
             raise Refused
 
     def _judge_refusals(self):
@@ -266,4 +262,4 @@ class Upload:
 
 
 class Refused(Exception):
-    """A majority of the servers refused before the end of the body, or the one that judges; their answers are in ``answers``."""
+    """It is of no use to go on, as the servers' ``answers`` say."""

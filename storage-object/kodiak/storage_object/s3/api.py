@@ -28,9 +28,10 @@ from .xml import document
 BUCKET = re.compile(r'^(?!\d+\.\d+\.\d+\.\d+$)(?!.*(?:\.\.|\.-|-\.))[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')
 # First parts of paths that are no buckets'.
 OTHERS = {'v1', 'v1.0', 'v2', 'v3', 'auth', 'info', 'healthcheck', 'metrics', 'recon', 'endpoints', 'crossdomain.xml', 'sso'}
-MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 405: 'MethodNotAllowed', 411: 'MissingContentLength',
-            412: 'PreconditionFailed', 413: 'EntityTooLarge', 416: 'InvalidRange', 422: 'BadDigest', 498: 'SlowDown',
-            499: 'IncompleteBody', 501: 'NotImplemented', 503: 'ServiceUnavailable', 507: 'ServiceUnavailable'}
+MEANINGS = {400: 'InvalidArgument', 401: 'AccessDenied', 403: 'AccessDenied', 405: 'MethodNotAllowed',
+            409: 'ConditionalRequestConflict', 411: 'MissingContentLength', 412: 'PreconditionFailed', 413: 'EntityTooLarge',
+            416: 'InvalidRange', 422: 'BadDigest', 498: 'SlowDown', 499: 'IncompleteBody', 501: 'NotImplemented',
+            503: 'ServiceUnavailable', 507: 'ServiceUnavailable'}
 # Of buckets, that there are none of; whoever sets one is told so.
 UNBUILT = {'accelerate', 'analytics', 'intelligent-tiering', 'inventory', 'metrics', 'notification', 'requestPayment',
            'torrent', 'restore', 'select'}

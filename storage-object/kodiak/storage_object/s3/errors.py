@@ -13,6 +13,7 @@ CODES = {
     'BucketAlreadyExists': (409, 'The requested bucket name is not available.'),
     'BucketAlreadyOwnedByYou': (409, 'Your previous request to create the named bucket succeeded and you already own it.'),
     'BucketNotEmpty': (409, 'The bucket you tried to delete is not empty.'),
+    'ConditionalRequestConflict': (409, 'Another write of this key is under way. Please try again.'),
     'EntityTooLarge': (400, 'Your proposed upload exceeds the maximum allowed object size.'),
     'EntityTooSmall': (400, 'Your proposed upload is smaller than the minimum allowed object size.'),
     'IncompleteBody': (400, 'You did not provide the number of bytes specified by the Content-Length header.'),

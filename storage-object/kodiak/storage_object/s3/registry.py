@@ -45,7 +45,7 @@ class Registry:
                 break
             self._ask(request, 'PUT', PATH)
         request.environ['kodiak.proxy'].cache.forget(f's3-bucket:{bucket}')
-        if put.status == 412:
+        if put.status in (409, 412):
             return self.account(request, bucket) == account
         return put.ok
 
