@@ -50,6 +50,8 @@ COMMON = {
         cfg.ListOpt('topics', default=[], help='Topics on the message broker to which this service tells what changes in it '
                                                '(notifications); it tells nothing if empty. A service without a broker tells '
                                                'nothing.'),
+        cfg.ListOpt('disabled', default=[], deprecated_name='disabled_notifications', deprecated_group='DEFAULT',
+                    help='Event types that are not told, whole (image.update) or by their first words (image.member).'),
     ],
     'api': [
         cfg.StrOpt('bind_host', default='0.0.0.0', help='Address that the API listens on.'),

@@ -57,22 +57,28 @@ def add(connection, event_type, payload, context=None, resource_id=None):
     wake.after_commit(connection, 'outbox')
 
 
-_announced = weakref.WeakSet()      # engines whose changes are told
+_announced = weakref.WeakKeyDictionary()      # engines whose changes are told, with the event types that are not
 
 
-def announce(database):
-    """Have this process write the notifications of what it changes in ``database``, see :func:`notify`."""
-    _announced.add(database.engine)
+def announce(database, disabled=()):
+    """Have this process write the notifications of what it changes in ``database``, see :func:`notify`.
+
+    :param disabled: event types that are not told, whole or by their first words: ``image.member`` stands for all that begin so.
+    """
+    _announced[database.engine] = tuple(disabled)
 
 
-def announced(connection):
-    """True if somebody wants to be told of changes: where not, it is not worth finding out what to tell."""
-    return connection.engine in _announced
+def announced(connection, event_type=None):
+    """True if somebody wants to be told of changes, or of this one: where not, it is not worth finding out what to tell."""
+    disabled = _announced.get(connection.engine)
+    if disabled is None or event_type is None:
+        return disabled is not None
+    return not any(event_type == one or event_type.startswith(one + '.') for one in disabled)
 
 
 def notify(connection, event_type, payload, context=None, resource_id=None):
     """:func:`add` for notifications on the message bus, where the operator has asked for them (``[notifications] topics``)."""
-    if announced(connection):
+    if announced(connection, event_type):
         add(connection, event_type, payload, context, resource_id)
 
 
@@ -183,10 +189,11 @@ class Notifier:
     :param conf: the configuration with ``transport_url``.
     :param publisher_id: who tells (``compute.host1``).
     :param topics: those of ``[notifications]``, if None. What ends in ``.error`` goes to ``<topic>.error``.
+    :param bare: the event type is told without that ending, as consumers of some services know it.
     """
 
-    def __init__(self, conf, publisher_id, topics=None):
-        self.conf, self.publisher_id = conf, publisher_id
+    def __init__(self, conf, publisher_id, topics=None, bare=False):
+        self.conf, self.publisher_id, self.bare = conf, publisher_id, bare
         self.topics = topics if topics is not None else conf.notifications.topics
         self._transport = None
 
@@ -200,9 +207,10 @@ class Notifier:
             self._transport = oslobus.notification_transport(self.conf)
         context = message['context'].to_dict()
         context.pop('auth_token', None)
-        priority = 'error' if message['event_type'].endswith('.error') else 'info'
+        event_type = message['event_type']
+        priority = 'error' if event_type.endswith('.error') else 'info'
         body = {'message_id': message['message_id'], 'publisher_id': self.publisher_id, 'priority': priority.upper(),
-                'event_type': message['event_type'], 'payload': message['payload'],
+                'event_type': event_type.removesuffix('.error') if self.bare else event_type, 'payload': message['payload'],
                 'timestamp': message['created_at'].isoformat(sep=' ')}
         # The library's own Notifier only logs what it could not send; its transport says so.
         for topic in self.topics:

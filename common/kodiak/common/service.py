@@ -44,7 +44,7 @@ def make_runtime(name, binary, conf, database=True):
         db = Database(config.database_url(conf, name), pool_size=conf.database.pool_size)
         if conf.notifications.topics:
             from kodiak.common import outbox
-            outbox.announce(db)
+            outbox.announce(db, conf.notifications.disabled)
     return Runtime(name=name, binary=binary, conf=conf, host=conf.host, db=db, bus=rpc.Bus(conf),
                    clients=client.Clients(conf), version=version)
 

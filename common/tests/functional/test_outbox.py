@@ -119,3 +119,35 @@ def test_the_thread_is_woken_by_the_commit(app):
         assert sink.seen == [1]
     finally:
         publisher.stop()
+
+
+def test_what_is_disabled_is_not_written(app):
+    def told(*disabled):
+        outbox.announce(app.db, disabled)
+        with app.db.write() as connection:
+            for event in ('thing.create', 'thing.part.create', 'thing.partition', 'other.create'):
+                outbox.notify(connection, event, event)
+        seen = []
+        outbox.Publisher(app, {'': seen.append}).run_due()
+        return [message['event_type'] for message in seen]
+    assert told() == ['thing.create', 'thing.part.create', 'thing.partition', 'other.create']
+    assert told('thing.create', 'thing.part') == ['thing.partition', 'other.create']
+    assert told('thing') == ['other.create']
+    assert outbox.announced(app.db) and not outbox.announced(app.db, 'thing.part.delete')
+
+
+@pytest.mark.parametrize('bare,told', [(False, 'thing.create.error'), (True, 'thing.create')])
+def test_an_error_has_its_priority_with_or_without_its_ending(monkeypatch, bare, told):
+    from kodiak.common import oslobus
+    monkeypatch.setattr(oslobus, 'reachable', lambda conf: True)
+    sent = []
+
+    class Transport:
+        def _send_notification(self, target, context, body, version, retry):
+            sent.append((target.topic, body['priority'], body['event_type'], body['payload']))
+    notifier = outbox.Notifier(None, 'try.host1', ['notifications'], bare=bare)
+    notifier._transport = Transport()
+    message = {'context': context.background(), 'message_id': '1', 'created_at': db.utcnow(), 'payload': 'broken'}
+    notifier({**message, 'event_type': 'thing.create.error'})
+    notifier({**message, 'event_type': 'thing.delete'})
+    assert sent == [('notifications.error', 'ERROR', told, 'broken'), ('notifications.info', 'INFO', 'thing.delete', 'broken')]
