@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, periodic, wake
 
-from . import catalog, tasks, transfer, trash
+from . import catalog, notices, tasks, transfer, trash
 from .drivers import base
 from .models import blobs, images
 
@@ -240,7 +240,8 @@ class Keeper(periodic.Periodic):
                 state='doomed', lease_until=_lease())).rowcount
         if taken and state == 'writing':
             LOG.info('The transfer to image %s died', image_id)
-            catalog.update(connection, image_id, {'status': 'queued'}, sa.or_(
-                images.c.status == 'saving', sa.and_(images.c.status == 'uploading', ~sa.exists().where(
-                    blobs.c.image_id == image_id, blobs.c.state == 'staged'))))
+            if catalog.update(connection, image_id, {'status': 'queued'}, sa.or_(
+                    images.c.status == 'saving', sa.and_(images.c.status == 'uploading', ~sa.exists().where(
+                        blobs.c.image_id == image_id, blobs.c.state == 'staged')))):
+                notices.failed(connection, image_id, 'the transfer was broken off')
         return taken

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors
 
-from . import quotas
+from . import notices, quotas
 from .models import image_members, image_properties, image_tags, images
 
 #: What an image is born with.
@@ -103,6 +103,7 @@ def insert(connection, values, limits):
             raise errors.Conflict(f"Image ID {values['id']} already exists!") from None
         raise
     index(connection, values['id'], values['properties'], values['tags'])
+    notices.image(connection, values['id'], 'create')
 
 
 def update(connection, image_id, changes, where=None):

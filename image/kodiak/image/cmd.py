@@ -1,7 +1,7 @@
 """Entry points: the API process and the admin command."""
 import pathlib
 
-from kodiak.common import cli, client, config, db, errors, policy, saga, service, wsgi
+from kodiak.common import cli, client, config, db, errors, outbox, policy, saga, service, wsgi
 
 from . import blobs, imports, locations, metadefs, protections, quotas, stores, trash
 from . import cache as caches
@@ -28,6 +28,9 @@ def prepare(runtime):
     cache = runtime.extra['cache'] = caches.Cache(runtime.db, runtime.conf.host, runtime.conf.cache)
     runtime.background += [blobs.Keeper(runtime.db, runtime.extra['stores']),
                            saga.Worker(runtime, [imports.IMPORT, locations.LOCATION], threads=runtime.conf.imports.threads)]
+    if runtime.conf.notifications.topics:
+        notifier = outbox.Notifier(runtime.conf, f'image.{runtime.host}', bare=True)
+        runtime.background.append(outbox.Publisher(runtime, {'': notifier}))
     if cache:
         runtime.background.append(caches.Prefetcher(cache, runtime.extra['stores']))
     return runtime

@@ -61,5 +61,7 @@ OPTS = {
 DEFAULTS = {
     ('api', 'bind_port'): 9292,
     ('keystone_authtoken', 'delay_auth_decision'): True, ('keystone_authtoken', 'service_type'): 'image',
+    # It would make a write of each download.
+    ('notifications', 'disabled'): ['image.send'],
     ('database', 'connection'): 'sqlite:////var/lib/kodiak/image/image.sqlite',
 }

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import blobs, catalog, convert, formats, quotas, remote, signatures, tasks, trash, unpack, uploads, web
+from . import blobs, catalog, convert, formats, notices, quotas, remote, signatures, tasks, trash, unpack, uploads, web
 from .drivers import base
 from .models import blobs as table
 from .models import images
@@ -35,6 +35,7 @@ def delete(connection, image_id, delay):
     """
     if delay:
         trash.keep(connection, image_id, delay)
+    notices.deleted(connection, image_id)
     catalog.delete(connection, image_id)
     saga.abort(connection, image_id, 'The image was deleted.')
     blobs.doom(connection, table.c.image_id == image_id, delay)
@@ -58,6 +59,7 @@ def start(connection, context, image, stores, request, inject, kind='api_image_i
     properties = {**now['properties'], WAITING: ','.join(stores), FAILED: ''}
     catalog.update(connection, image['id'], {
         'properties': properties, 'status': now['status'] if method == 'copy-image' else 'importing'})
+    notices.image(connection, image['id'], 'update')
     saga.start(connection, IMPORT, image['id'], {
         'task': task['id'], 'method': method, 'uri': request['method'].get('uri'), 'request': request['method'],
         'stores': stores, 'all': request.get('all_stores_must_succeed', True), 'owner': image['owner'], 'kind': kind,
@@ -116,7 +118,7 @@ def drop(work, step, store_ids):
 
 
 def _begin(work):
-    work.db.transact(tasks.update, work.data['task'], status='processing')
+    work.db.transact(tasks.begin, work.data['task'])
 
 
 def _fetch(work):
@@ -278,7 +280,8 @@ def _claim(work):
 
     def claim(connection):
         quotas.claim(connection, limits, owner, {quotas.SIZE: size}, work.resource_id)
-        catalog.update(connection, work.resource_id, {'size': size}, images.c.status == 'importing')
+        if catalog.update(connection, work.resource_id, {'size': size}, images.c.status == 'importing'):
+            notices.image(connection, work.resource_id, 'prepare')
     work.db.transact(claim)
 
 
@@ -356,6 +359,7 @@ def _activate(connection, work):
         changes.update(facts, locations=new, status='active', **data.get('columns', {}))
         blobs.doom(connection, sa.and_(table.c.image_id == image['id'], table.c.state == 'staged'))
     catalog.update(connection, image['id'], changes)
+    notices.image(connection, image['id'], *(['update'] if data['method'] == 'copy-image' else ['upload', 'activate']))
     tasks.end(connection, data['task'], 'success', result={'image_id': image['id']})
 
 
@@ -374,7 +378,10 @@ def _failed(work, error):
             if data['method'] != 'copy-image' and image['status'] == 'importing':
                 changes['status'] = 'queued'
             catalog.update(connection, image['id'], changes)
-        tasks.end(connection, data['task'], 'failure', getattr(error, 'message', str(error)))
+        reason = getattr(error, 'message', str(error))
+        if image is not None:
+            notices.failed(connection, image['id'], reason)
+        tasks.end(connection, data['task'], 'failure', reason)
     work.db.transact(write)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db, errors, saga
 
-from . import catalog, tasks
+from . import catalog, notices, tasks
 from .drivers import base
 from .models import images
 
@@ -151,13 +151,14 @@ def start(connection, context, image, entry, size, validation):
     columns = {'status': 'importing', 'locations': [entry]} if validation else {
         'status': 'active', 'locations': [entry], 'size': size, 'os_hash_algo': DEFAULT}
     catalog.update(connection, image['id'], columns)
+    notices.image(connection, image['id'], 'update', *(['activate'] if columns['status'] == 'active' else []))
     saga.start(connection, LOCATION, image['id'], {'task': task['id'], 'entry': entry, 'validation': validation}, context)
     return task
 
 
 def _read(work):
     """Hash the data of the location."""
-    work.db.transact(tasks.update, work.data['task'], status='processing')
+    work.db.transact(tasks.begin, work.data['task'])
     entry, validation = work.data['entry'], work.data['validation']
     algorithm = validation.get('os_hash_algo', DEFAULT)
     md5, other, size = hashlib.md5(usedforsecurity=False), hashlib.new(algorithm, usedforsecurity=False), 0
@@ -196,8 +197,9 @@ def _still_there(work, size):
 
 def _finish(work):
     def write(connection):
-        catalog.update(connection, work.resource_id, {**work.data['found'], 'status': 'active'},
-                       images.c.status.in_(('importing', 'active')))
+        if catalog.update(connection, work.resource_id, {**work.data['found'], 'status': 'active'},
+                          images.c.status.in_(('importing', 'active'))):
+            notices.image(connection, work.resource_id, 'update', *(['activate'] if work.data['validation'] else []))
         tasks.end(connection, work.data['task'], 'success', result={'image_id': work.resource_id})
     work.in_commit(write)
 
@@ -208,6 +210,7 @@ def _failed(work, error):
         if image is not None and image['status'] == 'importing':
             # The location stays to be seen, and is replaced by the next one; a queued image gives no data away.
             catalog.update(connection, image['id'], {'status': 'queued'})
+            notices.image(connection, image['id'], 'update')
         elif image is not None and not work.data['validation'] and image['os_hash_value'] is None:
             catalog.update(connection, image['id'], {'os_hash_algo': None})
         tasks.end(connection, work.data['task'], 'failure', getattr(error, 'message', str(error)))

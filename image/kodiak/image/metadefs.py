@@ -10,6 +10,7 @@ import yaml
 
 from kodiak.common import db, errors
 
+from . import notices
 from .models import metadef_namespaces as namespaces
 from .models import metadef_parts as parts
 from .models import metadef_resource_types as types
@@ -75,6 +76,7 @@ def add_part(connection, namespace, kind, name, body):
         raise
     if kind == TYPE:
         know_type(connection, name)
+    notices.part(connection, 'create', namespace, row)
     return row
 
 
@@ -91,7 +93,9 @@ def change_part(connection, namespace, kind, name, new_name, body):
             raise errors.Conflict(f"A metadata definition {kind} with name={new_name} already exists in "
                                   f"namespace={namespace['namespace']}.") from None
         raise
-    return {**row, **changes}
+    row.update(changes)
+    notices.part(connection, 'update', namespace, row, name)
+    return row
 
 
 def remove_parts(connection, namespace, kind, name=None):
@@ -99,8 +103,10 @@ def remove_parts(connection, namespace, kind, name=None):
     if namespace['protected']:
         raise errors.Forbidden(f"Metadata definition namespace={namespace['namespace']} is protected and cannot be changed so.")
     query = sa.delete(parts).where(parts.c.namespace_id == namespace['id'], parts.c.kind == kind)
-    if name is not None:
-        part(connection, namespace, kind, name)
+    if name is None:
+        notices.namespace(connection, 'delete_' + notices.PLURALS[kind], namespace)
+    else:
+        notices.part(connection, 'delete', namespace, part(connection, namespace, kind, name))
         query = query.where(parts.c.name == name)
     connection.execute(query)
 
@@ -111,6 +117,7 @@ def remove(connection, namespace):
         raise errors.Forbidden(f"Metadata definition namespace={namespace['namespace']} is protected and cannot be deleted.")
     connection.execute(sa.delete(parts).where(parts.c.namespace_id == namespace['id']))
     connection.execute(sa.delete(namespaces).where(namespaces.c.id == namespace['id']))
+    notices.namespace(connection, 'delete', namespace)
 
 
 def know_type(connection, name):
@@ -127,6 +134,7 @@ def create(connection, owner, body):
            'description': body.get('description'), 'visibility': body.get('visibility', 'private'),
            'protected': body.get('protected', False), 'owner': body.get('owner') or owner, 'created_at': now, 'updated_at': now}
     add(connection, row['namespace'], row)
+    notices.namespace(connection, 'create', row)
     for name, described in (body.get('properties') or {}).items():
         add_part(connection, row, PROPERTY, name, described)
     for kind, given in ((OBJECT, body.get('objects')), (TAG, body.get('tags')), (TYPE, body.get('resource_type_associations'))):

@@ -9,12 +9,13 @@ first byte is written and goes after the last one is removed, so nothing in a st
 """
 import sqlalchemy as sa
 
-from kodiak.common import db, heartbeat, quota, saga
+from kodiak.common import db, heartbeat, outbox, quota, saga
 
 metadata = db.metadata()
 services = heartbeat.tables(metadata)
 sagas, saga_steps = saga.tables(metadata)
 quotas, quota_locks = quota.tables(metadata)
+outbox.tables(metadata)
 
 
 def _time(name, **more):

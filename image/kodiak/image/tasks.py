@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from kodiak.common import db
 
+from . import notices
 from .models import tasks
 
 #: Hours that a finished task can still be read.
@@ -18,19 +19,33 @@ def add(connection, context, kind, image_id, given):
            'request_id': context.request_id, 'image_id': image_id, 'input': given, 'result': None, 'message': '',
            'expires_at': None, 'created_at': now, 'updated_at': now}
     connection.execute(sa.insert(tasks), row)
+    notices.task(connection, 'create', row)
     return row
 
 
 def update(connection, task_id, **changes):
-    """Change a task that has not ended."""
-    connection.execute(sa.update(tasks).where(tasks.c.id == task_id, tasks.c.status.in_(('pending', 'processing')))
-                       .values(updated_at=db.utcnow(), **changes))
+    """Change a task that has not ended. :returns: whether there was such a task."""
+    return connection.execute(sa.update(tasks).where(tasks.c.id == task_id, tasks.c.status.in_(('pending', 'processing')))
+                              .values(updated_at=db.utcnow(), **changes)).rowcount > 0
+
+
+def begin(connection, task_id):
+    """Note that somebody works on a task."""
+    if update(connection, task_id, status='processing'):
+        _tell(connection, task_id, 'run', 'processing')
 
 
 def end(connection, task_id, status, message='', result=None):
     """End a task: ``success`` or ``failure``."""
-    update(connection, task_id, status=status, message=message, result=result,
-           expires_at=db.utcnow() + datetime.timedelta(hours=KEEP))
+    if update(connection, task_id, status=status, message=message, result=result,
+              expires_at=db.utcnow() + datetime.timedelta(hours=KEEP)):
+        _tell(connection, task_id, status)
+
+
+def _tell(connection, task_id, *events):
+    row = db.one(connection, sa.select(tasks).where(tasks.c.id == task_id))
+    for event in events:
+        notices.task(connection, event, row)
 
 
 def expired(connection, now):

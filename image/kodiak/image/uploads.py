@@ -1,7 +1,7 @@
 """Data that a client sends: into a store, or to be staged for an import."""
 from kodiak.common import errors
 
-from . import blobs, catalog, quotas
+from . import blobs, catalog, notices, quotas
 from .models import images
 
 
@@ -33,9 +33,9 @@ class Upload:
             limit = allowance(self.app, self.image, expected, self.stage)
             outcome = self.filling.fill(read, inspector, limit, expected)
             self.app.db.transact(self._finish, outcome, limits)
-        except BaseException:
-            self.filling.discard(lambda connection: catalog.update(
-                connection, self.image['id'], {'status': 'queued'}, images.c.status == self.during))
+        except BaseException as error:
+            reason = getattr(error, 'message', None) or str(error) or type(error).__name__
+            self.filling.discard(lambda connection: self._undo(connection, reason))
             raise
         return outcome
 
@@ -46,6 +46,11 @@ class Upload:
             row = catalog.locked(connection, self.image['id'])
             raise errors.Conflict(f"Image status transition from {row['status']} to {self.during} is not allowed")
         self.filling.begin(connection)
+        notices.image(connection, self.image['id'], 'update' if self.stage else 'prepare')
+
+    def _undo(self, connection, reason):
+        if catalog.update(connection, self.image['id'], {'status': 'queued'}, images.c.status == self.during):
+            notices.failed(connection, self.image['id'], reason)
 
     def _finish(self, connection, outcome, limits):
         # Others of the project may have finished meanwhile.
@@ -59,6 +64,8 @@ class Upload:
             changes = {**outcome.columns(), 'status': 'active', 'locations': [location(self.store, self.filling.id)]}
         if not settled or not catalog.update(connection, self.image['id'], changes, images.c.status == self.during):
             raise blobs.gone(self.image['id'])
+        if not self.stage:
+            notices.image(connection, self.image['id'], 'upload', 'activate')
 
 
 def location(store, blob):

@@ -1,11 +1,12 @@
 """The data of images: up and down."""
+import functools
 import logging
 import re
 
-from kodiak.common import api, errors
+from kodiak.common import api, errors, outbox
 from kodiak.common.api import schema as schemas
 
-from .. import formats, signatures, uploads
+from .. import formats, notices, signatures, uploads
 from ..drivers import base
 from . import rules
 from .images import load
@@ -117,6 +118,29 @@ class Pieces:
         self.file.close()
 
 
+class Told(Pieces):
+    """Pieces of an image of which is told, in the end, how many bytes were sent to whom (``image.send``)."""
+
+    def __init__(self, file, length, req):
+        super().__init__(file, length)
+        # The server reads and closes this when the request's own context is over.
+        self.tell = functools.partial(req.db.transact, notices.sent, req.target, length, req.ctx,
+                                      req.http.environ.get('REMOTE_ADDR'))
+        self._sent = self._last = 0
+
+    def __next__(self):
+        # Whoever asks for a piece has sent the one before.
+        self._sent, self._last = self._sent + self._last, 0
+        data = super().__next__()
+        self._last = len(data)
+        return data
+
+    def close(self):
+        """Let go of the file, and tell."""
+        super().close()
+        self.tell(self._sent)
+
+
 class Reading:
     """The data of an image from ``offset`` on, from the first of its locations that has it; where one breaks off, from the next.
 
@@ -204,7 +228,7 @@ def download_image(req, image_id):
             return api.Response(status=304, headers=found)
     if size is None:
         # The server of the only location doesn't say how much it is.
-        return api.Response(Pieces(locate(req, image, 0, None), None), headers=found[1:], media_type=BYTES)
+        return api.Response(_pieces(req, locate(req, image, 0, None), None), headers=found[1:], media_type=BYTES)
     wanted, status = (0, size - 1), 200
     asked = headers.get('Range')
     if asked and (headers.get('If-Range') in (None, etag)):
@@ -215,8 +239,15 @@ def download_image(req, image_id):
     length = wanted[1] - wanted[0] + 1
     file = locate(req, image, wanted[0], length)
     found.append(('Content-Length', str(length)))
-    wrapper = req.http.environ.get('wsgi.file_wrapper')
+    return api.Response(_pieces(req, file, length), status=status, headers=found, media_type=BYTES)
+
+
+def _pieces(req, file, length):
+    """What the server sends of a file: ``length`` bytes, or all."""
+    environ = req.http.environ
+    if req.http.method == 'GET' and outbox.announced(req.db, 'image.send'):
+        return Told(file, length, req)
     # A real file goes from the page cache to the socket without passing through this process (sendfile).
-    sent = wrapper(file, PIECE) if wrapper is not None and hasattr(file, 'fileno') and 'gunicorn.socket' in req.http.environ else (
-        Pieces(file, length))
-    return api.Response(sent, status=status, headers=found, media_type=BYTES)
+    if length is not None and hasattr(file, 'fileno') and 'wsgi.file_wrapper' in environ and 'gunicorn.socket' in environ:
+        return environ['wsgi.file_wrapper'](file, PIECE)
+    return Pieces(file, length)

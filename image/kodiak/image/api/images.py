@@ -5,7 +5,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import blobs, catalog, imports, locations
+from .. import blobs, catalog, imports, locations, notices
 from ..models import blobs as table
 from ..models import images
 from . import attributes, filters, patch, rules
@@ -86,6 +86,7 @@ def update_image(req, image_id):
         if columns:
             columns['updated_at'] = db.utcnow()
             catalog.update(connection, image_id, columns)
+            notices.image(connection, image_id, 'update', *(['activate'] if columns.get('status') == 'active' else []))
         if 'locations' in columns:
             left = {location['blob'] for location in columns['locations']}
             gone = [location['blob'] for location in image['locations'] if location['blob'] and location['blob'] not in left]
@@ -112,6 +113,7 @@ def _switch(req, image_id, name, before, after):
             raise errors.Forbidden(f"Not allowed to {name} image in status '{image['status']}'")
         if image['status'] == before:
             catalog.update(connection, image_id, {'status': after})
+            notices.image(connection, image_id, 'update')
     req.db.transact(change)
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from kodiak.common import api, db, errors
 from kodiak.common.api import schema as schemas
 
-from .. import catalog
+from .. import catalog, notices
 from ..models import image_members
 from . import attributes, rules, views
 from . import schemas as published
@@ -63,6 +63,7 @@ def create_member(req, image_id):
             raise errors.Conflict(f"The member {row['member_id']} is already associated with image {image_id}.")
         catalog.Limits.of(req.app.conf).check('members', there + 1)
         connection.execute(sa.insert(image_members), row)
+        notices.member(connection, 'create', row)
         return row
     return views.member(req.db.transact(add))
 
@@ -83,6 +84,7 @@ def update_member(req, image_id, member_id):
         connection.execute(sa.update(image_members).where(
             image_members.c.image_id == image_id, image_members.c.member_id == member_id).values(
                 status=changed['status'], updated_at=changed['updated_at']))
+        notices.member(connection, 'update', changed)
     return views.member(changed)
 
 
@@ -93,6 +95,7 @@ def delete_member(req, image_id, member_id):
     with req.db.write() as connection:
         connection.execute(sa.delete(image_members).where(
             image_members.c.image_id == image_id, image_members.c.member_id == member_id))
+        notices.member(connection, 'delete', req.target['member'])
 
 
 @routes.put('/tags/{tag}', rule='modify_image', default=rules.PROJECT_MEMBER, load=lambda req, image_id, tag: load(req, image_id),
@@ -105,6 +108,7 @@ def add_tag(req, image_id, tag):
         if tag not in tags:
             catalog.Limits.of(req.app.conf).check('tags', len(tags) + 1)
             catalog.update(connection, image_id, {'tags': [*tags, tag]})
+            notices.image(connection, image_id, 'update')
     req.db.transact(add)
 
 
@@ -116,4 +120,5 @@ def delete_tag(req, image_id, tag):
         if tag not in tags:
             raise errors.NotFound(f'Image {image_id} has no tag {tag}.')
         catalog.update(connection, image_id, {'tags': [other for other in tags if other != tag]})
+        notices.image(connection, image_id, 'update')
     req.db.transact(remove)

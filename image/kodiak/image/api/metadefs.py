@@ -7,7 +7,7 @@ from kodiak.common import api, db, errors
 from kodiak.common.api import listing
 from kodiak.common.api import schema as schemas
 
-from .. import metadefs
+from .. import metadefs, notices
 from ..models import metadef_namespaces as namespaces
 from ..models import metadef_parts as parts
 from ..models import metadef_resource_types as types
@@ -149,6 +149,7 @@ def update_namespace(req, namespace):
     try:
         with req.db.write() as connection:
             connection.execute(sa.update(namespaces).where(namespaces.c.id == req.target['id']).values(changes))
+            notices.namespace(connection, 'update', {**req.target, **changes}, namespace)
     except sa.exc.IntegrityError:
         raise errors.Conflict(f"The metadata definition namespace={body['namespace']} already exists.") from None
     return _namespace({**req.target, **changes})
@@ -273,6 +274,7 @@ def create_tags(req, namespace):
     def change(connection):
         if not append:
             connection.execute(sa.delete(parts).where(parts.c.namespace_id == req.target['id'], parts.c.kind == metadefs.TAG))
+            notices.namespace(connection, 'delete_tags', req.target)
         for name in names:
             metadefs.add_part(connection, req.target, metadefs.TAG, name, {})
     req.db.transact(change)

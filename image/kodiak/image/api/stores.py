@@ -1,7 +1,7 @@
 """Copies of an image in stores."""
 from kodiak.common import api, errors
 
-from .. import blobs, catalog
+from .. import blobs, catalog, notices
 from ..models import blobs as table
 from . import rules
 from .images import load
@@ -28,6 +28,7 @@ def delete_from_store(req, store_id, image_id):
         if not left:
             raise errors.Forbidden('The last location of an image cannot be deleted.')
         catalog.update(connection, image_id, {'locations': left})
+        notices.image(connection, image_id, 'update')
         gone = [location['blob'] for location in locations if location['store'] == store_id]
         blobs.doom(connection, table.c.id.in_(gone), req.app.conf.stores.delete_delay)
     req.db.transact(remove)
