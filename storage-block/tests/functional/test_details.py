@@ -220,3 +220,26 @@ def test_filters_are_listed(cloud, member):
                 member.get(f'/{name}s?{one}={value}').expect(200)
     assert member.get('/resource_filters?resource=none').json == {'resource_filters': []}
     cloud.client(version='3.32').get('/resource_filters').expect(404)
+
+
+def test_a_change_of_nothing(cloud, member, volume):
+    path = '/volumes/' + volume()['id']
+    assert message(member.put(path, {'volume': {}}).expect(400)).startswith('Invalid input for field/attribute volume')
+    assert cloud.client(version='3.52').put(path, {'volume': {}}).expect(200).json['volume']['name'] == 'data'
+
+
+def test_types_by_specs_that_one_sees(cloud, member, admin):
+    specs = {'multiattach': '<is> True', 'volume_backend_name': 'file'}
+    admin.post('/types', {'volume_type': {'name': 'shared', 'extra_specs': specs}}).expect(200)
+
+    def found(who, text):
+        return [one['name'] for one in who.get('/types?extra_specs=' + text).expect(200).json['volume_types']]
+    assert found(member, "{'multiattach': '<is> True'}") == found(admin, "{'volume_backend_name': 'file'}") == ['shared']
+    assert found(member, "{'volume_backend_name': 'file'}") == []
+    assert len(found(cloud.client(version='3.51'), "{'multiattach': '<is> True'}")) == 2
+
+
+def test_pools_by_what_is_no_filter(cloud, admin):
+    admin.get('/scheduler-stats/get_pools?nonsense=1').expect(400)
+    cloud.client(testing.ADMIN, '3.30').get('/scheduler-stats/get_pools?nonsense=1').expect(200)
+    assert admin.get('/scheduler-stats/get_pools?name=one@file%23file&detail=false').json['pools'] == [{'name': 'one@file#file'}]

@@ -225,6 +225,9 @@ def one_host(req, host):
     'detail': schema.BOOLEAN, 'name': schema.STRING, 'volume_type': schema.STRING}, response=schema.wrap(
         'pools', schema.array(common.OBJECT)), summary='List the pools')
 def pools(req):
+    wrong = [name for name in req.http.args if name not in ('detail', 'name', 'volume_type')]
+    if wrong and req.at_least(3, 31):
+        raise errors.BadRequest(f"Invalid filters {','.join(wrong)} are found in query options.", kind='InvalidParameterValue')
     with req.db.read() as connection:
         found = scheduler.pools(connection, req.app.conf)
         seen = dict(connection.execute(sa.select(backends.c.name, backends.c.seen_at)).all())

@@ -65,6 +65,8 @@ class Types:
         return found
 
     public_key = 'is_public'
+    #: Specs that everybody may see.
+    public_specs = ()
 
     def declare(self, what):
         """Declare the endpoints."""
@@ -107,7 +109,10 @@ class Types:
             if req.ctx.is_admin and (public or '').lower() != 'none':
                 select = select.where(table.c.is_public == (True if public is None else schema.boolean(public, 'is_public')))
             if self.specs in req.query and (req.at_least(3, 52) or name != 'volume_type'):
-                select = select.where(common.json_filter(table.c[self.specs])([req.query[self.specs]]))
+                wanted = req.query[self.specs]
+                # Who does not see a spec learns nothing of it by asking for it either.
+                hidden = not req.ctx.is_admin and {*common.pairs(wanted)} - {*self.public_specs}
+                select = select.where(sa.false() if hidden else common.json_filter(table.c[self.specs])([wanted]))
             with req.db.read() as connection:
                 return common.page(req, self.listing, connection, select, name + 's',
                                    lambda row: self.shown(req, row._mapping), count=table)

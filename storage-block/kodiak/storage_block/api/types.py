@@ -9,14 +9,13 @@ from kodiak.storage_block.models import default_types, encryptions, groups, type
 from . import common, typed
 
 routes = api.Routes('volume types')
-#: Extra specs that everybody may see.
-PUBLIC_SPECS = ('RESKEY:availability_zones', 'multiattach', 'replication_enabled')
 
 
 class VolumeTypes(typed.Types):
     """Volume types."""
 
     public_key = 'os-volume-type-access:is_public'
+    public_specs = ('RESKEY:availability_zones', 'multiattach', 'replication_enabled')
 
     def visible(self, ctx):
         return types.visible(ctx)
@@ -28,7 +27,7 @@ class VolumeTypes(typed.Types):
             if req.http.method not in {'POST', 'PUT'}:
                 found['qos_specs_id'] = row['qos_specs_id']
         else:
-            found['extra_specs'] = {key: row['extra_specs'][key] for key in PUBLIC_SPECS if key in row['extra_specs']}
+            found['extra_specs'] = {key: row['extra_specs'][key] for key in self.public_specs if key in row['extra_specs']}
         if req.http.method == 'PUT':
             del found[self.public_key]
         return found

@@ -74,15 +74,17 @@ def show(req, volume_id):
     return {'volume': volume_view.renderer(req)(req.row)}
 
 
-CHANGE = schema.wrap('volume', {**schema.obj({
+CHANGE = schema.wrap('volume', schema.obj({
     'name': common.NAME, 'description': common.NAME, 'display_name': common.NAME, 'display_description': common.NAME,
-    'metadata': common.NULL_METADATA}), 'minProperties': 1})
+    'metadata': common.NULL_METADATA}))
 
 
 @routes.put('/volumes/{volume_id}', rule='volume:update', default=common.PROJECT_MEMBER, load=load, body=CHANGE, response=VOLUME,
             summary='Change the name, description or metadata of a volume')
 def update(req, volume_id):
     sent = req.body['volume']
+    if not sent and req.at_least(3, 53):
+        raise errors.BadRequest('Invalid input for field/attribute volume: {} should be non-empty: name what is to be changed.')
     changes = {name: sent[f'{prefix}{name}'] for prefix in ('display_', '') for name in ('name', 'description')
                if f'{prefix}{name}' in sent}
     changes = {name: value.strip() if value else value for name, value in changes.items()}
