@@ -10,7 +10,7 @@ from kodiak.compute import models
 @pytest.fixture(autouse=True)
 def silence(monkeypatch):
     # Databases are used again by other tests.
-    monkeypatch.setattr(outbox, '_announced', weakref.WeakSet())
+    monkeypatch.setattr(outbox, '_announced', weakref.WeakKeyDictionary())
 
 
 def told(cloud):
