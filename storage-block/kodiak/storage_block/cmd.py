@@ -61,7 +61,7 @@ def _usage_audit(conf, options):
         print('Nobody is told: [notifications] topics names none.', file=sys.stderr)
         return 1
     database = db.Database(config.database_url(conf, NAME))
-    outbox.announce(database)
+    outbox.announce(database, conf.notifications.disabled)
     begin, end = audit.last(options.period, db.utcnow())
     count = database.transact(notices.audit, begin, end)
     print(f'{count} from {begin} to {end}')

@@ -104,12 +104,17 @@ def tell(connection, table, row, event, deleted=False, **more):
     if not wanted(connection, table):
         return
     payload = {**PAYLOADS[table.name](connection, row, deleted), **more}
-    outbox.notify(connection, f'{TOLD[table.name][0]}.{event}', payload, context.get_current(), row['id'])
+    _write(connection, f'{TOLD[table.name][0]}.{event}', payload, row['id'])
 
 
-def catalog(connection, event, payload, resource_id=None):
+def _write(connection, event, payload, row_id):
+    # In order among themselves, but ahead of nothing else: while the bus is away, compute still hears of its volumes.
+    outbox.notify(connection, event, payload, context.get_current(), f'notices of {row_id}')
+
+
+def catalog(connection, event, payload, resource_id):
     """Tell what operators do to types and QoS specs, and to a status."""
-    outbox.notify(connection, event, payload, context.get_current(), resource_id)
+    _write(connection, event, payload, resource_id)
 
 
 def reset(connection, kinds, row_id, sent, function):

@@ -10,7 +10,7 @@ from kodiak.storage_block import audit, models, notices, work
 
 @pytest.fixture(autouse=True)
 def silence(monkeypatch):
-    monkeypatch.setattr(outbox, '_announced', weakref.WeakSet())
+    monkeypatch.setattr(outbox, '_announced', weakref.WeakKeyDictionary())
 
 
 @pytest.fixture
@@ -298,6 +298,25 @@ def test_moving_to_another_back_end(make_cloud, make_backend):
     cloud.client(testing.ADMIN).post(f'/volumes/{made}/action', {'os-migrate_volume': {'host': to}}).expect(202)
     cloud.settle()
     assert found == [('volume.migrate.start', work.shown(there)), ('volume.migrate.end', to)]
+
+
+def test_compute_hears_of_volumes_while_the_bus_is_away(cloud, volume, member):
+    made = volume()['id']
+    outbox.announce(cloud.db)
+
+    def away(message):
+        raise ConnectionError('the message broker cannot be reached')
+    cloud.publisher.sinks[''] = away
+    member.post('/attachments', {'attachment': {
+        'volume_uuid': made, 'instance_uuid': '11111111-0000-4000-8000-000000000000', 'connector': {'host': 'h'}}}).expect(200)
+    with cloud.db.write() as connection:
+        connection.execute(models.attachments.update().values(attach_status='attached'))
+        connection.execute(models.volumes.update().values(status='in-use'))
+    member.post(f'/volumes/{made}/action', {'os-extend': {'new_size': 2}}).expect(202)
+    cloud.settle()
+    assert [body['events'][0]['name'] for _, _, body in cloud.compute.calls] == ['volume-extended']
+    assert {row['event_type'] for row in cloud.all(models.events)} == {
+        'volume.attach.start', 'volume.resize.start', 'volume.resize.end'}
 
 
 def test_usage(cloud, told, volume, member):
