@@ -77,7 +77,8 @@ rm -f .import-rules.log
 
 folders=()
 # What is under tests/system needs more than a virtual environment: libvirt, a kernel of its own, root.
-for d in "${only[@]:-${distributions[@]}}"; do
+[ ${#only[@]} -gt 0 ] || only=("${distributions[@]}" .)
+for d in "${only[@]}"; do
     for kind in unit functional; do [ -d "$d/tests/$kind" ] && folders+=("$d/tests/$kind"); done
 done
 if [ ${#folders[@]} -gt 0 ]; then

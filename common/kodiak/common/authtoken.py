@@ -22,13 +22,14 @@ GROUP = 'keystone_authtoken'
 
 OPTS = [
     cfg.StrOpt('www_authenticate_uri', help='URL of identity that a 401 tells the client.'),
-    cfg.BoolOpt('delay_auth_decision', default=False,
-                help='Let requests without a valid token pass, marked X-Identity-Status: Invalid.'),
+    cfg.BoolOpt('delay_auth_decision', default=True,
+                help='Let requests without a valid token pass, marked X-Identity-Status: Invalid: each endpoint decides, as '
+                     'some (version documents) need none.'),
     cfg.ListOpt('service_token_roles', default=['service'], help='Roles of which a service token needs one.'),
     cfg.BoolOpt('service_token_roles_required', default=True,
                 help='Ignore service tokens that lack those roles.'),
     cfg.StrOpt('service_type', help='Type of this service in the catalog, for access rules of application credentials.'),
-    cfg.BoolOpt('include_service_catalog', default=True, help='Set X-Service-Catalog.'),
+    cfg.BoolOpt('include_service_catalog', default=False, help='Set X-Service-Catalog, which no service of Kodiak reads.'),
     cfg.IntOpt('token_cache_time', default=300,
                help='Seconds that a token validated online is remembered, and that tokens are still accepted while '
                     'identity cannot be reached.'),

@@ -1,5 +1,5 @@
 """The processes of compute, and its admin command."""
-from kodiak.common import authtoken, cli, config, policy, service, wsgi
+from kodiak.common import cli, config, policy, service, wsgi
 from kodiak.compute import conf as options
 
 CONDUCTOR, TOPIC = 'kodiak.compute.conductor', 'compute-conductor'
@@ -15,8 +15,6 @@ def load_conf(args=()):
 
 def load_api(app):
     """The WSGI application of an API process."""
-    # Version documents and the OpenAPI document need no token, so the decision is each endpoint's.
-    app.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
     app.policy = policy.Enforcer(app.conf)
     app.on_reload.append(app.policy.reload)
     return wsgi.load(app)

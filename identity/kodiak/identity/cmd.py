@@ -1,5 +1,5 @@
 """Entry points."""
-from kodiak.common import authtoken, cli, config, outbox, policy, service, wsgi
+from kodiak.common import cli, config, outbox, policy, service, wsgi
 from kodiak.common.runtime import Runtime
 
 from . import conf as options
@@ -15,10 +15,6 @@ def load_conf(args=()):
 def prepare(runtime):
     """Add to a :class:`~kodiak.common.runtime.Runtime` what identity needs in it."""
     made = core.Core(runtime.conf, runtime.db)
-    # Login and version documents need no token, so the decision is each endpoint's.
-    runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
-    runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
-    runtime.conf.set_default('service_type', 'identity', authtoken.GROUP)
     runtime.extra['core'] = made
     runtime.feed = made.state
     notices.configure(runtime.db, runtime.conf)

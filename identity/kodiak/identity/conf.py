@@ -79,5 +79,6 @@ OPTS = {
 #: Defaults of common options that differ here.
 DEFAULTS = {
     ('api', 'bind_port'): 5000,
+    ('keystone_authtoken', 'service_type'): 'identity',
     ('database', 'connection'): 'sqlite:////var/lib/kodiak/identity/identity.sqlite',
 }

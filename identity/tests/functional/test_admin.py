@@ -1,6 +1,5 @@
 import datetime
 import io
-import pathlib
 import stat
 import tarfile
 
@@ -10,7 +9,6 @@ from kodiak.common import cli, db
 from kodiak.identity import admin, api, cmd, core
 from kodiak.identity import conf as options
 
-ETC = pathlib.Path(__file__).parents[2] / 'etc'
 URL = 'http://10.0.0.1:5000/v3'
 
 
@@ -36,15 +34,6 @@ def ready(run, monkeypatch):
     assert run('bootstrap', '--public-url', URL)[0] == 0
     run('keys', 'setup')
     return run
-
-
-def test_the_samples_are_those_of_the_code(run):
-    assert run('policy-sample') == (0, (ETC / 'policy.yaml.sample').read_text())
-    sample = (ETC / 'identity.conf.sample').read_text()
-    for group, listed in options.OPTS.items():
-        assert f'[{group}]\n' in sample
-        for option in listed:
-            assert f'\n#{option.dest} = ' in sample
 
 
 def test_there_are_not_too_many_options():

@@ -57,10 +57,9 @@ OPTS = {
     ],
 }
 
-# Requests without a token pass the middleware: the API itself refuses them where they need one.
 DEFAULTS = {
     ('api', 'bind_port'): 9292,
-    ('keystone_authtoken', 'delay_auth_decision'): True, ('keystone_authtoken', 'service_type'): 'image',
+    ('keystone_authtoken', 'service_type'): 'image',
     # It would make a write of each download.
     ('notifications', 'disabled'): ['image.send'],
     ('database', 'connection'): 'sqlite:////var/lib/kodiak/image/image.sqlite',

@@ -1,12 +1,9 @@
-import pathlib
 
 import pytest
 import sqlalchemy as sa
 
 from kodiak.common import db
-from kodiak.image import blobs, cmd, conf, models
-
-ETC = pathlib.Path(cmd.__file__).parents[2] / 'etc'
+from kodiak.image import blobs, cmd, models
 
 
 @pytest.fixture
@@ -26,16 +23,6 @@ def test_the_database_is_made_by_the_admin_command(run):
     assert run('db', 'sync')[0] == 0
     assert run('db', 'check') == (0, '')
     assert run('db', 'version')[1].strip()
-
-
-def test_the_samples_are_those_of_the_code(run):
-    assert run('policy-sample') == (0, (ETC / 'policy.yaml.sample').read_text())
-    sample = (ETC / 'image.conf.sample').read_text()
-    for group, options in conf.OPTS.items():
-        assert f'[{group}]\n' in sample
-        for option in options:
-            assert f'\n#{option.dest} = ' in sample
-    assert '[store_file]' in sample
 
 
 def test_the_documents(run):

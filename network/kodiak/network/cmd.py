@@ -1,5 +1,5 @@
 """Entry points of the API, the conductor and the admin command; the agent has its own in ``agent.main``."""
-from kodiak.common import authtoken, cli, config, policy, service, wsgi
+from kodiak.common import cli, config, policy, service, wsgi
 
 from . import conf as options
 from . import rpc
@@ -15,10 +15,6 @@ def load_conf(args=(), files=None):
 
 def load(runtime):
     """The WSGI application of the API process."""
-    # Version documents need no token, so the decision is each endpoint's.
-    runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
-    runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
-    runtime.conf.set_default('service_type', NAME, authtoken.GROUP)
     runtime.bus = None          # hints to agents are the conductor's: the API works without a broker
     runtime.policy = policy.Enforcer(runtime.conf)
     runtime.on_reload.append(runtime.policy.reload)

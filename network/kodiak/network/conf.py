@@ -24,4 +24,4 @@ OPTS = {
             help='What a project may have where it has no quota of its own; -1 is no limit.'),
     ],
 }
-DEFAULTS = {('api', 'bind_port'): 9696}
+DEFAULTS = {('api', 'bind_port'): 9696, ('keystone_authtoken', 'service_type'): 'network'}

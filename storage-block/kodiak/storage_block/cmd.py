@@ -2,7 +2,7 @@
 import os
 import sys
 
-from kodiak.common import authtoken, cli, config, policy, service, wsgi
+from kodiak.common import cli, config, policy, service, wsgi
 
 from . import audit, rpc
 from . import conf as options
@@ -19,10 +19,6 @@ def load_conf(args=(), files=None):
 
 def load(runtime):
     """The WSGI application of the API process."""
-    # Version documents need no token, so the decision is each endpoint's.
-    runtime.conf.set_default('delay_auth_decision', True, authtoken.GROUP)
-    runtime.conf.set_default('include_service_catalog', False, authtoken.GROUP)
-    runtime.conf.set_default('service_type', 'block-storage', authtoken.GROUP)
     runtime.policy = policy.Enforcer(runtime.conf)
     runtime.on_reload.append(runtime.policy.reload)
     return wsgi.load(runtime)

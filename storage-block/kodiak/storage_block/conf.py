@@ -23,7 +23,7 @@ OPTS = {
         cfg.IntOpt('message_days', default=30, min=1, help='Days after which messages to users are forgotten.'),
     ],
 }
-DEFAULTS = {('api', 'bind_port'): 8776}
+DEFAULTS = {('api', 'bind_port'): 8776, ('keystone_authtoken', 'service_type'): 'block-storage'}
 
 
 def quotas(conf):

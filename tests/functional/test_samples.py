@@ -1,0 +1,24 @@
+"""What lies in ``etc/`` of each distribution is what its admin command prints (``tox -e genconfig,genpolicy`` writes it anew)."""
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+TOP = pathlib.Path(__file__).parents[2]
+SERVICES = sorted(path.parent.name for path in TOP.glob('*/etc'))
+
+
+def printed(service, command):
+    program = f'import sys; from kodiak.{service.replace("-", "_")} import cmd; sys.argv[1:] = ["{command}"]; cmd.admin()'
+    return subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize('service', SERVICES)
+def test_the_configuration(service):
+    assert printed(service, 'config-sample') == (TOP / service / 'etc' / f'{service}.conf.sample').read_text()
+
+
+@pytest.mark.parametrize('service', [service for service in SERVICES if service != 'storage-object'])
+def test_the_policy(service):
+    assert printed(service, 'policy-sample') == (TOP / service / 'etc' / 'policy.yaml.sample').read_text()
