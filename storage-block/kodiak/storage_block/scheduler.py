@@ -6,6 +6,7 @@ taken. :func:`place` runs inside the transaction that writes the volume's back e
 import collections
 import dataclasses
 import datetime
+import operator
 import re
 
 import sqlalchemy as sa
@@ -18,6 +19,9 @@ from .models import backends, services, snapshots, volumes
 BINARY, BACKUP_BINARY = 'cinder-volume', 'cinder-backup'
 #: Keys of extra specs that say something other than what a back end must be capable of.
 UNSCOPED = ('multiattach',)
+#: How extra specs compare; a lone ``=`` is at least, as it always was.
+COMPARED = {'==': operator.eq, '!=': operator.ne, '>=': operator.ge, '<=': operator.le, '<': operator.lt, '>': operator.gt,
+            '=': operator.ge}
 
 
 class NoValidBackend(errors.Conflict):
@@ -183,16 +187,16 @@ def _meets(has, asked):
         return asked[4:].strip() in str(has)
     if words and words[0] == '<or>':
         return str(has) in [part.strip() for part in asked.split('<or>') if part.strip()]
-    compared = re.match(r'^(s==|s!=|==|!=|>=|<=|=)\s*(.+)$', asked)
+    compared = re.match(r'^(s==|s!=|s<=|s>=|s<|s>|==|!=|>=|<=|=)\s*(.+)$', asked)
     if compared:
         sign, value = compared.groups()
-        if sign in ('s==', 's!='):
-            return (str(has) == value) is (sign == 's==')
+        if sign.startswith('s'):
+            return has is not None and COMPARED[sign[1:]](str(has), value)
         try:
             has, value = float(has), float(value)
         except (TypeError, ValueError):
             return False
-        return {'==': has == value, '!=': has != value, '>=': has >= value, '<=': has <= value, '=': has >= value}[sign]
+        return COMPARED[sign](has, value)
     if isinstance(has, bool):
         return asked.lower() == str(has).lower()
     return has is not None and str(has) == asked

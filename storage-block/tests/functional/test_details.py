@@ -243,3 +243,17 @@ def test_pools_by_what_is_no_filter(cloud, admin):
     admin.get('/scheduler-stats/get_pools?nonsense=1').expect(400)
     cloud.client(testing.ADMIN, '3.30').get('/scheduler-stats/get_pools?nonsense=1').expect(200)
     assert admin.get('/scheduler-stats/get_pools?name=one@file%23file&detail=false').json['pools'] == [{'name': 'one@file#file'}]
+
+
+def test_nothing_is_taken_on_where_nobody_answers(cloud, admin, volume):
+    made = volume()['id']
+    where = {'host': 'one@file#file', 'ref': {'source-name': 'x'}}
+    admin.put('/os-services/disable', {'host': 'one@file', 'binary': 'cinder-volume'}).expect(200)
+    assert 'is disabled' in message(admin.post('/manageable_volumes', {'volume': where}).expect(400))
+    admin.put('/os-services/enable', {'host': 'one@file', 'binary': 'cinder-volume'}).expect(200)
+    with cloud.db.write() as connection:
+        connection.execute(models.backends.update().values(seen_at=db.utcnow().replace(year=2000)))
+    assert 'does not answer' in message(admin.post('/manageable_volumes', {'volume': where}).expect(400))
+    assert 'does not answer' in message(admin.get('/manageable_volumes?host=one@file%23file').expect(400))
+    answer = admin.post('/manageable_snapshots', {'snapshot': {'volume_id': made, 'ref': {'source-name': 'x'}}}).expect(400)
+    assert 'does not answer' in message(answer) and cloud.all(models.snapshots) == []

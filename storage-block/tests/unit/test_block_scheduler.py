@@ -14,7 +14,9 @@ HAS = {'multiattach': True, 'vendor_name': 'Kodiak', 'volume_backend_name': 'fil
     ({'free_capacity_gb': '>= 40'}, True), ({'free_capacity_gb': '<= 40'}, False), ({'free_capacity_gb': '== 50'}, True),
     ({'free_capacity_gb': '!= 50'}, False), ({'free_capacity_gb': '>= x'}, False), ({'protocol': '<or> NBD <or> iSCSI'}, True),
     ({'protocol': '<in> SCS'}, True), ({'protocol': 's== iSCSI'}, True), ({'protocol': 's!= iSCSI'}, False),
-    ({'missing': 'x'}, False)])
+    ({'free_capacity_gb': '= 40'}, True), ({'free_capacity_gb': '= 60'}, False), ({'protocol': 's< j'}, True),
+    ({'protocol': 's>= j'}, False), ({'protocol': 's> iSCS'}, True), ({'protocol': 's<= iSCSI'}, True),
+    ({'missing': 's!= x'}, False), ({'missing': 'x'}, False)])
 def test_extra_specs(asked, fits):
     assert scheduler.fits(asked, HAS) is fits
 

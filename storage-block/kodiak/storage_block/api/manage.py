@@ -25,6 +25,16 @@ def _backend(connection, shown):
     return row
 
 
+def _serving(connection, conf, shown):
+    """As :func:`_backend`, of one that can be asked now. :raises BadRequest: it is disabled, or its agent does not answer."""
+    row = _backend(connection, shown)
+    pool = scheduler.pools(connection, conf)[row['name']]
+    if not pool.up or pool.disabled:
+        raise errors.BadRequest(f"Invalid input: The back end {shown} {'is disabled' if pool.up else 'does not answer'}.",
+                                kind='ServiceUnavailable')
+    return row
+
+
 def _reference(sent):
     if not isinstance(sent, dict) or not ({'source-name', 'source-id'} & set(sent)):
         raise errors.BadRequest("Invalid input for field/attribute ref: it must be an object with a 'source-name'.")
@@ -54,7 +64,7 @@ def _manage(req):
     reference = _reference(sent['ref'])
 
     def write(connection):
-        backend = _backend(connection, sent['host'])
+        backend = _serving(connection, req.app.conf, sent['host'])
         if sent.get('volume_type'):
             kind = types.find(connection, req.ctx, sent['volume_type'])
         else:
@@ -81,7 +91,7 @@ def _manageable(req, kind):
         raise errors.BadRequest('Invalid input: host: name the back end, as in host@backend#pool.')
     table = {'volumes': volumes, 'snapshots': snapshots}[kind]
     with req.db.read() as connection:
-        backend = _backend(connection, host)
+        backend = _serving(connection, req.app.conf, host)
         managed = db.all_dicts(connection, sa.select(table).where(table.c.backend == backend['name']))
     found = req.app.bus.client(rpc.AGENT, rpc.AGENT_TOPIC).call(
         'list_manageable', req.ctx, server=backend['host'], backend=work.short(backend['name']), kind=kind)
@@ -152,6 +162,9 @@ def _manage_snapshot(path, since=None):
 
         def write(connection):
             volume = store.need(connection, volumes, sent['volume_id'])
+            if volume['backend'] is None:
+                raise errors.BadRequest(f"Invalid volume: Volume {volume['id']} has no data yet.", kind='InvalidVolume')
+            _serving(connection, req.app.conf, volume['backend'])
             row = of_snapshots.insert(connection, req, volume, {
                 'name': sent.get('name'), 'description': sent.get('description'), 'metadata': sent.get('metadata') or {}},
                 status=states.MANAGING)
