@@ -36,9 +36,9 @@ def target(s3):
     return s3
 
 
-def allow(s3, effect='Allow', **condition):
+def allow(s3, effect='Allow', principal=None, **condition):
     s3.put_bucket_policy(Bucket='target', Policy=json.dumps({'Version': '2012-10-17', 'Statement': [{
-        'Effect': effect, 'Principal': {'Service': 'logging.s3.amazonaws.com'}, 'Action': 's3:PutObject',
+        'Effect': effect, 'Principal': principal or {'Service': 'logging.s3.amazonaws.com'}, 'Action': 's3:PutObject',
         'Resource': 'arn:aws:s3:::target/log/*', 'Condition': condition}]}))
 
 
@@ -73,6 +73,8 @@ def test_a_target_must_be_there_and_allow_it(target, client, refused):
     refused('AccessDenied', turn_on, s3=target)
     allow(target, ArnLike={'aws:SourceArn': 'arn:aws:s3:::bukket'}, StringEquals={'aws:SourceAccount': 'AUTH_test'})
     turn_on(target)
+    allow(target, principal={'AWS': '*'})
+    refused('AccessDenied', turn_on, s3=target)
     target.delete_bucket_policy(Bucket='target')
     refused('AccessDenied', turn_on, s3=target)
     target.put_bucket_acl(Bucket='target', ACL='log-delivery-write')
@@ -119,9 +121,13 @@ def test_parts_and_copies(target, logs):
     target.complete_multipart_upload(MultipartUpload={'Parts': [{'PartNumber': 1, 'ETag': part}]}, **named)
     target.copy_object(Bucket='bukket', Key='p', CopySource='bukket/o')
     target.put_object_tagging(Bucket='bukket', Key='o', Tagging={'TagSet': []})
-    target.delete_objects(Bucket='bukket', Delete={'Objects': [{'Key': 'o'}, {'Key': 'p'}]})
-    assert [line['operation'].removeprefix('REST.') for line in delivered(target, logs)[1][1:]] == [
-        'POST.UPLOADS', 'PUT.PART', 'POST.UPLOAD', 'COPY.OBJECT', 'PUT.OBJECT_TAGGING', 'POST.MULTI_OBJECT_DELETE']
+    target.delete_objects(Bucket='bukket', Delete={'Objects': [{'Key': 'o'}, {'Key': 'p', 'VersionId': 'x'}]})
+    lines = delivered(target, logs)[1][1:]
+    assert [line['operation'].removeprefix('REST.') for line in lines] == [
+        'POST.UPLOADS', 'PUT.PART', 'POST.UPLOAD', 'COPY.OBJECT', 'PUT.OBJECT_TAGGING', 'POST.MULTI_OBJECT_DELETE',
+        *['BATCH.DELETE.OBJECT'] * 2]
+    assert [(line['key'], line['version'], line['status'], line['error']) for line in lines[6:]] == [
+        ('o', '-', '204', '-'), ('p', 'x', '404', 'NoSuchVersion')]
 
 
 def test_nothing_goes_where_it_may_not_any_more(target, logs):

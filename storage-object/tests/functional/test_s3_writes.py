@@ -336,3 +336,37 @@ def test_parts_go_with_what_they_were_parts_of(s3, swift, how):
         assert listed() == [first]
         return
     assert listed() == []
+
+
+def test_what_is_said_of_a_body_twice_or_wrongly(s3, client, refused):
+    s3 = client(request_checksum_calculation='when_required')
+
+    def put(code, **headers):
+        made = {name.replace('_', '-'): value for name, value in headers.items()}
+
+        def add(params, **_):
+            params['headers'].update(made)
+        s3.meta.events.register('before-call.s3.PutObject', add)
+        problem = refused(code, s3.put_object, Bucket='bukket', Key='o', Body=b'body')
+        s3.meta.events.unregister('before-call.s3.PutObject', add)
+        return problem['Error']
+    right = base64.b64encode(zlib.crc32(b'body').to_bytes(4, 'big')).decode()
+    single = 'Expecting a single x-amz-checksum- header'
+    assert put('InvalidRequest', x_amz_checksum_crc32=right, x_amz_trailer='x-amz-checksum-crc32')['Message'] == single
+    assert put('InvalidRequest', x_amz_trailer='x-amz-checksum-crc32, x-amz-checksum-crc32')['Message'].startswith(single + '. ')
+    assert 'algorithm type' in put('InvalidRequest', x_amz_checksum_other=right)['Message']
+    put('MalformedTrailerError', x_amz_trailer='x-amz-checksum-crc32')
+    wrong = hashlib.md5(b'other')
+    assert put('BadDigest', Content_MD5=base64.b64encode(wrong.digest()).decode())['ExpectedDigest'] == wrong.hexdigest()
+
+
+def test_a_hash_is_held_to_whatever_is_signed(s3, client, refused):
+    old = client(version='s3', request_checksum_calculation='when_required')
+    made = {}
+    old.meta.events.register('before-call.s3.PutObject', lambda params, **_: params['headers'].update(made))
+    for text in ('INVALID', hashlib.sha256(b'other').hexdigest().upper()):
+        made['x-amz-content-sha256'] = text
+        problem = refused('XAmzContentSHA256Mismatch', old.put_object, Bucket='bukket', Key='o', Body=b'body')
+        assert problem['Error']['ClientComputedContentSHA256'] == text
+    made['x-amz-content-sha256'] = hashlib.sha256(b'body').hexdigest()
+    old.put_object(Bucket='bukket', Key='o', Body=b'body')

@@ -358,8 +358,10 @@ class Buckets:
                 wanted = {name: item.findtext(tag) for name, tag in CONDITIONS.items() if item.findtext(tag) is not None}
                 headers = self.api.objects.remove(call, key, self.api.objects.resolved(call, key, version), wanted)
             except S3Error as error:
+                call.deleted.append((key, version, error.status, error.code))
                 lines.append(f'<Error>{named}<Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>')
                 continue
+            call.deleted.append((key, version, 204, None))
             marked = headers.get('X-Amz-Delete-Marker')
             if marked:
                 named += f'<DeleteMarker>true</DeleteMarker>{tag("DeleteMarkerVersionId", headers["X-Amz-Version-Id"])}'

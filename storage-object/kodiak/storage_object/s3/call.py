@@ -27,11 +27,18 @@ class Call:
         self.user_name = (identity or {}).get('user_name') or (identity or {}).get('user')
         # Whether an access list is what has given leave.
         self.by_list = False
+        # Of a request that deletes many: ``(key, version, status, error)`` of each, for its bucket's logs.
+        self.deleted = []
         self.heads = {}
         # What an object is encrypted with, if it is a key of the client's own.
         self.customer_key = None
         # Of keys whose version ``null`` the Swift API calls by another id: that.
         self.nulls = {}
+
+    @property
+    def chunked(self):
+        """Whether the body is in aws-chunked coding."""
+        return getattr(self.signature, 'payload', '').startswith('STREAMING-')
 
     @property
     def user(self):
@@ -73,7 +80,7 @@ class Call:
             raise S3Error('IncompleteBody')
         md5 = self.md5()
         if md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-            raise S3Error('BadDigest')
+            raise S3Error('BadDigest', ExpectedDigest=self.request.headers['Content-Md5'])
         return data
 
     def md5(self):
@@ -99,7 +106,8 @@ class Call:
                           'X-Delete-At', 'X-Delete-After'):
                 headers[name] = value
             elif name == 'Content-Encoding':
-                kept = ', '.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked')
+                # (what is signed by chunks is not kept so; but a body that only says so is)
+                kept = ', '.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked' or not self.chunked)
                 if kept:
                     headers[name] = kept
         headers.setdefault('Content-Type', 'binary/octet-stream')

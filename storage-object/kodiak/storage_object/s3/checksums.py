@@ -105,11 +105,14 @@ def checked(name, value):
 def told_by(headers):
     """What a request's headers tell of its body: name to base64, at most one."""
     told = {n[len(PREFIX):].lower(): v for n, v in headers.items() if n.startswith(PREFIX) and n[len(PREFIX):] not in SETTINGS}
-    if len(told) > 1:
+    follow = [word for word in (headers.get('X-Amz-Trailer') or '').lower().split(',') if word.strip().startswith(PREFIX.lower())]
+    if len(told) > 1 or len(follow) > 1:
         raise S3Error('InvalidRequest', 'Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.')
+    if told and follow:
+        raise S3Error('InvalidRequest', 'Expecting a single x-amz-checksum- header')
     for name, value in told.items():
         if name not in LENGTHS:
-            raise S3Error('InvalidRequest', f'x-amz-checksum-{name} is none that is known')
+            raise S3Error('InvalidRequest', 'The algorithm type you specified in x-amz-checksum- header is invalid.')
         checked(name, value)
     chosen = (headers.get('X-Amz-Sdk-Checksum-Algorithm') or '').lower()
     if chosen and (chosen not in LENGTHS or (told and chosen not in told)):

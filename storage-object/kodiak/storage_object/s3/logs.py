@@ -126,7 +126,8 @@ class Logs(periodic.Periodic):
         owner = self.api.buckets.known_acl(call).owner
         facts = {**facts_of(target), 'aws:sourcearn': f'arn:aws:s3:::{call.bucket}',
                  'aws:sourceaccount': [owner, call.place, call.place.partition('_')[2]]}
-        verdicts = {policy.verdict(DELIVERER, 's3:PutObject', f'arn:aws:s3:::{target.bucket}/{spec["prefix"]}{end}', facts)
+        verdicts = {policy.verdict(DELIVERER, 's3:PutObject', f'arn:aws:s3:::{target.bucket}/{spec["prefix"]}{end}', facts,
+                                   by_name=True)
                     for end in ('', '2000-01-01-00-00-00-0')}
         return 'deny' not in verdicts and (listed or 'allow' in verdicts)
 
@@ -137,7 +138,10 @@ class Logs(periodic.Periodic):
         if not call.place or 'logging' not in self.api.configs.index(call):
             return
         try:
-            self._note(call, self.api.configs.get(call, 'logging'), _line(self.api, call, answer, code, seconds))
+            lines = [_line(self.api, call, answer, (answer.status, code), seconds)]
+            lines += [_line(self.api, call, None, (status, problem), 0, (key, version))
+                      for key, version, status, problem in call.deleted]
+            self._note(call, self.api.configs.get(call, 'logging'), ''.join(lines))
         except (S3Error, Fault) as problem:
             LOG.warning('A request of the bucket %s is not in its logs: %s', call.bucket, problem)
 
@@ -213,13 +217,13 @@ class Logs(periodic.Periodic):
 
 def _operation(call):
     method, query = call.request.method, call.query
+    if method == 'PUT' and call.request.headers.get('X-Amz-Copy-Source'):
+        return 'REST.COPY.' + ('PART' if 'uploadId' in query else 'OBJECT')
     if 'uploadId' in query:
         return f'REST.{method}.' + ('PART' if method == 'PUT' else 'UPLOAD')
     for name, resource in RESOURCES.items():
         if name in query:
             return f'REST.{method}.' + (resource if call.key or resource != 'OBJECT_TAGGING' else 'BUCKET_TAGGING')
-    if call.key and method == 'PUT' and call.request.headers.get('X-Amz-Copy-Source'):
-        return 'REST.COPY.OBJECT'
     return f'REST.{method}.' + ('OBJECT' if call.key else 'BUCKET')
 
 
@@ -234,10 +238,12 @@ def _quoted(text):
     return '"' + UNSAFE.sub(lambda match: ' ' if match[0] == ' ' else f'%{ord(match[0]):02X}', text) + '"'
 
 
-def _line(api, call, answer, code, seconds):
+def _line(api, call, answer, outcome, seconds, one=None):
+    # ``outcome``: status, error; ``one``: key, version of many that are deleted
     environ, get = call.request.environ, call.request.headers.get
-    length = answer.headers.get('Content-Length')
+    length = answer.headers.get('Content-Length') if one is None else None
     sent = length if call.request.method != 'HEAD' and length not in (None, '0') else None
+    key, version = one or (call.key, answer.headers.get('X-Amz-Version-Id') or call.query.get('versionId'))
     size = None
     if call.key and not set(call.query) & set(RESOURCES):
         if call.request.method == 'PUT':
@@ -247,12 +253,12 @@ def _line(api, call, answer, code, seconds):
     query = SECRET.sub(r'\1-', environ.get('QUERY_STRING', ''))
     path = quote(call.request.path) + ('?' + query if query else '')
     signature, line = call.signature, ' '.join((call.request.method, path, environ.get('SERVER_PROTOCOL', 'HTTP/1.1')))
-    version = answer.headers.get('X-Amz-Version-Id') or call.query.get('versionId')
     trans = environ.get('kodiak.trans_id', '-')
     return ' '.join((
         _word(api.buckets.known_acl(call).owner), call.bucket, time.strftime('[%d/%b/%Y:%H:%M:%S +0000]', time.gmtime()),
-        _word(environ.get('REMOTE_ADDR')), _word(call.user_id) if signature is not None else '-', trans, _operation(call),
-        _word(quote(call.key)), _quoted(line), str(answer.status), code or '-', sent or '-',
+        _word(environ.get('REMOTE_ADDR')), _word(call.user_id) if signature is not None else '-', trans,
+        _operation(call) if one is None else 'BATCH.DELETE.OBJECT',
+        _word(quote(key)), _quoted(line), str(outcome[0]), outcome[1] or '-', sent or '-',
         size if natural(size or '') is not None else '-', str(int(seconds * 1000)), '-',
         _quoted(from_wsgi(get('Referer', ''))), _quoted(from_wsgi(get('User-Agent', ''))), _word(version), trans,
         '-' if signature is None else 'SigV4' if signature.version == 4 else 'SigV2', '-',

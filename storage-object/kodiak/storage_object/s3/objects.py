@@ -133,7 +133,7 @@ class Objects:
         if answer.status == 404:
             raise S3Error('NoSuchBucket', BucketName=call.bucket)
         if answer.status == 422:
-            raise S3Error('BadDigest', ExpectedDigest=call.request.headers.get('Content-Md5', ''))
+            raise S3Error('BadDigest', ExpectedDigest=md5 or '')
         self.api.good(answer, path)
         self.written(call, answer, before)
         made = {'Etag': f'"{answer.headers.get("Etag", "").strip(chr(34))}"', **checksums.shown(self.sum_of(stream)),

@@ -92,14 +92,17 @@ class Policy:
             raise S3Error('MalformedPolicy', 'Missing required field Statement')
         self.statements = [_Statement(statement, bucket) for statement in statements]
 
-    def verdict(self, who, action, resource, facts):
+    def verdict(self, who, action, resource, facts, by_name=False):
         """``allow``, ``deny`` or None.
 
         :param who: names of who asks (a set; empty for nobody). :param action: ``s3:GetObject``.
         :param resource: ``arn:aws:s3:::bucket/key``. :param facts: condition key (lower case) to value, or a list of them.
+        :param by_name: what is allowed to everybody is not enough: one of ``who`` must be named.
         """
         verdict = None
         for statement in self.statements:
+            if by_name and statement.effect == 'Allow' and not statement.principals & who:
+                continue
             if statement.covers(who, action, resource, facts):
                 if statement.effect == 'Deny':
                     return 'deny'

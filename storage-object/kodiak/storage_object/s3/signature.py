@@ -101,7 +101,7 @@ class Signature:
             if self.version == 4 and not self.presigned:
                 raise S3Error('InvalidRequest', 'Missing required header for this request: x-amz-content-sha256')
             return 'UNSIGNED-PAYLOAD'
-        if self.version == 4 and text not in PAYLOADS and not HASH.match(text):
+        if self.version == 4 and not self.presigned and text not in PAYLOADS and not HASH.match(text):
             raise S3Error('InvalidArgument', 'x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, '
                                              'STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, '
                                              'STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, '
@@ -209,7 +209,8 @@ class Signature:
             if not decoded:
                 chunks.read(0)
             return chunks, decoded
-        digest = self.payload.lower() if self.version == 4 and HASH.match(self.payload) else None
+        # (whoever says what the hash is, is held to it, whatever the signature is of)
+        digest = None if self.payload in PAYLOADS else self.payload
         return Whole.of(stream, length, digest, self.request.headers, told), length
 
 
@@ -238,6 +239,9 @@ class Whole:
 
         :param told: False: a checksum among the headers is not the body's.
         """
+        if headers.get('X-Amz-Trailer') and told:
+            told_by(headers)
+            raise S3Error('MalformedTrailerError')
         if length is None:
             return stream
         made = cls(stream, length, sha256, told_by(headers) if told else {})
@@ -254,7 +258,7 @@ class Whole:
         self.sums.add(data)
         if not self.left and not self.checked:
             self.checked = True
-            if self.sha is not None and self.sha.hexdigest() != self.sha256:
+            if self.sha is not None and self.sha.hexdigest() != self.sha256.lower():
                 raise S3Error('XAmzContentSHA256Mismatch', ClientComputedContentSHA256=self.sha256,
                               S3ComputedContentSHA256=self.sha.hexdigest())
             self.sums.verify(self.told)
@@ -328,6 +332,8 @@ class Chunks:
 
     def _trailers(self):
         self.ended = True
+        if len(self.data) < self.left:
+            raise S3Error('IncompleteBody', CUT)
         if 'TRAILER' in self.signature.payload:
             lines, proved = [], not self.signed
             while line := self._last_line().decode('latin-1'):
