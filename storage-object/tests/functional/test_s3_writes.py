@@ -370,3 +370,24 @@ def test_a_hash_is_held_to_whatever_is_signed(s3, client, refused):
         assert problem['Error']['ClientComputedContentSHA256'] == text
     made['x-amz-content-sha256'] = hashlib.sha256(b'body').hexdigest()
     old.put_object(Bucket='bukket', Key='o', Body=b'body')
+
+
+def test_a_wrong_signature_is_told_what_was_to_be_signed(client, refused):
+    for version, first in (('s3v4', 'AWS4-HMAC-SHA256\n'), ('s3', 'GET\n')):
+        wrong = client('test:guest', version)
+
+        def spoil(request, **_):
+            request.headers['Authorization'] = request.headers['Authorization'][:-4] + b'AAA='
+        wrong.meta.events.register('before-send.s3.ListBuckets', spoil)
+        error = refused('SignatureDoesNotMatch', wrong.list_buckets)['Error']
+        assert error['AWSAccessKeyId'] == 'test:guest' and error['StringToSign'].startswith(first)
+        assert ('CanonicalRequest' in error) == (version == 's3v4')
+
+
+def test_chunks_that_a_signature_knows_nothing_of(s3, client, refused):
+    old = client(version='s3', request_checksum_calculation='when_required')
+    made = {'x-amz-content-sha256': 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'}
+    old.meta.events.register('before-call.s3.PutObject', lambda params, **_: params['headers'].update(made))
+    refused('MissingContentLength', old.put_object, Bucket='bukket', Key='o', Body=b'body')
+    made['x-amz-decoded-content-length'] = '4'
+    refused('XAmzContentSHA256Mismatch', old.put_object, Bucket='bukket', Key='o', Body=b'body')

@@ -153,17 +153,19 @@ class Signature:
     @property
     def string_to_sign(self):
         """What has been signed."""
-        return self._string4() if self.version == 4 else self._string2()
+        if self.version == 4:
+            made = hashlib.sha256(self._canonical().encode('latin-1')).hexdigest()
+            return '\n'.join(('AWS4-HMAC-SHA256', self.stamp, self.scope, made))
+        return self._string2()
 
-    def _string4(self):
+    def _canonical(self):
         request = self.request
         query = urllib.parse.parse_qsl(request.environ.get('QUERY_STRING', ''), keep_blank_values=True)
         text = '&'.join(f'{k}={v}' for k, v in sorted((_encode(k), _encode(v)) for k, v in query if k != 'X-Amz-Signature'))
         headers = ''.join(f'{name}:{" ".join((request.headers.get(name) or "").split())}\n' for name in self.signed)
         payload = 'UNSIGNED-PAYLOAD' if self.presigned and 'HTTP_X_AMZ_CONTENT_SHA256' not in request.environ else self.payload
         path = urllib.parse.quote(request.environ['PATH_INFO'].encode('latin-1'), safe='/-_.~')
-        canonical = '\n'.join((request.method, path, text, headers, ';'.join(self.signed), payload))
-        return '\n'.join(('AWS4-HMAC-SHA256', self.stamp, self.scope, hashlib.sha256(canonical.encode('latin-1')).hexdigest()))
+        return '\n'.join((request.method, path, text, headers, ';'.join(self.signed), payload))
 
     def _string2(self):
         request, get = self.request, self.request.headers.get
@@ -189,7 +191,16 @@ class Signature:
                 path, mark, rest = bare.partition('?')
                 made = self._mac2(secret, text[:-len(bare)] + path + '/' + mark + rest)
         if not hmac.compare_digest(made.encode(), self.signature.encode('utf-8', 'replace')):
-            raise S3Error('SignatureDoesNotMatch')
+            raise self.mismatch(self.string_to_sign)
+
+    def mismatch(self, text, given=None):
+        """The error that tells who signed what should have been signed. ``text``: that; ``given``: the signature of it."""
+        more = {'AWSAccessKeyId': self.access, 'StringToSign': text, 'SignatureProvided': given or self.signature,
+                'StringToSignBytes': text.encode('latin-1', 'replace').hex(' ')}
+        if self.version == 4:
+            canonical = self._canonical()
+            more.update(CanonicalRequest=canonical, CanonicalRequestBytes=canonical.encode('latin-1', 'replace').hex(' '))
+        return S3Error('SignatureDoesNotMatch', **more)
 
     @staticmethod
     def _mac2(secret, text):
@@ -201,10 +212,13 @@ class Signature:
 
     def body(self, stream, length, told=True):
         """The request's body, checked: by its hash, or chunk by chunk; and its length, decoded. ``told``: see :class:`Whole`."""
-        if self.version == 4 and self.payload.startswith('STREAMING-'):
+        if self.payload.startswith('STREAMING-'):
             decoded = natural(self.request.headers.get('X-Amz-Decoded-Content-Length') or '')
             if decoded is None:
                 raise S3Error('MissingContentLength')
+            if self.version != 4 or self.presigned:
+                # (what is signed so has no chunks: it is a hash, and never the body's)
+                return Whole.of(stream, length, self.payload, self.request.headers, told), length
             chunks = Chunks(self, stream, decoded)
             if not decoded:
                 chunks.read(0)
@@ -321,8 +335,9 @@ class Chunks:
             text = '\n'.join(('AWS4-HMAC-SHA256-PAYLOAD', self.signature.stamp, self.signature.scope, self.previous, EMPTY,
                               hashlib.sha256(data).hexdigest()))
             self.previous = hmac.new(self.key, text.encode(), 'sha256').hexdigest()
-            if not hmac.compare_digest(self.previous, rest.partition('chunk-signature=')[2].strip()):
-                raise S3Error('SignatureDoesNotMatch')
+            given = rest.partition('chunk-signature=')[2].strip()
+            if not hmac.compare_digest(self.previous.encode(), given.encode('latin-1')):
+                raise self.signature.mismatch(text, given)
         if size:
             self._line()
             self.sums.add(data)
@@ -347,8 +362,8 @@ class Chunks:
                     text = '\n'.join(('AWS4-HMAC-SHA256-TRAILER', self.signature.stamp, self.signature.scope, self.previous,
                                       hashlib.sha256(''.join(lines).encode()).hexdigest()))
                     made = hmac.new(self.key, text.encode(), 'sha256').hexdigest()
-                    if not hmac.compare_digest(made, value.strip()):
-                        raise S3Error('SignatureDoesNotMatch')
+                    if not hmac.compare_digest(made.encode(), value.strip().encode('latin-1')):
+                        raise self.signature.mismatch(text, value.strip())
                     proved = True
                     break
             if not proved or set(self.names) - set(self.told):
