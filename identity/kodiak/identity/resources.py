@@ -39,8 +39,8 @@ def check_parent(core, connection, row):
         return
     parent = connection.execute(sa.select(projects).where(projects.c.id == row['parent_id'])).first()
     if parent is None or (row['parent_id'] == row['domain_id'] and not parent.is_domain):
-        kind = 'domain' if row['parent_id'] == row['domain_id'] else 'project'
-        raise errors.NotFound(f"Could not find {kind}: {row['parent_id']}.")
+        kind, field = ('domain', 'domain_id') if row['parent_id'] == row['domain_id'] else ('project', 'parent_id')
+        raise errors.BadRequest(f"Could not find {kind}: {row['parent_id']} (project.{field}).")
     chain = [parent, *above(connection, parent)]
     if not all(each.enabled for each in chain):
         raise errors.Forbidden('A project cannot be created below one that is disabled.')

@@ -184,6 +184,24 @@ def below(connection, project_id):
     return found
 
 
+def holding(connection, role_id):
+    """The revocation events of the tokens that a role has given something to, itself or what it implies.
+
+    A role of all domains stands in those tokens, and nobody else's need end. A role of one domain does not: there all tokens of
+    whoever is given it, or a role that implies it.
+    """
+    known = Graph(connection)
+    if not known.domains.get(role_id):
+        return [{'role_id': role_id}]
+    prior = [each for each in known.names if known.reaches(each, role_id)]
+    given = connection.execute(sa.select(assignments.c.actor_kind, assignments.c.actor_id).where(
+        assignments.c.role_id.in_(prior)).distinct()).all()
+    users = {row.actor_id for row in given if row.actor_kind == 'user'}
+    users.update(connection.execute(sa.select(members.c.user_id).where(
+        members.c.group_id.in_([row.actor_id for row in given if row.actor_kind == 'group']))).scalars())
+    return [{'user_id': user_id} for user_id in sorted(users)]
+
+
 def delete_of_domain(connection, domain_id):
     """Delete the roles of a domain."""
     connection.execute(sa.delete(roles).where(roles.c.domain_id == domain_id))

@@ -56,7 +56,7 @@ def test_regions(cloud):
     admin.post('/v3/regions', {'region': {'parent_region_id': 'nowhere'}}).expect(404)
     admin.patch('/v3/regions/a', {'region': {'parent_region_id': 'b'}}).expect(400)
     assert [r['id'] for r in admin.get('/v3/regions?parent_region_id=a').json['regions']] == ['b']
-    admin.delete('/v3/regions/a').expect(403)
+    assert 'child regions' in admin.delete('/v3/regions/a').expect(409).json['error']['message']
     admin.delete('/v3/regions/RegionOne').expect(403)
     admin.delete('/v3/regions/b').expect(204)
     admin.delete('/v3/regions/a').expect(204)
@@ -226,3 +226,16 @@ def test_version_documents_and_json_home(cloud):
     assert user['href-template'] == '/v3/users/{user_id}'
     assert client.get('/openapi.json').expect(200).json['openapi'] == '3.1.0'
     assert client.get('/nothing').expect(404).json['error']['title'] == 'Not Found'
+
+
+def test_a_service_has_a_name_though_nobody_gave_it_one(cloud):
+    made = cloud.admin().post('/v3/services', {'service': {'type': 'bakery'}}).expect(201).json['service']
+    assert made['name'] == '' and cloud.admin().get('/v3/services/' + made['id']).json['service']['name'] == ''
+
+
+def test_an_endpoint_group_has_filters(cloud):
+    path = '/v3/OS-EP-FILTER/endpoint_groups'
+    refused = cloud.admin().post(path, {'endpoint_group': {'name': 'all', 'filters': {}}}).expect(400)
+    assert 'endpoint_group.filters' in refused.json['error']['message']
+    made = cloud.admin().post(path, {'endpoint_group': {'name': 'some', 'filters': {'interface': 'public'}}}).expect(201)
+    cloud.admin().patch(f"{path}/{made.json['endpoint_group']['id']}", {'endpoint_group': {'filters': {}}}).expect(400)

@@ -137,6 +137,9 @@ def test_an_ec2_credential_of_an_application_credential_is_bound_to_it(cloud, an
     request['signature'] = ec2._signature('b', request, dict(request['params']))
     token = cloud.admin().post('/v3/ec2tokens', {'credentials': request}).expect(200).json['token']
     assert [role['name'] for role in token['roles']] == ['reader']
+    signed = cloud.client(cloud.admin().post('/v3/ec2tokens', {'credentials': request}).expect(200))
+    signed.post(path, {'application_credential': {'name': 'more'}}).expect(403)
+    signed.get('/v3/auth/projects').expect(200)
     ann.delete(f'{path}/{robot["id"]}').expect(204)
     cloud.admin().post('/v3/ec2tokens', {'credentials': request}).expect(401)
 

@@ -58,6 +58,30 @@ def test_a_trust(cloud, pair):
     ann.get(path).expect(404)
 
 
+def test_an_application_credential_passes_on_no_more_than_it_has(cloud, pair):
+    ann, bob = pair
+    path = f'/v3/users/{ann.id}/application_credentials'
+
+    def robot(name, **more):
+        made = ann.post(path, {'application_credential': {'name': name, **more}}).expect(201).json['application_credential']
+        found = cloud.client(cloud.client().post('/v3/auth/tokens', {'auth': {'identity': {
+            'methods': ['application_credential'], 'application_credential': {'id': made['id'], 'secret': made['secret']}}}}))
+        found.id, found.project_id = ann.id, ann.project_id
+        return found
+    trust(robot('restricted'), bob).expect(403)
+    reader = robot('reader', unrestricted=True, roles=[{'name': 'reader'}])
+    assert 'its own roles' in trust(reader, bob, roles=[{'name': 'member'}]).expect(403).json['error']['message']
+    trust(reader, bob, roles=[{'name': 'reader'}]).expect(201)
+    other = cloud.project('another')
+    cloud.grant(ann.id, 'reader', other['id'])
+    trust(robot('second', unrestricted=True), bob, project_id=other['id'], roles=[{'name': 'reader'}]).expect(403)
+
+
+def test_a_trust_that_may_be_delegated_further_has_no_number_of_uses(cloud, pair):
+    refused = trust(*pair, allow_redelegation=True, remaining_uses=2).expect(400)
+    assert 'trust.remaining_uses' in refused.json['error']['message']
+
+
 def test_with_impersonation_the_token_is_the_trustors(cloud, pair):
     ann, bob = pair
     made = trust(ann, bob, impersonation=True).json['trust']

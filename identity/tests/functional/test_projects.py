@@ -73,7 +73,10 @@ def test_depth_and_parents(cloud):
     for level in range(5):
         parent = cloud.project(f'p{level}', parent_id=parent)['id']
     admin.post('/v3/projects', {'project': {'name': 'deep', 'parent_id': parent}}).expect(403)
-    admin.post('/v3/projects', {'project': {'name': 'x', 'parent_id': 'nothing'}}).expect(404)
+    for field in ('parent_id', 'domain_id'):
+        refused = admin.post('/v3/projects', {'project': {'name': 'x', field: 'nothing'}}).expect(400)
+        assert f'project.{field}' in refused.json['error']['message']
+    admin.patch('/v3/projects/' + parent, {'project': {'is_domain': True}}).expect(400)
     other = admin.post('/v3/domains', {'domain': {'name': 'other'}}).expect(201).json['domain']
     admin.post('/v3/projects', {'project': {'name': 'x', 'parent_id': parent, 'domain_id': other['id']}}).expect(400)
     admin.patch(f'/v3/projects/{parent}', {'project': {'parent_id': 'default'}}).expect(403)

@@ -88,6 +88,36 @@ def test_implied_roles(cloud, tree):
     cloud.client(token).get('/v3/auth/projects').expect(401)
 
 
+def test_a_role_that_goes_ends_no_tokens_but_those_that_it_gave_something(cloud, tree):
+    admin, (_, group, top, _) = cloud.admin(), tree
+    member, reader = cloud.role_id('member'), cloud.role_id('reader')
+    cook = admin.post('/v3/roles', {'role': {'name': 'cook'}}).json['role']['id']
+    own = admin.post('/v3/roles', {'role': {'name': 'own', 'domain_id': 'default'}}).json['role']['id']
+    above = admin.post('/v3/roles', {'role': {'name': 'above', 'domain_id': 'default'}}).json['role']['id']
+    for prior, implied in ((cook, member), (own, member), (above, own)):
+        admin.put(f'/v3/roles/{prior}/implies/{implied}').expect(201)
+    people = {name: cloud.user(name) for name in ('bob', 'cid', 'dan', 'eve')}
+    admin.put(f'/v3/groups/{group["id"]}/users/{people["eve"]["id"]}').expect(204)
+    given = {f'users/{people["bob"]["id"]}': member, f'users/{people["cid"]["id"]}': cook, f'users/{people["dan"]["id"]}': above,
+             f'groups/{group["id"]}': own}
+    for who, role in given.items():
+        admin.put(f'/v3/projects/{top["id"]}/{who}/roles/{role}').expect(204)
+
+    def after(act):
+        mine = {name: cloud.client(cloud.login(name, project=top['id']).expect(201)) for name in people}
+        act().expect(204)
+        admin.get('/v3/users').expect(200)
+        return {name for name, client in mine.items() if client.get('/v3/auth/projects').status == 401}
+    assert after(lambda: admin.delete(f'/v3/roles/{cook}/implies/{member}')) == {'cid'}
+    admin.put(f'/v3/roles/{cook}/implies/{member}').expect(201)
+    assert after(lambda: admin.delete(f'/v3/roles/{own}/implies/{member}')) == {'dan', 'eve'}
+    admin.put(f'/v3/roles/{own}/implies/{member}').expect(201)
+    admin.put(f'/v3/roles/{own}/implies/{reader}').expect(201)
+    assert after(lambda: admin.delete(f'/v3/roles/{cook}')) == {'cid'}
+    cloud.grant(people['cid']['id'], 'member', top['id'])
+    assert after(lambda: admin.delete(f'/v3/roles/{own}')) == {'dan', 'eve'}
+
+
 def test_roles_of_a_domain(cloud, tree):
     admin, (user, _, top, _) = cloud.admin(), tree
     own = admin.post('/v3/roles', {'role': {'name': 'own', 'domain_id': 'default'}}).expect(201).json['role']
@@ -100,7 +130,7 @@ def test_roles_of_a_domain(cloud, tree):
     other = admin.post('/v3/domains', {'domain': {'name': 'o'}}).json['domain']
     project = cloud.project('p', domain_id=other['id'])
     admin.put(f'/v3/projects/{project["id"]}/users/{user["id"]}/roles/{own["id"]}').expect(403)
-    admin.put(f'/v3/system/users/{user["id"]}/roles/{own["id"]}').expect(403)
+    admin.put(f'/v3/system/users/{user["id"]}/roles/{own["id"]}').expect(400)
 
 
 def test_the_list_of_assignments(cloud, tree):

@@ -40,11 +40,8 @@ def region_view(req, row):
 
 def service_view(req, row):
     """A service as the API shows it."""
-    found = {'id': row.id, 'type': row.type, 'enabled': row.enabled, **row.extra,
-             'links': {'self': f'{req.base_url}/v3/services/{row.id}'}}
-    if row.name is not None:
-        found['name'] = row.name
-    return found
+    return {'id': row.id, 'name': row.name or '', 'type': row.type, 'enabled': row.enabled, **row.extra,
+            'links': {'self': f'{req.base_url}/v3/services/{row.id}'}}
 
 
 def endpoint_view(req, row):
@@ -169,11 +166,14 @@ def update_region(req, region_id):
                summary='Delete a region')
 def delete_region(req, region_id):
     """Delete a region that has neither regions below it nor endpoints in it."""
+    with req.db.read() as connection:
+        if connection.execute(sa.select(regions.c.id).where(regions.c.parent_region_id == region_id)).first():
+            raise errors.Conflict(f'Unable to delete region {region_id} because it has child regions: delete them first.')
     try:
         _delete(req, regions, region_id)
     except exc.IntegrityError:
-        raise errors.Forbidden(f'Unable to delete region {region_id} because it or its child regions have associated endpoints.'
-                               ) from None
+        raise errors.Forbidden(f'Unable to delete region {region_id} because it or its child regions have associated endpoints: '
+                               'delete them first.') from None
 
 
 @routes.get('/services', rule='identity:list_services', default=rules.READ, query=kit.parameters(SERVICES),

@@ -12,8 +12,9 @@ def claims(req):
 
 def delegated(req):
     """True if the request's token was delegated."""
-    extra = claims(req).extra
-    return bool(extra.get('trust') or extra.get('oauth') or extra.get('app_cred'))
+    found = claims(req)
+    extra = found.extra
+    return bool(extra.get('trust') or extra.get('oauth') or extra.get('app_cred') or 'ec2credential' in found.methods)
 
 
 def refuse(req, what):
@@ -25,9 +26,12 @@ def refuse(req, what):
 def refuse_lasting(req, what):
     """403 where the token would make or show something that outlives the delegation: all but unrestricted application
     credentials."""
-    extra = claims(req).extra
+    found = claims(req)
+    extra = found.extra
     if extra.get('trust') or extra.get('oauth'):
         raise errors.Forbidden(f'A trust-scoped or OAuth-scoped token may not be used to manage {what}.')
+    if 'ec2credential' in found.methods:
+        raise errors.Forbidden(f'A token of an EC2 credential may not be used to manage {what}: log in otherwise.')
     if (extra.get('app_cred') or {}).get('restricted') and req.endpoint.method != 'GET':
         raise errors.Forbidden(f'A restricted application credential may not be used to manage {what}.')
 

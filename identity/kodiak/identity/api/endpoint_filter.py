@@ -14,7 +14,9 @@ from . import projects as project_api
 routes = api.Routes('endpoint filter', '/v3/OS-EP-FILTER')
 
 KNOWN = ('name', 'description', 'filters')
-FILTERS = schema.obj({'service_id': schema.STRING, 'region_id': schema.STRING, 'interface': catalog.INTERFACE, 'enabled': kit.FLAG})
+#: At least one: a group of all endpoints would be none.
+FILTERS = {**schema.obj({'service_id': schema.STRING, 'region_id': schema.STRING, 'interface': catalog.INTERFACE,
+                         'enabled': kit.FLAG}), 'minProperties': 1}
 FIELDS = {'name': kit.NAME, 'description': kit.TEXT, 'filters': FILTERS}
 HOW = kit.listing_of(endpoint_groups.c.id, kit.text_filters(name=endpoint_groups.c.name))
 PAIR = '/projects/{project_id}/endpoints/{endpoint_id}'

@@ -71,7 +71,7 @@ def _check_domain_role(req, key, target):
     if domain_id is None:
         return
     if key['target_kind'] == 'system':
-        raise errors.Forbidden('A role of one domain cannot be given on the system.')
+        raise errors.BadRequest('A role of one domain cannot be given on the system: give a role of all domains.')
     if domain_id != target['target.place.domain_id']:
         raise errors.Forbidden(f"Role {key['role_id']} belongs to another domain than its target.")
 

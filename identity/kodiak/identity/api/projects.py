@@ -136,7 +136,7 @@ def _position(req, core, connection, asked, is_domain):
     if parent_id is not None:
         parent = roles.place(core, connection, parent_id)
         if parent is None:
-            raise errors.NotFound(f'Could not find project: {parent_id}.')
+            raise errors.BadRequest(f'Could not find project: {parent_id} (project.parent_id).')
         above = parent.domain['id']
         if domain_id is not None and domain_id != above:
             raise errors.BadRequest('A project must be in the domain of its parent (project.domain_id, project.parent_id).')
@@ -205,8 +205,9 @@ def update(req, project_id):
     for name, current in (('domain_id', kit.domain_or_none(row['domain_id'])), ('parent_id', row['parent_id']),
                           ('is_domain', row['is_domain'])):
         if name in asked and asked[name] != current:
-            raise errors.Forbidden(f'Cannot change {name} of a project.') if name != 'domain_id' else \
-                errors.BadRequest('Cannot change Domain ID (project.domain_id).')
+            if name == 'parent_id':
+                raise errors.Forbidden('Cannot change parent_id of a project.')
+            raise errors.BadRequest(f'Cannot change {name} of a project (project.{name}).')
     values = kit.merged(row, asked, ('description', 'enabled'), KNOWN)
     if 'name' in asked:
         values['name'] = kit.clean(asked['name'])

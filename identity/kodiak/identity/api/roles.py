@@ -134,14 +134,13 @@ def update(req, role_id):
 
 @routes.delete('/roles/{role_id}', rule='identity:delete_role', default=rules.ADMIN, load=load, late=True, summary='Delete a role')
 def delete(req, role_id):
-    """Delete a role with its assignments; tokens that hold it, or what it implied, are revoked."""
+    """Delete a role with its assignments; tokens that hold it, or something because of it, are revoked."""
     core = cores.of(req)
     _authorize(req, 'delete', req.row.domain_id)
     kit.immutable(req.row._mapping, 'role')
 
     def remove(connection):
-        graph = domain.Graph(connection)
-        core.revoke(connection, *({'role_id': each} for each in graph.expand([role_id])))
+        core.revoke(connection, *domain.holding(connection, role_id))
         connection.execute(sa.delete(assignments).where(assignments.c.role_id == role_id))
         connection.execute(sa.delete(roles).where(roles.c.id == role_id))
         changes.bump(connection, changes.ASSIGNMENT)
@@ -227,7 +226,7 @@ def show_implied(req, prior_role_id, implied_role_id):
 @routes.delete(PAIR, rule='identity:delete_implied_role', default=rules.ADMIN, load=load_pair,
                summary='Stop a role implying another')
 def unimply(req, prior_role_id, implied_role_id):
-    """Take an implication away; tokens that hold the implied role are revoked."""
+    """Take an implication away; tokens that may hold the implied role because of it are revoked."""
     core = cores.of(req)
 
     def store(connection):
@@ -236,7 +235,7 @@ def unimply(req, prior_role_id, implied_role_id):
         if not done.rowcount:
             raise errors.NotFound(f'Role {prior_role_id} does not imply {implied_role_id}.')
         changes.bump(connection, changes.ASSIGNMENT)
-        core.revoke(connection, {'role_id': implied_role_id})
+        core.revoke(connection, *domain.holding(connection, prior_role_id))
     core.db.transact(store)
 
 

@@ -83,8 +83,12 @@ def create(req):
     core, asked = cores.of(req), req.body['trust']
     req.authorize({'target.trust.trustor_user_id': asked['trustor_user_id']})
     claims = delegation.claims(req)
-    if (claims.extra.get('app_cred') or {}).get('restricted') or claims.extra.get('oauth'):
-        raise errors.Forbidden('A restricted application credential or an OAuth token may not be used to manage trusts.')
+    if (claims.extra.get('app_cred') or {}).get('restricted') or claims.extra.get('oauth') or 'ec2credential' in claims.methods:
+        raise errors.Forbidden('A restricted application credential, an OAuth token or a token of an EC2 credential may not be '
+                               'used to manage trusts.')
+    if asked.get('allow_redelegation') and asked.get('remaining_uses') is not None:
+        raise errors.BadRequest('A trust that may be delegated further cannot be limited to a number of uses '
+                                '(trust.remaining_uses).')
     row = {'id': db.new_hex(), 'trustor_id': asked['trustor_user_id'], 'trustee_id': asked['trustee_user_id'],
            'project_id': asked.get('project_id'), 'impersonation': asked['impersonation'],
            'expires_at': times.future(asked['expires_at'], 'trust.expires_at') if asked.get('expires_at') else None,
@@ -96,6 +100,9 @@ def create(req):
             raise errors.NotFound(f"Could not find user: {row['trustee_id']}.")
         every = _roles(connection)
         row['role_ids'] = _delegated(core, connection, row, asked.get('roles') or [], every)
+        if claims.extra.get('app_cred') and (row['project_id'] not in (None, claims.project_id) or
+                                             set(row['role_ids']) - {role_id for role_id, _ in claims.roles}):
+            raise errors.Forbidden('An application credential can pass on its own roles in its own project only.')
         parent = claims.extra.get('trust')
         if parent:
             _redelegate(core, connection, row, asked, parent['id'])
