@@ -33,14 +33,6 @@ class Context(oslo_context.RequestContext):
         owner = row['project_id'] if isinstance(row, dict) else row.project_id
         return owner is not None and owner == self.project_id
 
-    def elevated(self):
-        """A copy with the admin role, for the service's own questions to itself."""
-        values = self.to_dict()
-        values['roles'] = sorted({*self.roles, 'admin'})
-        copy = type(self).from_dict(values, overwrite=False)
-        copy.is_admin = True
-        return copy
-
 
 def _text(value):
     """A name out of the environ, where UTF-8 travels as Latin-1."""

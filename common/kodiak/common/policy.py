@@ -23,7 +23,6 @@ MEMBER = 'role:member or role:manager or role:admin'
 READER = 'role:reader or role:member or role:manager or role:admin'
 PROJECT_MEMBER = '(role:member and project_id:%(project_id)s) or role:admin'
 PROJECT_READER = '((role:reader or role:member) and project_id:%(project_id)s) or role:admin'
-PROJECT_MANAGER = '(role:manager and project_id:%(project_id)s) or role:admin'
 OWNER = 'user_id:%(user_id)s or role:admin'
 
 RELOAD_SECONDS = 5

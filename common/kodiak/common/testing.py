@@ -4,7 +4,6 @@ Nothing here is imported outside tests.
 """
 import contextlib
 import dataclasses
-import datetime
 import importlib.util
 import json as jsonlib
 import pathlib
@@ -258,11 +257,6 @@ def end(process):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-
-
-def iso_now():
-    """Now in ISO form, for bodies."""
-    return datetime.datetime.now(datetime.UTC).isoformat()
 
 
 def module(test, name):

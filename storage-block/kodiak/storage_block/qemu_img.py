@@ -9,14 +9,12 @@ import logging
 import os
 import subprocess
 
+from kodiak.common import diskimage
 from kodiak.storage_block import ticket
 from kodiak.storage_block.drivers import base
 
 LOG = logging.getLogger(__name__)
 MEMORY = 2 << 30        # bytes of address space
-# What an image service calls a format, and what QEMU calls it.
-FORMATS = {'qcow2': 'qcow2', 'raw': 'raw', 'iso': 'raw', 'ami': 'raw', 'vmdk': 'vmdk', 'vdi': 'vdi', 'vhd': 'vpc',
-           'vhdx': 'vhdx', 'ploop': 'parallels'}
 KEY = 'key0'
 
 
@@ -132,21 +130,12 @@ def inspect(path, disk_format):
 
     :raises base.Fault: ``image`` if it is not what the image service said, or is not safe to use.
     """
-    from oslo_utils.imageutils import format_inspector
-
-    if disk_format not in FORMATS:
-        raise base.Fault('image', f'A volume cannot be made from an image of the format {disk_format!r}.', final=True)
     try:
-        found = format_inspector.detect_file_format(path)
-        found.safety_check()
-    except (format_inspector.ImageFormatError, format_inspector.SafetyCheckFailed) as error:
-        LOG.warning('An image is refused: %s', error)
-        raise base.Fault('image', 'The image is not safe to use.', final=True)
-    name, wanted = str(found), FORMATS[disk_format]
-    # A whole-disk image begins with a partition table, which the inspector names; as a format it is raw.
-    name = 'raw' if name in ('gpt', 'iso', 'raw', 'luks') else {'vhd': 'vpc'}.get(name, name)
-    if name != wanted:
-        raise base.Fault('image', f'The image says {disk_format}, but its data is {name}.', final=True)
+        # (the data of an encrypted volume is uploaded as it is, a LUKS container)
+        wanted = diskimage.judge(path, disk_format, (*diskimage.RAW, 'luks'))
+    except diskimage.Refused as refused:
+        LOG.warning('An image is refused: %s', refused)
+        raise base.Fault('image', str(refused), final=True)
     if wanted == 'raw':
         return wanted, os.path.getsize(path)
     return wanted, info(base.Node.of_path(path, wanted), share=False)['virtual-size']

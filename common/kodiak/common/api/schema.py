@@ -13,7 +13,6 @@ from .. import errors
 from ..numbers import natural  # noqa: F401 (services take it from here)
 
 UUID = {'type': 'string', 'format': 'uuid'}
-HEX_ID = {'type': 'string', 'pattern': '^[a-zA-Z0-9-]{1,64}$'}
 STRING = {'type': 'string'}
 NAME = {'type': 'string', 'minLength': 1, 'maxLength': 255}
 TEXT = {'type': ['string', 'null']}

@@ -8,7 +8,6 @@ from kodiak.common.api import listing, schema
 from kodiak.compute import states, store
 from kodiak.compute.models import flavor_projects, flavors, servers
 
-ADMIN_OR_OWNER = '(project_id:%(project_id)s and (role:member or role:admin)) or role:admin'
 BOOL = {'type': ['boolean', 'string'], 'enum': [True, False, 'True', 'true', 'TRUE', '1', 'on', 'ON', 'yes', 'YES', 'False',
                                                 'false',
                                                 'FALSE', '0', 'off', 'OFF', 'no', 'NO']}

@@ -30,17 +30,27 @@ def _wanted(move):
 
 def claim(work):
     """Choose the host and claim the new size there, beside what the server has."""
-    def choose(connection, row):
+    _claim(work, _choose, 'migrating', task_state='resize_migrating')
+
+
+def _claim(work, choose, status, **values):
+    """Hold on a host what a server is to have there.
+
+    :param choose: a function of ``(work, connection, row, move)`` that gives the host and what is claimed of it.
+    :param status: of the move from then on; ``values`` are the server's.
+    """
+    def change(connection, row):
         move = moves.get(connection, work.data['move'])
         if row is None or row['deleted']:
             raise common.Gone('The server was deleted.')
         if move['dest']:
             return
-        host, wanted = _choose(work, connection, row, move)
+        host, wanted = choose(work, connection, row, move)
         moves.hold(connection, move, row, host['uuid'], wanted)
-        moves.put(connection, move['uuid'], dest=host['host'], dest_node=host['node'], status='migrating')
-        store.save(connection, row, task_state='resize_migrating')
-    common.alter(work, choose)
+        moves.put(connection, move['uuid'], dest=host['host'], dest_node=host['node'], status=status)
+        if values:
+            store.save(connection, row, **values)
+    common.alter(work, change)
 
 
 def _choose(work, connection, row, move):
@@ -292,18 +302,13 @@ REVERT = Saga('revert', [
 
 def evacuate_claim(work):
     """Choose another host."""
-    def choose(connection, row):
-        move = moves.get(connection, work.data['move'])
-        if row is None or row['deleted']:
-            raise common.Gone('The server was deleted.')
-        if move['dest']:
-            return
-        spec = {**store.spec(connection, row['uuid']), 'forced_host': None, 'forced_node': None}
-        made = scheduler.Scheduler(connection, work.app.conf, row, spec, excluded=[move['source']], forced=work.data.get('forced'))
-        host = made.choose()
-        moves.hold(connection, move, row, host['uuid'], made.wanted)
-        moves.put(connection, move['uuid'], dest=host['host'], dest_node=host['node'], status='pre-migrating')
-    common.alter(work, choose)
+    _claim(work, _choose_other, 'pre-migrating')
+
+
+def _choose_other(work, connection, row, move):
+    spec = {**store.spec(connection, row['uuid']), 'forced_host': None, 'forced_node': None}
+    made = scheduler.Scheduler(connection, work.app.conf, row, spec, excluded=[move['source']], forced=work.data.get('forced'))
+    return made.choose(), made.wanted
 
 
 def evacuate_connect(work):

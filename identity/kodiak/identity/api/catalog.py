@@ -12,7 +12,6 @@ from . import kit, rules
 routes = api.Routes('catalog', '/v3')
 
 REGION_KNOWN = ('id', 'description', 'parent_region_id')
-REGION_ID = {'type': 'string', 'maxLength': 255}
 REGION = {'id': {'type': ['string', 'null'], 'maxLength': 255}, 'description': kit.TEXT,
           'parent_region_id': {'type': ['string', 'null']}}
 REGIONS = kit.listing_of(regions.c.id, {'parent_region_id': regions.c.parent_region_id})

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 
+from kodiak.common import diskimage
 from kodiak.storage_block import luks, qemu_img
 from kodiak.storage_block.backups import archive
 from kodiak.storage_block.drivers import base
@@ -282,7 +283,7 @@ class Tasks:
                 driver.delete_snapshot(passing, name)
 
     def _copy_to_image(self, backend, work, volume_id, image_id, disk_format, container_format='bare', encryption=None):
-        format = qemu_img.FORMATS.get(disk_format)
+        format = diskimage.FORMATS.get(disk_format)
         if format is None or container_format not in ('bare', None):
             raise Fault('image', f'A volume cannot be uploaded as {disk_format} in {container_format}.', final=True)
         with contextlib.ExitStack() as stack:

@@ -8,14 +8,11 @@ import json
 import os
 import subprocess
 
+from kodiak.common import diskimage
 from kodiak.compute.drivers import base
 
 MEMORY = 2 << 30        # bytes of address space
 CPU_SECONDS = 1800
-
-# What an image service calls a format, and what QEMU calls it. The first two are used as they are.
-FORMATS = {'qcow2': 'qcow2', 'raw': 'raw', 'iso': 'raw', 'ami': 'raw', 'vmdk': 'vmdk', 'vdi': 'vdi', 'vhd': 'vpc',
-           'vhdx': 'vhdx', 'ploop': 'parallels'}
 
 
 def run(*args, timeout=3600):
@@ -62,19 +59,9 @@ def inspect(path, disk_format):
 
     :raises base.Fault: ``image-invalid`` if it is not what the image service said, or is not safe to use.
     """
-    from oslo_utils.imageutils import format_inspector
-
-    if disk_format not in FORMATS:
-        raise base.Fault('image-invalid', f'A server cannot boot from an image of the format {disk_format!r}.', final=True)
     try:
-        found = format_inspector.detect_file_format(path)
-        found.safety_check()
-    except (format_inspector.ImageFormatError, format_inspector.SafetyCheckFailed) as error:
-        raise base.Fault('image-invalid', f'The image is not safe to use: {error}', final=True)
-    name, wanted = str(found), FORMATS[disk_format]
-    # A whole-disk image begins with a partition table, which the inspector names; as a format it is raw.
-    name = 'raw' if name in ('gpt', 'iso', 'raw') else {'vhd': 'vpc'}.get(name, name)
-    if name != wanted:
-        raise base.Fault('image-invalid', f'The image says {disk_format}, but its data is {name}.', final=True)
+        wanted = diskimage.judge(path, disk_format)
+    except diskimage.Refused as refused:
+        raise base.Fault('image-invalid', str(refused), final=True)
     size = os.path.getsize(path) if wanted == 'raw' else info(path, wanted)['virtual-size']
     return wanted, size
