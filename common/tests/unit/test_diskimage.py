@@ -7,8 +7,8 @@ from kodiak.common import diskimage
 
 
 def qcow2(backing=b''):
-    head = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 512 if backing else 0, len(backing), 16, 1 << 20, 0, 1, 1 << 16, 2 << 16, 1,
-                       0, 0)
+    head = struct.pack('>4sIQIIQIIQQIIQ', b'QFI\xfb', 2, 512 if backing else 0, len(backing), 16, 1 << 20, 0, 1, 1 << 16, 2 << 16,
+                       1, 0, 0)
     return (head.ljust(512, b'\0') + backing).ljust(1 << 18, b'\0')
 
 
