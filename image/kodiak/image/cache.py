@@ -127,13 +127,18 @@ class Cache:
             over.append(rows.pop(0)['image_id'])
         return self.drop(set(over)) if over else (0, 0)
 
-    def clean(self):
-        """Take away what is of no use: entries of images that are gone, files without entries, files nobody finished."""
-        known = {row['image_id'] for row in self.rows()}
+    def drop_deleted(self):
+        """Take out the images that were deleted."""
         with self.db.read() as connection:
-            there = set(connection.execute(sa.select(images.c.id).where(images.c.id.in_(known))).scalars())
-        if known - there:
-            self.drop(known - there)
+            gone = set(connection.scalars(sa.select(table.c.image_id).where(
+                table.c.host == self.host, ~sa.exists().where(images.c.id == table.c.image_id))))
+        if gone:
+            self.drop(gone)
+
+    def clean(self):
+        """Take away what is of no use: images that were deleted, files without entries, files nobody finished."""
+        self.drop_deleted()
+        there = {row['image_id'] for row in self.rows()}
         for entry in os.scandir(self.path):
             if entry.is_file() and entry.name not in there:
                 os.unlink(entry.path)
@@ -229,7 +234,7 @@ class Tee:
 
 
 class Prefetcher(periodic.Periodic):
-    """Fetches what is queued, from a thread in each API process; and cleans the cache now and then."""
+    """Fetches what is queued and drops what was deleted, from a thread in each API process; and cleans the cache now and then."""
 
     INTERVAL = 5
     CLEAN = 3600
@@ -241,6 +246,7 @@ class Prefetcher(periodic.Periodic):
 
     def look(self):
         """Do what there is to do now."""
+        self.cache.drop_deleted()
         self.cache.fetch_queued(self.stores)
         if time.monotonic() - self._cleaned >= self.CLEAN:
             self._cleaned = time.monotonic()

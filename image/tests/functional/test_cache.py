@@ -169,6 +169,15 @@ def test_cleaning(far, owner, boss, helpers):
     assert files(far) == ['new'] and listed(boss) == ([], [])
 
 
+def test_what_was_deleted_leaves_the_cache(far, owner, boss, helpers):
+    image, other = make(owner, helpers), make(owner, helpers)
+    for one in (image, other):
+        owner.get(one['file']).expect(200)
+    owner.delete('/v2/images/' + image['id']).expect(204)
+    far.runtime.background[2].look()
+    assert files(far) == [other['id']] and listed(boss) == ([other['id']], [])
+
+
 def test_a_damaged_file_is_not_served(far, owner, helpers):
     image = make(owner, helpers)
     owner.get(image['file']).expect(200)
