@@ -226,11 +226,14 @@ def download_image(req, image_id):
         found.append(('ETag', etag))
         if etag in headers.get('If-None-Match', '') or headers.get('If-None-Match') == '*':
             return api.Response(status=304, headers=found)
+        if etag not in headers.get('If-Match', etag) and headers['If-Match'] != '*':
+            raise errors.PreconditionFailed('The data of the image is not what If-Match names.')
     if size is None:
         # The server of the only location doesn't say how much it is.
         return api.Response(_pieces(req, locate(req, image, 0, None), None), headers=found[1:], media_type=BYTES)
     wanted, status = (0, size - 1), 200
-    asked = headers.get('Range')
+    # Old clients of this API ask by the header that belongs to the answer.
+    asked = headers.get('Range') or re.sub(r'^\s*bytes\s+([0-9]+-[0-9]+)/.*', r'bytes=\1', headers.get('Content-Range', ''))
     if asked and (headers.get('If-Range') in (None, etag)):
         wanted, status = _range(asked, size), 206
         found.append(('Content-Range', f'bytes {wanted[0]}-{wanted[1]}/{size}'))
