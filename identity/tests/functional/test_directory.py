@@ -429,6 +429,10 @@ def test_lockout_holds_for_people_of_a_directory(make_cloud, ldap):
     for _ in range(2):
         cloud.login('ann', 'wrong', project=None, domain=domain_id).expect(401)
     cloud.login('ann', 'directory word', project=None, domain=domain_id).expect(401)
+    # That ends it, though nothing may be written to the directory.
+    user, = admin.get(f'/v3/users?domain_id={domain_id}&name=ann').json['users']
+    admin.patch('/v3/users/' + user['id'], {'user': {'enabled': True}}).expect(200)
+    cloud.login('ann', 'directory word', project=None, domain=domain_id).expect(201)
     cloud.core.directories.at(domain_id).close()
 
 

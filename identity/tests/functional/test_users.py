@@ -87,6 +87,11 @@ def test_lockout(make_cloud):
         for _ in range(3):
             cloud.login(name, 'wrong', project=None).expect(401)
     cloud.login('ann', project=None).expect(401)
+    cloud.admin().patch('/v3/users/' + user['id'], {'user': {'enabled': True}}).expect(200)
+    cloud.login('ann', project=None).expect(201)
+    for _ in range(3):
+        cloud.login('ann', 'wrong', project=None).expect(401)
+    cloud.login('ann', project=None).expect(401)
     cloud.login('bob', project=None).expect(201)
     assert exempt['options'] == {'ignore_lockout_failure_attempts': True}
     with cloud.db.write() as connection:

@@ -169,6 +169,12 @@ def _keep(connection, user_id, asked, what):
     return connection.execute(_ONE, {'user_id': user_id}).one()
 
 
+def _unlock(connection, user_id):
+    """End a lockout; whoever was disabled for its absence has been seen today."""
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(
+        failed_count=0, failed_at=None, last_active_on=db.utcnow().date()))
+
+
 def _set_federated(connection, user_id, asked):
     table = federated_identities
     connection.execute(sa.delete(table).where(table.c.user_id == user_id))
@@ -236,6 +242,10 @@ def update(req, user_id):
     if req.row.kind == directory.LDAP:
         with core.db.read() as connection:
             _check_default_project(core, connection, values.get('default_project_id'))
+        if asked.get('enabled') is True and req.row.enabled:
+            # The directory has nothing to change: what can be meant is the lockout, and that is ours.
+            core.db.transact(_unlock, user_id)
+            asked = {name: value for name, value in asked.items() if name != 'enabled'}
         rest = core.directories.update_user(req.row, {**asked, **({'name': values['name']} if 'name' in asked else {})})
         return {'user': viewer(req)(core.db.transact(_keep, user_id, rest, 'updated'))}
     hashed = core.hasher.hash(password) if password is not None else None
@@ -248,9 +258,8 @@ def update(req, user_id):
             raise errors.NotFound(f'Could not find user: {user_id}.')
         if 'federated' in asked:
             _set_federated(connection, user_id, asked['federated'])
-        if values.get('enabled') is True and not req.row.enabled:
-            connection.execute(sa.update(users).where(users.c.id == user_id).values(
-                failed_count=0, failed_at=None, last_active_on=db.utcnow().date()))
+        if values.get('enabled') is True:
+            _unlock(connection, user_id)
         row = connection.execute(sa.select(users).where(users.c.id == user_id)).one()
         if hashed:
             people.add_password(core, connection, row._mapping, hashed, self_service=False)
