@@ -109,6 +109,8 @@ class Filling:
         except base.StoreFull:
             raise errors.RequestTooLarge('There is not enough disk space on the image storage media.') from None
         except base.StoreUnavailable as error:
+            # The answer names the store only: what goes on inside the cloud is for those who run it.
+            LOG.warning('The store %s did not take the data of image %s: %s', self.store.id, self.image_id, error)
             raise errors.Unavailable(f'The store {self.store.id} cannot be reached.') from error
         self._writer = None
         return outcome

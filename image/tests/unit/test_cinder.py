@@ -261,7 +261,7 @@ def test_iscsi(target, tmp_path):
     opened = disk.Disk(target, read_only=True)
     assert opened.size == 2 * MIB and b''.join(opened.read(7, 5 + len(data))) == data[2:]
     opened.close()
-    with pytest.raises(base.StoreUnavailable, match='cannot be opened'):
+    with pytest.raises(base.StoreUnavailable, match=r'cannot be opened: .*iSCSI'):
         disk.Disk({**target, 'auth_password': 'another-secret'})
 
 

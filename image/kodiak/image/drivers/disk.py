@@ -245,14 +245,15 @@ class _Listener(threading.Thread):
         self.start()
 
     def last(self):
-        """The last of it, once the process is at its end or has said nothing for long."""
+        """The last of it that is not blank, once the process is at its end or has said nothing for long."""
         self.join(2)
         return b''.join(self.said[-1:]).decode(errors='replace').strip()[-200:]
 
     def run(self):
         with self._stream:
             while line := self._stream.readline(4096):
-                self.said = [*self.said[-20:], line]
+                if line.strip():
+                    self.said = [*self.said[-20:], line]
 
 
 def _start(options, arguments, secret, read_only):
