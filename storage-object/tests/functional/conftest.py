@@ -30,7 +30,7 @@ def _load(name):
     return module
 
 
-double, real, probe = _load('double'), _load('real'), _load('probe')
+double, real, probe, probe_fixtures = _load('double'), _load('real'), _load('probe'), _load('probe_fixtures')
 
 
 @pytest.fixture(scope='session')

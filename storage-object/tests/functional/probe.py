@@ -120,9 +120,9 @@ class Cluster:
         """The pipeline of a proxy."""
         return pipeline.assemble(self.bare_proxy(pool), [('catch_errors', {})])
 
-    def caller(self, pool=None):
-        """Calls that proxy; ``stream``: the answer's body is not read yet."""
-        return caller_of(self.proxy(pool))
+    def caller(self, pool=None, whole=True):
+        """Calls that proxy (or one without filters); ``stream``: the answer's body is not read yet."""
+        return caller_of(self.proxy(pool) if whole else pipeline.assemble(self.bare_proxy(pool), []))
 
 
 def caller_of(application):

@@ -1,6 +1,5 @@
 """Four devices over four server processes, what goes wrong with them, and that it comes right without a hand."""
 import glob
-import hashlib
 import http.client
 import io
 import json
@@ -10,38 +9,13 @@ import subprocess
 import time
 
 import pytest
-from storage_object_probe import Cluster, Cut, Interrupted
+from storage_object_probe import Cut, Interrupted
+from storage_object_probe_fixtures import fixtures_of
 
 from kodiak.storage_object import conf as options
 
 pytestmark = pytest.mark.probe
-
-
-@pytest.fixture(scope='module')
-def started(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('probe'))
-    world.up()
-    yield world
-    world.down()
-
-
-@pytest.fixture
-def cluster(started):
-    started.make_devices()
-    started.up()
-    return started
-
-
-@pytest.fixture
-def call(cluster):
-    return cluster.caller()
-
-
-@pytest.fixture
-def account(call, request):
-    name = 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
-    assert call('PUT', f'/v1/{name}/c').status == 201
-    return name
+started, cluster, call, account = fixtures_of()
 
 
 def test_a_server_is_killed_in_the_middle_of_a_put(cluster, call, account, eventually):

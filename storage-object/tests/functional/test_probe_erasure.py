@@ -5,7 +5,8 @@ import os
 import shutil
 
 import pytest
-from storage_object_probe import Cluster, Interrupted
+from storage_object_probe import Interrupted
+from storage_object_probe_fixtures import account_of, fixtures_of
 
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
 from kodiak.storage_object.backend import diskfile
@@ -13,26 +14,7 @@ from kodiak.storage_object.proxy import backend, ec_put
 
 pytestmark = pytest.mark.probe
 POLICIES = {'cold': (1, 6), 'twice': (2, 3)}
-
-
-@pytest.fixture(scope='module')
-def started(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('coded'), 2, ('0:gold', '1:cold=4+2', '2:twice=2+1*2'), {1: 6, 2: 6})
-    world.up()
-    yield world
-    world.down()
-
-
-@pytest.fixture
-def cluster(started):
-    started.make_devices()
-    started.up()
-    return started
-
-
-@pytest.fixture
-def call(cluster):
-    return cluster.caller()
+started, cluster, call, _ = fixtures_of(2, ('0:gold', '1:cold=4+2', '2:twice=2+1*2'), {1: 6, 2: 6})
 
 
 class Box:
@@ -42,6 +24,7 @@ class Box:
         self.cluster, self.account = cluster, account
         self.policy, self.count = POLICIES[policy]
         self.ring = cluster.rings[f'object-{self.policy}']
+        assert call('PUT', f'/v1/{account}').status == 201
         assert call('PUT', f'/v1/{account}/c', X_Storage_Policy=policy).status == 201
         self.path = f'/v1/{account}/c/'
 
@@ -88,9 +71,7 @@ def holds(path, wanted):
 
 @pytest.fixture(params=['cold', 'twice'])
 def box(cluster, call, request):
-    account = 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
-    assert call('PUT', f'/v1/{account}').status == 201
-    return Box(cluster, call, account, request.param)
+    return Box(cluster, call, account_of(request), request.param)
 
 
 def test_a_server_is_killed_in_the_middle_of_a_put(cluster, call, box, eventually):

@@ -1,12 +1,11 @@
 """A container that came to be in two policies while its servers did not reach each other: all is moved to one, without a hand."""
-import hashlib
 import io
 import json
 import os
 import time
 
 import pytest
-from storage_object_probe import Cluster
+from storage_object_probe_fixtures import account_of, fixtures_of
 
 from kodiak.storage_object.daemons.reconciler import ACCOUNT
 from kodiak.storage_object.proxy import backend
@@ -14,15 +13,8 @@ from kodiak.storage_object.proxy.http import Request
 
 pytestmark = pytest.mark.probe
 pytest.importorskip('pyeclib', reason='erasure codes need pyeclib')
-
-
-@pytest.fixture(scope='module')
-def cluster(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('policies'), policies=('0:gold', '1:silver', '2:cold=2+1'),
-                    more='shard_threshold = 40\nshard_size = 15\nshard_shrink = 20\n')
-    world.up()
-    yield world
-    world.down()
+started, cluster, call, _ = fixtures_of(policies=('0:gold', '1:silver', '2:cold=2+1'),
+                                        more='shard_threshold = 40\nshard_size = 15\nshard_shrink = 20\n')
 
 
 def split(cluster, account, policy):
@@ -41,9 +33,8 @@ def split(cluster, account, policy):
 
 
 @pytest.mark.parametrize('old,new', [('gold', 2), ('cold', 1)])
-def test_a_container_in_two_policies(cluster, request, eventually, old, new):
-    cluster.up()
-    call, account = cluster.caller(), 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
+def test_a_container_in_two_policies(cluster, call, request, eventually, old, new):
+    account = account_of(request)
     before = {'gold': 0, 'cold': 2}[old]
     first = cluster.primaries('container', account, 'c')[0]
     assert call('PUT', f'/v1/{account}').status == 201
@@ -88,9 +79,8 @@ def test_a_container_in_two_policies(cluster, request, eventually, old, new):
     assert {row['name']: row['bytes'] for row in rows} == {name: len(body) for name, body in bodies.items()}
 
 
-def test_a_proxy_writes_into_another_policy_of_a_sharded_container(cluster, eventually):
-    cluster.up()
-    call, account = cluster.caller(), 'AUTH_sharded'
+def test_a_proxy_writes_into_another_policy_of_a_sharded_container(cluster, call, eventually):
+    account = 'AUTH_sharded'
     assert call('PUT', f'/v1/{account}').status == 201
     assert call('PUT', f'/v1/{account}/c', X_Storage_Policy='gold').status == 201
     names = [f'o{number:02}' for number in range(45)]

@@ -1,6 +1,5 @@
 """Containers that are cut up into shards on four devices over four server processes: while objects come and go, and servers die."""
 import contextlib
-import hashlib
 import http.client
 import json
 import sqlite3
@@ -8,40 +7,13 @@ import threading
 import time
 
 import pytest
-from storage_object_probe import Cluster
+from storage_object_probe_fixtures import fixtures_of
 
 from kodiak.storage_object.backend.broker import Brokers
 
 pytestmark = pytest.mark.probe
 
-SETTINGS = 'shard_threshold = 40\nshard_size = 15\nshard_shrink = 20\n'
-
-
-@pytest.fixture(scope='module')
-def started(tmp_path_factory):
-    world = Cluster(tmp_path_factory.mktemp('sharding'), more=SETTINGS)
-    world.up()
-    yield world
-    world.down()
-
-
-@pytest.fixture
-def cluster(started):
-    started.make_devices()
-    started.up()
-    return started
-
-
-@pytest.fixture
-def call(cluster):
-    return cluster.caller()
-
-
-@pytest.fixture
-def account(call, request):
-    name = 'AUTH_' + hashlib.md5(request.node.name.encode()).hexdigest()[:8]
-    assert call('PUT', f'/v1/{name}/c').status == 201
-    return name
+started, cluster, call, account = fixtures_of(more='shard_threshold = 40\nshard_size = 15\nshard_shrink = 20\n')
 
 
 def databases(cluster, account):

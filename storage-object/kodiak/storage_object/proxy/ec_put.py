@@ -76,8 +76,9 @@ class Upload:
                     self._send(self.codec.encode(following))
                     following = body.segment()
                 end = self._end(body, finish, wanted)
-                while self.judged and self.open and not self.answers:
+                while self.judged and self.open:
                     self._finish(end, self.open[:1])
+                    self._heed()
                 self._finish(end, self.open)
         except BaseException:
             for connection, _, _ in self.open:
@@ -128,8 +129,9 @@ class Upload:
         bodies = [bytes(self._of(fragments, position)) + footer for position in range(self.codec.replicas)]
         for position, data in enumerate(bodies):
             self._start(position, data, True)
-            if self.judged and not self.answers:
+            if self.judged:
                 self._gather(bodies)
+                self._heed()
         self._gather(bodies)
 
     def _gather(self, bodies):
@@ -152,8 +154,13 @@ class Upload:
         except backend.ERRORS:
             return
         self.answers.append((answer, node, position))
-        if self.judged and answer.status == 423:
-            raise uploads.Refused
+
+    def _heed(self):
+        """When the first has answered; where that holds another write, it is of no use to go on."""
+        if self.answers:
+            self.judged = False
+            if any(answer.status == 423 for answer, _, _ in self.answers):
+                raise uploads.Refused
 
     def _refused(self):
         """Those that have answered before the end of the body: ``(answer, node, position)``."""

@@ -226,6 +226,7 @@ class Upload:
             return False
         self._settle(answer)
         self._heed()
+        self.judged = False     # The answers of all others are waited for: what is held after its release is in the way of others.
         return True
 
     def _heed(self):
