@@ -2,7 +2,7 @@
 import pytest
 
 from kodiak.storage_object.backend.broker import Containers
-from kodiak.storage_object.daemons.reconciler import later
+from kodiak.storage_object.backend.devices import later
 
 T = [f'{second:010d}.00000' for second in range(10)]
 

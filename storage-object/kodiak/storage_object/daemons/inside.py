@@ -1,13 +1,17 @@
-"""What daemons ask of the whole cluster: listings and deletions, past accounts and containers that are deleted."""
+"""What daemons ask of the whole cluster: listings and deletions, past accounts and containers that are deleted; and those daemons
+that work off what others queue.
+"""
 import logging
 import time
 
 import orjson
 
+from ..backend.containers import deletion
 from ..proxy import backend as wire
 from ..proxy.app import Proxy
 from ..proxy.http import Fault
 from ..proxy.listing import encode
+from .care import Daemon
 
 LOG = logging.getLogger(__name__)
 
@@ -84,3 +88,64 @@ class Inside:
             if (node['ip'], node['port']) in self.server.local:
                 return place
         return None
+
+
+class Queues(Daemon):
+    """Works off the entries of containers of an account, each named by the first second that it is of.
+
+    The node of a queue's first replica does; the others begin later, in case it is out.
+    """
+
+    account = ''
+    span = 0            # seconds that a queue is of
+
+    def __init__(self, server, conf):
+        super().__init__(server, conf)
+        self.inside = Inside(server)
+
+    def entry(self, queue, row, until):
+        """Do what a row of a queue asks for; whether it is done. :class:`Later`: neither this nor what follows is due.
+
+        :param until: a time: what is later is not this node's yet.
+        """
+        raise NotImplementedError
+
+    def due(self):
+        """What more is asked of the account's listing: those queues whose time has come."""
+        return {}
+
+    def once(self):
+        """A pass over the queues."""
+        try:
+            queues = self.inside.rows(self.account, limit='10000', **self.due())
+        except Unknown:
+            return
+        ring = self.server.rings.container
+        for queue in self.fresh([row['name'] for row in queues[0]] if queues else []):
+            rank = self.inside.rank(ring, ring.get_part(self.account, queue))
+            if rank is not None:
+                try:
+                    self._queue(queue, time.time() - 2 * rank * self.conf.storage.interval)
+                except Later:
+                    pass
+                except Unknown as error:
+                    LOG.info('The queue %s has to wait: %s', queue, error)
+
+    def _queue(self, queue, until):
+        marker, left = '', False
+        while page := (self.inside.rows(self.account, queue, limit='1000', marker=marker) or ([],))[0]:
+            for row in page:
+                marker = row['name']
+                if self.ending.is_set():
+                    return
+                left |= not self.entry(queue, row, until)
+        if not left and int(queue) < time.time() - 2 * self.span:
+            self.inside.delete_container(self.account, queue)
+
+    def strike(self, queue, name, stamp):
+        """Delete an entry as of a timestamp; whether enough servers know of it."""
+        return self.server.updater.send_row(self.account, queue, deletion(name, stamp, 0))
+
+
+class Later(Exception):
+    """The rest of a queue is not due yet."""

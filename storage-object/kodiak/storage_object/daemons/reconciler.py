@@ -2,22 +2,20 @@
 
 The replicator queues what it finds in another (see :mod:`~kodiak.storage_object.backend.strays`) in the account
 ``.misplaced_objects``: a container for each hour of the objects' timestamps, in it ``<policy>:/<account>/<container>/<object>``,
-whose etag is the timestamp and whose content type is ``application/x-put`` or ``application/x-delete``. The node of a queue's first
-replica works on it; the others begin later, in case it is out. Entries that are done are deleted as of their object's timestamp.
+whose etag is the timestamp and whose content type is ``application/x-put`` or ``application/x-delete``. Entries that are done are
+deleted as of their object's timestamp.
 """
 import datetime
 import logging
 import time
 
-from ..backend.containers import deletion
 from ..backend.devices import later
 from ..middleware.copying import Reader
 from ..proxy import backend as wire
 from ..proxy.http import Fault, Request
 from ..proxy.objects import KEPT
 from ..spans import root_of
-from .care import Daemon
-from .inside import Inside, Unknown
+from .inside import Queues
 
 LOG = logging.getLogger(__name__)
 ACCOUNT = '.misplaced_objects'
@@ -51,47 +49,25 @@ def _queue_of(stamp):
     return f'{int(stamp[:10]) // HOUR * HOUR:010d}'
 
 
-class Reconciler(Daemon):
+class Reconciler(Queues):
     """See the module."""
 
     name = 'reconciler'
+    account = ACCOUNT
+    span = HOUR
 
     def __init__(self, server, conf):
         super().__init__(server, conf)
-        self.inside = Inside(server)
         self.proxy, self.client = self.inside.proxy, self.inside.client
 
-    def once(self):
-        """A pass over the queues."""
-        try:
-            queues = self.inside.rows(ACCOUNT, limit='10000')
-        except Unknown:
-            return
-        ring = self.server.rings.container
-        for queue in self.fresh([row['name'] for row in queues[0]] if queues else []):
-            rank = self.inside.rank(ring, ring.get_part(ACCOUNT, queue))
-            if rank is not None:
-                try:
-                    self._queue(queue, time.time() - 2 * rank * self.conf.storage.interval)
-                except Unknown as error:
-                    LOG.info('The queue %s has to wait: %s', queue, error)
+    def entry(self, queue, row, until):
+        """Put one object where it belongs."""
+        moment = datetime.datetime.fromisoformat(row['last_modified']).replace(tzinfo=datetime.UTC).timestamp()
+        return moment <= until and self._reconcile(row['name'], row['hash'], row['content_type']) and self.strike(
+            queue, row['name'], row['hash'])
 
-    def _queue(self, queue, until):
-        marker, left = '', False
-        while page := (self.inside.rows(ACCOUNT, queue, limit='1000', marker=marker) or ([],))[0]:
-            for row in page:
-                marker, stamp = row['name'], row['hash']
-                moment = datetime.datetime.fromisoformat(row['last_modified']).replace(tzinfo=datetime.UTC).timestamp()
-                if self.ending.is_set():
-                    return
-                if moment > until or not self._entry(marker, stamp, row['content_type']) or not self.server.updater.send_row(
-                        ACCOUNT, queue, deletion(marker, stamp, 0)):
-                    left = True
-        if not left and int(queue) < time.time() - 2 * HOUR:
-            self.inside.delete_container(ACCOUNT, queue)
-
-    def _entry(self, entry, stamp, kind):
-        """Put one object where it belongs. False if that has to wait."""
+    def _reconcile(self, entry, stamp, kind):
+        """False if it has to wait."""
         number, _, path = entry.partition(':/')
         account, container, name = path.split('/', 2)
         policy, right = int(number), self._policy(account, container)

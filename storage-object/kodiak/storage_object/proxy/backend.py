@@ -27,9 +27,7 @@ class Connection:
 
     def alive(self):
         """Whether an idle connection has not been closed by its server."""
-        poll = select.poll()        # select() takes no descriptor beyond 1,023
-        poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0)
+        return not readable([self])
 
     def close(self):
         """End it."""
@@ -67,6 +65,18 @@ class Connection:
                 name, _, value = line.partition(':')
                 headers[name] = value.strip(' \t')
             return status, headers
+
+
+def readable(connections, seconds=0):
+    """Those of which something can be read, or that have ended; waits so many seconds for the first."""
+    poll, known = select.poll(), {}         # select() takes no descriptor beyond 1,023
+    for connection in connections:
+        if connection.buffer:
+            seconds = 0
+        known[connection.sock.fileno()] = connection
+        poll.register(connection.sock, select.POLLIN)
+    found = {descriptor for descriptor, _ in poll.poll(seconds * 1000)} if known else ()
+    return [connection for descriptor, connection in known.items() if descriptor in found or connection.buffer]
 
 
 class Pool:
@@ -161,6 +171,23 @@ class Answer:
             if self.connection is not None:
                 self.connection = None
                 connection.close()
+
+    def some(self, most):
+        """What has come of a body that has a length, up to so many bytes; waits where nothing has. Raises of :data:`ERRORS`."""
+        connection = self.connection
+        if connection is None:
+            raise EOFError('it ended early')
+        if self.left is None or self.left < 0:
+            raise ValueError('a body without a length')
+        most = min(most, self.left)
+        if connection.buffer:
+            data, connection.buffer = connection.buffer[:most], connection.buffer[most:]
+        elif not (data := connection.sock.recv(min(READ, most))):
+            raise EOFError('the server closed the connection')
+        self.left -= len(data)
+        if not self.left:
+            self._end()
+        return data
 
     def read(self):
         """The whole body."""
@@ -294,6 +321,24 @@ class Client:
                 return self.answer(connection, node, method) if connection is not None else None
             self.node_failed(node, error)
             return None
+
+    def answers(self, waiting, method):
+        """``(node, answer)`` of requests to several nodes, as they come; None of those that are silent for too long.
+
+        :param waiting: ``[(node, head, connection)]``.
+        """
+        known = {connection: (node, head) for node, head, connection in waiting if connection is not None}
+        deadline = time.monotonic() + self.pool.node_timeout
+        try:
+            while known and (ready := readable(known, max(0, deadline - time.monotonic()))):
+                for connection in ready:
+                    node, head = known.pop(connection)
+                    yield node, self.answer(connection, node, method, lambda n=node, h=head: self.connect(n, h))
+            for node, _ in known.values():
+                self.node_failed(node, None)
+        finally:
+            for connection in known:
+                connection.close()
 
     def _judge(self, answer):
         if answer.status == 507:
