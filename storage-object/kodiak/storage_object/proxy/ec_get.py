@@ -1,7 +1,8 @@
 """An object out of fragments: those of one write are gathered from enough devices, decoded as they come, and replaced by others
-where one breaks off or is damaged.
+where one breaks off, stops or is damaged. All devices are read from at once, each as far as one segment needs.
 """
 import itertools
+import time
 
 import orjson
 
@@ -84,9 +85,8 @@ class Search:
             self.asked.append(node)
             head = backend.head_of('GET', f'/{node["device"]}/{self.part}{self.path}', headers)
             waiting.append((node, head, self.client.connect(node, head)))
-        for node, head, connection in waiting:
-            if connection is not None:
-                self._note(node, self.client.answer(connection, node, 'GET', lambda n=node, h=head: self.client.connect(n, h)))
+        for node, answer in self.client.answers(waiting, 'GET'):
+            self._note(node, answer)
         return bool(waiting)
 
     def _note(self, node, answer):
@@ -146,26 +146,38 @@ class Fragments:
     """The fragments of one number, as they come."""
 
     def __init__(self, answer):
-        self.answer, self._pieces, self._rest = answer, answer.body(), b''
+        self.answer, self._parts, self._missing = answer, [], 0
 
     def read(self, size):
-        """So many bytes."""
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            data = next(self._pieces, b'')
-            if not data:
-                raise EOFError('it ended early')
-            parts.append(data)
-            have += len(data)
-        data = parts[-1]
-        self._rest = data[len(data) - (have - size):] if have > size else b''
-        if self._rest:
-            parts[-1] = data[:len(data) - len(self._rest)]
-        return b''.join(parts)
+        """So many bytes, whatever that takes."""
+        self.want(size)
+        while not self.is_whole:
+            self.fill()
+        return self.take()
+
+    def want(self, size, seconds=0):
+        """Begin with the next one, of so many bytes; with so many seconds until some of it comes, each time."""
+        self._parts, self._missing, self._seconds = [], size, seconds
+        self.deadline = time.monotonic() + seconds
+
+    @property
+    def is_whole(self):
+        """Whether all of it has come."""
+        return not self._missing
+
+    def fill(self):
+        """Take what has come."""
+        data = self.answer.some(self._missing)
+        self._parts.append(data)
+        self._missing -= len(data)
+        self.deadline = time.monotonic() + self._seconds
+
+    def take(self):
+        """The fragment."""
+        return b''.join(self._parts)
 
     def close(self):
-        """Let go of it."""
-        self._pieces.close()
+        """Let go of the device."""
         self.answer.close()
 
 
@@ -196,24 +208,45 @@ class Decoded:
             yield data if self.start <= place and self.end >= place + rest else data[max(0, self.start - place):self.end - place]
 
     def _read(self, place, size):
-        codec, found = self.search.codec, {}
+        codec, found, patience = self.search.codec, {}, self.search.client.pool.node_timeout
+        for source in self.sources.values():
+            source.want(size, patience)
         while len(found) < codec.data:
-            for number, source in list(self.sources.items()):
-                if number in found:
-                    continue
-                try:
-                    data = source.read(size)
-                    codec.check(data, number)
-                    found[number] = data
-                except (*backend.ERRORS, Damaged) as error:
-                    self.search.client.node_failed(source.answer.node, error)
-                    source.close()
-                    del self.sources[number]
-                    self.unwanted.add(number)
             while len(self.sources) < codec.data:
                 number, answer = self.search.replace(self.stamp, place, self.end, self.unwanted | set(self.sources))
                 self.sources[number] = Fragments(answer)
+                self.sources[number].want(size, patience)
+            self._wait([number for number in self.sources if number not in found])
+            for number, source in list(self.sources.items()):
+                if number not in found and source.is_whole:
+                    try:
+                        codec.check(source.take(), number)
+                        found[number] = source.take()
+                    except Damaged as error:
+                        self._drop(number, error)
         return [found[number] for number in sorted(found)]
+
+    def _wait(self, numbers):
+        """Until more has come from any of some devices, or one has been silent for too long."""
+        waiting = {number: self.sources[number].answer.connection for number in numbers}
+        deadline = min(self.sources[number].deadline for number in numbers)
+        ready = backend.readable([each for each in waiting.values() if each is not None],
+                                 0 if None in waiting.values() else max(0, deadline - time.monotonic()))
+        for number, connection in waiting.items():
+            source = self.sources[number]
+            try:
+                if connection is None or connection in ready:
+                    source.fill()
+                elif time.monotonic() >= source.deadline:
+                    raise TimeoutError('nothing comes')
+            except backend.ERRORS as error:
+                self._drop(number, error)
+
+    def _drop(self, number, error):
+        source = self.sources.pop(number)
+        self.search.client.node_failed(source.answer.node, error)
+        source.close()
+        self.unwanted.add(number)
 
     def close(self):
         """Let go of all devices."""

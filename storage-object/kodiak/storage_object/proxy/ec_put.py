@@ -5,7 +5,6 @@ they hold: only then what was there before goes. Of a write that ends between th
 before nor, once it was answered, what came.
 """
 import hashlib
-import select
 
 from . import backend
 from . import put as uploads
@@ -159,18 +158,19 @@ class Upload:
         """When the first has answered; where that holds another write, it is of no use to go on."""
         if self.answers:
             self.judged = False
-            if any(answer.status == 423 for answer, _, _ in self.answers):
+            if self._busy:
                 raise uploads.Refused
 
-    def _refused(self):
+    @property
+    def _busy(self):
+        return any(answer.status == 423 for answer, _, _ in self.answers)
+
+    def _refused(self, seconds=0):
         """Those that have answered before the end of the body: ``(answer, node, position)``."""
-        poll, known = select.poll(), {}
-        for entry in self.open:
-            known[entry[0].sock.fileno()] = entry
-            poll.register(entry[0].sock, select.POLLIN)
-        for descriptor, _ in poll.poll(0) if known else ():
-            connection, node, position = known[descriptor]
-            self.open.remove(known[descriptor])
+        ready = backend.readable([entry[0] for entry in self.open], seconds)
+        for entry in [entry for entry in self.open if entry[0] in ready]:
+            connection, node, position = entry
+            self.open.remove(entry)
             answer = self.client.answer(connection, node, 'PUT')
             if answer is not None:
                 answer.keep = False
@@ -195,8 +195,11 @@ class Upload:
             entry[0].sock.sendall(data)
         except OSError as error:
             self.open.remove(entry)
-            entry[0].close()
-            self.client.node_failed(entry[1], error)
+            if isinstance(error, TimeoutError):
+                entry[0].close()
+                self.client.node_failed(entry[1], error)
+            else:
+                self._note(self.client.answer(entry[0], entry[1], 'PUT'), *entry[1:])     # It may have said why.
 
     def _finish(self, end, entries):
         """The end of the body to some devices, and their answers."""
@@ -208,6 +211,12 @@ class Upload:
 
     def _need(self):
         if len(self.open) < self.codec.quorum:
+            if self.judged:
+                # What the others say decides; they say it now, or nothing before the end of the body.
+                while not self._busy and (refused := list(self._refused(1))):
+                    for answer, node, position in refused:
+                        self._note(answer, node, position)
+                raise uploads.Refused
             if len([answer for answer, _, _ in self.answers if answer.status < 500]) < self.codec.quorum:
                 raise Fault(503)
             raise uploads.Refused

@@ -194,7 +194,7 @@ class Upload:
                 except OSError as error:
                     self.open.remove(entry)
                     self._broken_off(*entry[:2], error)
-            if len(self.open) + sum(a.status // 100 == 2 for a in self.answers) < self.quorum:
+            if following and len(self.open) + sum(a.status // 100 == 2 for a in self.answers) < self.quorum:
                 self._judge_refusals()
             data = following
         if chunked:
