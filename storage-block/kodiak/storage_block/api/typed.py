@@ -186,7 +186,7 @@ class Types:
 
         def need(found, key):
             if key not in found:
-                raise errors.NotFound(f'{what.title()} {key} of its specs could not be found.')
+                raise errors.NotFound(f'The {what} has no spec with the key {key}.')
             return found[key]
 
         def visible(req):
