@@ -223,14 +223,17 @@ def identity(rings):
     names = ['catch_errors', 'container_sync', 'tempurl', 'keystone', 'copy', 'container_quotas', 'account_quotas', 'slo']
     application = proxy
     for name in reversed(names):
-        application = pipeline.make_filter(application, name, {})
+        options = {'reseller_prefix': 'AUTH,SERVICE', 'SERVICE_service_roles': 'service'} if name == 'keystone' else {}
+        application = pipeline.make_filter(application, name, options)
         application = Token(application) if name == 'keystone' else application
     application = pipeline._Edge(application, proxy)
 
-    def of(project, user, *roles, domain='default'):
+    def of(project, user, *roles, domain='default', service=None):
         told = {'HTTP_X_IDENTITY_STATUS': 'Confirmed', 'HTTP_X_PROJECT_ID': project, 'HTTP_X_PROJECT_NAME': f'name of {project}',
                 'HTTP_X_USER_ID': user, 'HTTP_X_USER_NAME': f'name of {user}', 'HTTP_X_ROLES': ','.join(roles),
                 'HTTP_X_USER_DOMAIN_ID': domain, 'HTTP_X_PROJECT_DOMAIN_ID': domain} if project else {}
+        if service is not None:
+            told.update({'HTTP_X_SERVICE_IDENTITY_STATUS': 'Confirmed', 'HTTP_X_SERVICE_ROLES': service})
 
         def ask(method, path, body=b'', headers=None):
             environ = {'REQUEST_METHOD': method, 'PATH_INFO': path, 'QUERY_STRING': '', 'wsgi.input': io.BytesIO(body),
@@ -266,6 +269,25 @@ def test_users_of_identity(identity):
     assert root('GET', '/v1/AUTH_p/c/o').status == 200
     assert root('POST', '/v1/AUTH_p', headers={'X-Account-Quota-Bytes': '1000'}).status == 204
     assert ann('POST', '/v1/AUTH_p', headers={'X-Account-Quota-Bytes': '9999'}).status == 403
+
+
+def test_accounts_that_want_a_service_token(identity, make_call):
+    ann, served = identity('p', 'ann', 'member'), identity('p', 'ann', 'member', service='admin,service')
+    other, stranger = identity('p', 'ann', 'member', service='admin'), identity('q', 'bob', 'member', service='service')
+    assert [who('PUT', '/v1/SERVICE_p/c').status for who in (ann, other, stranger, served)] == [403, 403, 403, 201]
+    assert [who('GET', '/v1/SERVICE_p/c').status for who in (ann, served)] == [403, 204]
+    assert identity('admins', 'root', 'ResellerAdmin')('GET', '/v1/SERVICE_p/c').status == 204
+    # (what a client says of itself is no service token's)
+    assert ann('GET', '/v1/SERVICE_p/c', headers={'X-Service-Token': 'x'}).status == 403
+    # users of the configuration
+    call = make_call({'localauth': {'reseller_prefix': 'AUTH,SERVICE', 'SERVICE_require_group': 'service', 'secret': 'x',
+                                    'user_test_tester': 'testing .admin', 'user_glance_service': 'key service'}})
+    token = call('GET', '/auth/v1.0', headers={'X-Auth-User': 'glance:service', 'X-Auth-Key': 'key'}).headers['X-Auth-Token']
+    assert call('PUT', '/v1/SERVICE_test/c').status == 403
+    assert call('PUT', '/v1/SERVICE_test/c', headers={'X-Service-Token': call.token}).status == 403
+    assert call('PUT', '/v1/SERVICE_test/c', headers={'X-Service-Token': token}).status == 201
+    call.token = token
+    assert call('PUT', '/v1/SERVICE_test/d', headers={'X-Service-Token': token}).status == 403
 
 
 @pytest.mark.parametrize('token', ['AUTH_tkanything', 'x', None])

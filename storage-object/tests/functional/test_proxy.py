@@ -226,3 +226,9 @@ def test_cors(call, box):
     assert call('OPTIONS', box + '/o', headers=ask, token=False).headers['Access-Control-Allow-Origin'] == 'http://a'
     assert call('OPTIONS', box + '/o', headers={**ask, 'Origin': 'http://b'}, token=False).status == 401
     assert 'Access-Control-Allow-Origin' in call('GET', box + '/o', headers={'Origin': 'http://a'}).headers
+
+
+def test_anybody_may_ask_what_an_account_takes(call, box):
+    answer = call('OPTIONS', '/v1/AUTH_test', headers={'Origin': 'http://a', 'Access-Control-Request-Method': 'GET'}, token=False)
+    assert (answer.status, 'Access-Control-Allow-Origin' in answer.headers) == (200, False)
+    assert 'POST' in answer.headers['Allow']

@@ -85,15 +85,20 @@ class Keystone(Authorizer):
         self.readers = roles('reader_roles', 'reader')
         self.resellers = roles('reseller_admin_role', 'ResellerAdmin')
         self.system_readers = roles('system_reader_roles', '')
+        # Of accounts with a prefix: the roles of which the service token of whoever asks must have one.
+        self.service_roles = {prefix: roles(f'{prefix}service_roles', '') - {''} for prefix in self.prefixes}
 
     def identify(self, request):
         """From what the token middleware has set."""
         get = request.environ.get
         if get('HTTP_X_IDENTITY_STATUS') != 'Confirmed':
             return
-        roles = {role.strip().lower() for role in get('HTTP_X_ROLES', '').split(',') if role}
+        def roles_of(name):
+            return {role.strip().lower() for role in get(name, '').split(',') if role}
+        roles, served = roles_of('HTTP_X_ROLES'), get('HTTP_X_SERVICE_IDENTITY_STATUS') == 'Confirmed'
         request.environ['kodiak.identity'] = {
-            'roles': roles, 'user': get('HTTP_X_USER_ID'), 'user_name': get('HTTP_X_USER_NAME'),
+            'roles': roles, 'service_roles': roles_of('HTTP_X_SERVICE_ROLES') if served else set(),
+            'user': get('HTTP_X_USER_ID'), 'user_name': get('HTTP_X_USER_NAME'),
             'project': get('HTTP_X_PROJECT_ID'), 'project_name': get('HTTP_X_PROJECT_NAME'),
             'default_domain': 'default' in (get('HTTP_X_USER_DOMAIN_ID'), ) and get('HTTP_X_PROJECT_DOMAIN_ID') == 'default',
             'reseller': bool(self.resellers & roles)}
@@ -103,7 +108,8 @@ class Keystone(Authorizer):
         if self.resellers & identity['roles']:
             request.environ['kodiak.reseller'] = True
             return True
-        if not identity['project'] or all(account != prefix + identity['project'] for prefix in self.prefixes):
+        prefix = next((each for each in self.prefixes if identity['project'] and account == each + identity['project']), None)
+        if prefix is None or (self.service_roles[prefix] and not self.service_roles[prefix] & identity['service_roles']):
             return False
         if container is None and request.method in ('PUT', 'DELETE'):
             return False
@@ -131,6 +137,7 @@ class Keystone(Authorizer):
 class Local(Authorizer):
     """Users of the configuration: ``user_<account>_<user> = <key> [group] ...`` with the groups ``.admin`` and ``.reseller_admin``.
 
+    With ``<prefix>_require_group = <group>`` accounts of a prefix are open to who brings a service token, of a user in that group.
     ``GET /auth/v1.0`` with X-Auth-User and X-Auth-Key gives a token: signed with ``secret``, so that every process knows it.
     """
 
@@ -168,7 +175,7 @@ class Local(Authorizer):
         groups = {account, user, *self.users[user][1]}
         if '.admin' in groups:
             groups.discard('.admin')
-            groups.add(self.account_of(user))
+            groups.update(prefix + account for prefix in self.prefixes)
         return groups
 
     def login(self, request):
@@ -228,9 +235,18 @@ class Local(Authorizer):
         if identity['reseller'] and account.startswith(tuple(self.prefixes)):
             request.environ['kodiak.reseller'] = True
             return True
-        if account not in identity['groups']:
+        if account not in identity['groups'] or not self._served(request, account):
             return False
         return container is not None or request.method not in ('PUT', 'DELETE')
+
+    def _served(self, request, account):
+        # Whether an account needs no service token, or has got one.
+        prefix = next((each for each in sorted(self.prefixes, key=len, reverse=True) if account.startswith(each)), '')
+        wanted = self.conf.get(prefix + 'require_group')
+        if not wanted:
+            return True
+        user = self.user_of(request.headers.get('X-Service-Token') or '')
+        return user is not None and wanted in self.groups_of(user)
 
     def by_account_acl(self, request, identity, account, container):
         """``X-Account-Access-Control``: admin, read-write, read-only."""

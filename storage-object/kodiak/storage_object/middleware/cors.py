@@ -44,6 +44,8 @@ class Cors(Filter):
     def _preflight(request, split, meta, origin, origins, allowed):
         methods = ALLOWED['object' if split[3] is not None else 'container' if split[2] is not None else 'account']
         asked = request.headers.get('Access-Control-Request-Method')
+        if split[2] is None and not allowed:
+            return Response(200, b'', {'Allow': methods})       # (of accounts no page is told more than anybody)
         if asked is None or not allowed or asked not in methods.split(', '):
             return error(401, headers={'Allow': methods})
         headers = {'Allow': methods, 'Access-Control-Allow-Methods': methods,
