@@ -1,33 +1,13 @@
 """Compute and block storage in one process: each talks to the other's real API, and neither to a double of it."""
-import importlib.util
 import pathlib
-import sys
 
 import pytest
 
 from kodiak.common import testing
 
 TOP = pathlib.Path(__file__).parents[2]
-
-
-def load(name, *path):
-    """The fixtures of a service's own tests."""
-    found = importlib.util.spec_from_file_location(name, TOP.joinpath(*path, 'tests', 'functional', 'conftest.py'))
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-def load_compute():
-    found = importlib.util.spec_from_file_location(
-        'compute_fixtures', TOP / 'compute' / 'tests' / 'functional' / 'servers' / 'conftest.py')
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-COMPUTE, BLOCK = load_compute(), load('block_fixtures', 'storage-block')
+COMPUTE = testing.load(TOP / 'compute' / 'tests' / 'functional' / 'servers' / 'conftest.py', 'compute_fixtures')
+BLOCK = testing.load(TOP / 'storage-block' / 'tests' / 'functional' / 'conftest.py', 'block_fixtures')
 
 
 def under(prefix, application):

@@ -10,6 +10,7 @@ import pathlib
 import random
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -262,8 +263,22 @@ def end(process):
 def module(test, name):
     """The module ``name`` in the folder above the one of ``test`` (its ``__file__``): what tests of several folders share, which no
     test can import, since tests are no packages."""
-    path = pathlib.Path(test).parents[1] / f'{name}.py'
+    return load(pathlib.Path(test).parents[1] / f'{name}.py', name)
+
+
+def share(conftest, *names, prefix):
+    """Let the tests below a ``conftest.py`` (its ``__file__``) import modules that lie beside it, as ``<prefix>_<name>``.
+
+    :returns: the modules.
+    """
+    return [load(pathlib.Path(conftest).with_name(f'{name}.py'), f'{prefix}_{name}', known=True) for name in names]
+
+
+def load(path, name, known=False):
+    """The module in a file, under a name. ``known``: others may import it by that name from then on."""
     spec = importlib.util.spec_from_file_location(name, path)
     made = importlib.util.module_from_spec(spec)
+    if known:
+        sys.modules[name] = made
     spec.loader.exec_module(made)
     return made

@@ -4,7 +4,6 @@ Needs root. A libvirtd that answers is used as it is (that of a running cloud: t
 leaves what is not its own alone); else one is started for the tests, with QEMU's user and group as devstack sets them.
 """
 import hashlib
-import importlib.util
 import os
 import pathlib
 import pwd
@@ -19,6 +18,7 @@ import time
 
 import pytest
 
+from kodiak.common import testing
 from kodiak.compute.agent import state
 
 TOP = pathlib.Path(__file__).parents[3]
@@ -27,14 +27,7 @@ AGENT_USER = 'kodiak-compute'
 QEMU_CONF = pathlib.Path('/etc/libvirt/qemu.conf')
 
 
-def _load(name):
-    found = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(name + '.py'))
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-process = _load('agent_process')
+process, = testing.share(__file__, 'agent_process', prefix='compute')
 
 
 def run(*command, **options):

@@ -1,5 +1,4 @@
 """The proxy's pipeline over the servers behind it: a stand-in of them in this process, and themselves in theirs."""
-import importlib.util
 import io
 import pathlib
 import socketserver
@@ -21,16 +20,8 @@ from kodiak.storage_object.proxy import app, pipeline
 from kodiak.storage_object.proxy.http import Response
 from kodiak.storage_object.proxy.rings import Rings
 
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location('storage_object_' + name, pathlib.Path(__file__).with_name(name + '.py'))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-double, real, probe, probe_fixtures = _load('double'), _load('real'), _load('probe'), _load('probe_fixtures')
+double, real, probe, probe_fixtures = testing.share(
+    __file__, 'double', 'real', 'probe', 'probe_fixtures', prefix='storage_object')
 
 
 @pytest.fixture(scope='session')

@@ -1,12 +1,9 @@
 """Compute in one process: its API, a conductor, an agent with the fake driver, and doubles of image and network."""
 import dataclasses
 import functools
-import importlib.util
 import ipaddress
 import os
-import pathlib
 import re
-import sys
 import tempfile
 import time
 import uuid
@@ -28,15 +25,7 @@ from kodiak.compute.sagas import ALL
 SERVER = os.environ.get('KODIAK_TEST_DATABASE')
 
 
-def _load(name):
-    found = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(name + '.py'))
-    module = importlib.util.module_from_spec(found)
-    sys.modules['servers_' + name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-_load('world')
+block, _ = testing.share(__file__, 'block', 'world', prefix='servers')
 
 
 @functools.cache
@@ -199,7 +188,7 @@ class Cloud:
             group, _, option = name.partition('__')
             self.conf.set_override(option, value, group)
         self.db = database(int(tmp_path.name))
-        self.image, self.network, self.block = Image(), Network(), _load('block').Block()
+        self.image, self.network, self.block = Image(), Network(), block.Block()
         clients = client.Clients(self.conf)
         for kind, app in (('image', self.image), ('network', self.network), ('block-storage', self.block)):
             clients.mount(kind, app, token='service')

@@ -1,23 +1,12 @@
 """Fixtures of the agent's unit tests."""
-import importlib.util
-import pathlib
-import sys
 
 import pytest
 from oslo_config import cfg
 
+from kodiak.common import testing
 from kodiak.compute.agent.conf import OPTS
 
-
-def _shapes():
-    path = pathlib.Path(__file__).with_name('shapes.py')
-    found = importlib.util.spec_from_file_location('agent_shapes', path)
-    module = importlib.util.module_from_spec(found)
-    sys.modules['agent_shapes'] = module
-    found.loader.exec_module(module)
-
-
-_shapes()
+testing.share(__file__, 'shapes', prefix='agent')
 
 
 @pytest.fixture
