@@ -290,6 +290,23 @@ def test_accounts_that_want_a_service_token(identity, make_call):
     assert call('PUT', '/v1/SERVICE_test/d', headers={'X-Service-Token': token}).status == 403
 
 
+def test_names_in_lists_are_those_of_the_default_domain(identity):
+    far, near = identity('f', 'fay', 'member', domain='far'), identity('q', 'bob', 'member')
+    ours = identity('p', 'ann', 'member')
+    for who, account, status in ((far, 'AUTH_f', 403), (ours, 'AUTH_p', 204)):
+        assert who('PUT', f'/v1/{account}/c').status == 201
+        assert who('POST', f'/v1/{account}/c', headers={'X-Container-Read': 'name of q:name of bob'}).status == 204
+        assert near('GET', f'/v1/{account}/c').status == status
+        assert who('POST', f'/v1/{account}/c', headers={'X-Container-Read': 'q:bob'}).status == 204
+        assert near('GET', f'/v1/{account}/c').status == 204
+    assert far('HEAD', '/v1/AUTH_f').headers['X-Account-Project-Domain-Id'] == 'far'
+    assert ours('POST', '/v1/AUTH_p').status == 204
+    assert ours('HEAD', '/v1/AUTH_p').headers['X-Account-Project-Domain-Id'] == 'default'
+    # (nobody says it of another's account)
+    near('POST', '/v1/AUTH_f')
+    assert far('HEAD', '/v1/AUTH_f').headers['X-Account-Project-Domain-Id'] == 'far'
+
+
 @pytest.mark.parametrize('token', ['AUTH_tkanything', 'x', None])
 def test_who_asks_is_not_for_them_to_say(identity, token):
     identity('p', 'ann', 'member')('PUT', '/v1/AUTH_p/c')

@@ -9,6 +9,9 @@ import orjson
 from ..proxy import acl
 from ..proxy.http import Fault, Filter, Response, error, quote
 
+DOMAIN = 'X-Account-Sysmeta-Project-Domain-Id'
+LISTS = ('X-Container-Read', 'X-Container-Write')
+
 
 class Authorizer(Filter):
     """What both kinds share. ``identity`` of a request: dict with ``groups`` (set) and more, under ``kodiak.identity``."""
@@ -58,7 +61,7 @@ class Authorizer(Filter):
         if reading and referrers and acl.referrer_allowed(request.headers.get('Referer'), referrers) and (
                 name is not None or '.rlistings' in groups):
             return None
-        if container is not None and identity and self.listed(identity, groups, account):
+        if container is not None and identity and self.listed(request, identity, groups, account):
             return None
         return self.denied(request)
 
@@ -69,7 +72,7 @@ class Authorizer(Filter):
     def by_account_acl(self, request, identity, account, container):
         """True, False, or None where the account's list says nothing."""
 
-    def listed(self, identity, groups, account):
+    def listed(self, request, identity, groups, account):
         """Whether a container's list names them."""
         raise NotImplementedError
 
@@ -100,8 +103,36 @@ class Keystone(Authorizer):
             'roles': roles, 'service_roles': roles_of('HTTP_X_SERVICE_ROLES') if served else set(),
             'user': get('HTTP_X_USER_ID'), 'user_name': get('HTTP_X_USER_NAME'),
             'project': get('HTTP_X_PROJECT_ID'), 'project_name': get('HTTP_X_PROJECT_NAME'),
+            'project_domain': get('HTTP_X_PROJECT_DOMAIN_ID'),
             'default_domain': 'default' in (get('HTTP_X_USER_DOMAIN_ID'), ) and get('HTTP_X_PROJECT_DOMAIN_ID') == 'default',
             'reseller': bool(self.resellers & roles)}
+
+    def handle(self, request):
+        """As any; and keep of which domain an account's project is."""
+        split = request.split()
+        if 'kodiak.authorize' in request.environ or split is None or split[3] is not None:
+            return super().handle(request)
+        self.identify(request)
+        if request.method in ('PUT', 'POST') and (identity := request.environ.get('kodiak.identity')):
+            self._remember(request, split, identity)
+        answer = super().handle(request)
+        if split[2] is None and DOMAIN in answer.headers:
+            answer.headers['X-Account-Project-Domain-Id'] = answer.headers[DOMAIN]
+        return answer
+
+    def _remember(self, request, split, identity):
+        # Names in lists are those of the default domain alone: that an account is of another has to be known when it gets one.
+        version, account, container, _ = split
+        own = identity['project'] and any(account == prefix + identity['project'] for prefix in self.prefixes)
+        if not own or not self.operators & identity['roles'] or not identity['project_domain']:
+            return
+        if container is None:
+            request.headers[DOMAIN] = identity['project_domain']
+        elif identity['project_domain'] != 'default' and any(name in request.headers for name in LISTS):
+            known = request.environ['kodiak.proxy'].infos.get(request, account)
+            if known['sysmeta'].get('project-domain-id') != identity['project_domain']:
+                told = {DOMAIN: identity['project_domain']}
+                self.next(request.sub('POST', f'/{version}/{account}', told, authorize=False)).drain()
 
     def is_owner(self, request, identity, account, container):
         """Resellers; operators of the project; readers who read."""
@@ -117,10 +148,11 @@ class Keystone(Authorizer):
             return True
         return bool(self.readers & identity['roles']) and request.method in ('GET', 'HEAD')
 
-    def listed(self, identity, groups, account):
-        """``project:user``, ids or (in the default domain) names, ``*`` for any; or a role."""
+    def listed(self, request, identity, groups, account):
+        """``project:user``, ids or (where user, project and account are in the default domain) names, ``*`` for any; or a role."""
         projects, users = {identity['project'], '*'}, {identity['user'], '*'}
-        if identity['default_domain']:
+        known = request.environ['kodiak.proxy'].infos.get(request, account)
+        if identity['default_domain'] and known['sysmeta'].get('project-domain-id', 'default') == 'default':
             projects.add(identity['project_name'])
             users.add(identity['user_name'])
         projects.discard(None)
@@ -269,7 +301,7 @@ class Local(Authorizer):
                     return True
         return None
 
-    def listed(self, identity, groups, account):
+    def listed(self, request, identity, groups, account):
         """By any of their groups."""
         return bool(identity.get('groups', set()) & set(groups))
 
