@@ -59,6 +59,8 @@ OPTS = {
 
 DEFAULTS = {
     ('api', 'bind_port'): 9292,
+    # Each transfer holds one for as long as its client takes.
+    ('api', 'threads'): 32,
     ('keystone_authtoken', 'service_type'): 'image',
     # It would make a write of each download.
     ('notifications', 'disabled'): ['image.send'],
