@@ -20,6 +20,8 @@ READ_SECONDS = 60
 DEFAULT_PORTS = {'http': 80, 'https': 443}
 #: Addresses of IPv6 whose last bits are one of IPv4, which a gateway of the network goes to (RFC 6052).
 NAT64 = ipaddress.ip_network('64:ff9b::/96')
+# Not for the world, though some releases of Python say so: protocol assignments, and translation within a site.
+SPECIAL = tuple(map(ipaddress.ip_network, ('192.0.0.0/24', '64:ff9b:1::/48')))
 
 
 class Refused(errors.BadRequest):
@@ -72,7 +74,8 @@ class Guard:
         if hidden[1]:
             hidden[1] = hidden[1][1]
         for one in (address, *filter(None, hidden)):
-            if not one.is_global or one.is_multicast or one.is_reserved or getattr(one, 'is_site_local', False):
+            if not one.is_global or one.is_multicast or one.is_reserved or getattr(one, 'is_site_local', False) or any(
+                    one in network for network in SPECIAL if network.version == one.version):
                 raise Refused(f'The host {host} does not pass filtering: its address is not a public one.')
 
     def resolve(self, host, port):
