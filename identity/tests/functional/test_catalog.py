@@ -239,3 +239,11 @@ def test_an_endpoint_group_has_filters(cloud):
     assert 'endpoint_group.filters' in refused.json['error']['message']
     made = cloud.admin().post(path, {'endpoint_group': {'name': 'some', 'filters': {'interface': 'public'}}}).expect(201)
     cloud.admin().patch(f"{path}/{made.json['endpoint_group']['id']}", {'endpoint_group': {'filters': {}}}).expect(400)
+
+
+def test_the_association_of_an_endpoint_group_has_a_link(cloud):
+    admin, project = cloud.admin(), cloud.project('home')
+    made = admin.post('/v3/OS-EP-FILTER/endpoint_groups', {'endpoint_group': {'name': 'a', 'filters': {'interface': 'public'}}})
+    path = f"/v3/OS-EP-FILTER/endpoint_groups/{made.expect(201).json['endpoint_group']['id']}/projects/{project['id']}"
+    admin.put(path).expect(204)
+    assert admin.get(path).expect(200).json['project_endpoint_group']['links']['self'].endswith(path)

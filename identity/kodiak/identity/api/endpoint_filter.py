@@ -211,7 +211,7 @@ ASSOCIATION = schema.wrap('project_endpoint_group', {'type': 'object'})
 def check_group(req, group_id, project_id):
     """The association; 404 if there is none."""
     _check(req, project_endpoint_groups, _pair(group_id, project_id), 'The endpoint group')
-    return {'project_endpoint_group': _pair(group_id, project_id)}
+    return {'project_endpoint_group': {**_pair(group_id, project_id), 'links': {'self': req.url}}}
 
 
 @routes.delete(GROUP_PAIR, rule='identity:remove_endpoint_group_from_project', default=rules.ADMIN, load=load,
