@@ -1,8 +1,9 @@
 """The processes of compute, and its admin command."""
 from kodiak.common import cli, config, policy, service, wsgi
 from kodiak.compute import conf as options
+from kodiak.compute import rpc
 
-CONDUCTOR, TOPIC = 'kodiak.compute.conductor', 'compute-conductor'
+CONDUCTOR = 'kodiak.compute.conductor'
 
 
 def load_conf(args=()):
@@ -13,7 +14,7 @@ def load_conf(args=()):
     return config.load('compute', opts, args=args, defaults=options.DEFAULTS)
 
 
-def load_api(app):
+def load(app):
     """The WSGI application of an API process."""
     app.policy = policy.Enforcer(app.conf)
     app.on_reload.append(app.policy.reload)
@@ -22,13 +23,13 @@ def load_api(app):
 
 def api():
     """kodiak-compute-api"""
-    service.run_api('compute', load_api, opts=options.OPTS, defaults=options.DEFAULTS, conductor=(CONDUCTOR, TOPIC))
+    service.run_api('compute', load, opts=options.OPTS, defaults=options.DEFAULTS, conductor=(CONDUCTOR, rpc.CONDUCTOR_TOPIC))
 
 
 def conductor():
     """kodiak-compute-conductor"""
     from kodiak.compute import conductor as made
-    service.run_worker('compute', made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic=TOPIC)
+    service.run_worker('compute', made.build, opts=options.OPTS, defaults=options.DEFAULTS, topic=rpc.CONDUCTOR_TOPIC)
 
 
 def admin():

@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from kodiak.common import errors
 from kodiak.compute import rpc
-from kodiak.compute.agent import agent as agents
+from kodiak.compute.agent import main as agents
 from kodiak.compute.agent.conf import OPTS
 from kodiak.compute.drivers.libvirt.driver import LibvirtDriver
 

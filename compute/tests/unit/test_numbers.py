@@ -22,6 +22,6 @@ def test_files_are_rooms_not_halls():
 
 
 def test_an_agent_loads_no_database():
-    loaded = subprocess.run([sys.executable, '-c', 'import sys, kodiak.compute.agent.agent; print(*sys.modules)'],
+    loaded = subprocess.run([sys.executable, '-c', 'import sys, kodiak.compute.agent.main; print(*sys.modules)'],
                             capture_output=True, text=True, check=True).stdout.split()
     assert not {'sqlalchemy', 'flask', 'alembic', 'oslo_messaging', 'eventlet'} & set(loaded)

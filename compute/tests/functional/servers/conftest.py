@@ -17,8 +17,8 @@ from kodiak.compute import api as compute_api
 from kodiak.compute import conductor, models, store
 from kodiak.compute import conf as options
 from kodiak.compute import rpc as tables
-from kodiak.compute.agent import agent as agents
 from kodiak.compute.agent import conf as agent_options
+from kodiak.compute.agent import main as agents
 from kodiak.compute.drivers.fake import FakeDriver
 from kodiak.compute.sagas import ALL
 

@@ -8,7 +8,7 @@ from kodiak.compute import cmd
 @pytest.fixture
 def pipeline(cloud):
     """``ask(method, path, token)``: the status of a request."""
-    application = cmd.load_api(cloud.app)
+    application = cmd.load(cloud.app)
 
     def ask(path, token=None, service=None):
         return testing.Client(application, token, {'X-Service-Token': service}).get(path).status

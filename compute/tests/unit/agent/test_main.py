@@ -6,7 +6,7 @@ from agent_shapes import UUID, changed, instance
 
 from kodiak.common import errors, rpc
 from kodiak.compute import rpc as tables
-from kodiak.compute.agent import agent as agents
+from kodiak.compute.agent import main as agents
 from kodiak.compute.agent import state
 from kodiak.compute.drivers import fake
 
