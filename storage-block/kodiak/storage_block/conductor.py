@@ -84,6 +84,11 @@ def register(connection, conf, host, found, agent):
         else:
             connection.execute(backends.insert(), {'name': name, 'host': host, 'frozen': False, 'created_at': now, **values})
         heartbeat.report(connection, name, scheduler.BINARY, rpc.AGENT_TOPIC, **said)
+    for name in known.keys() - {f'{host}@{stats["name"]}' for stats in found}:
+        # It was configured away: nothing is sent there any more, from now on and not when its silence is noticed.
+        if not known[name].stats.get('error'):
+            connection.execute(backends.update().where(backends.c.name == name).values(
+                stats={**known[name].stats, 'error': 'Its host has it no more.'}))
     if agent.get('backup'):
         heartbeat.report(connection, host, scheduler.BACKUP_BINARY, rpc.AGENT_TOPIC, **said)
     return 1 if row is None else row['generation']

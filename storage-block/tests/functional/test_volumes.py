@@ -81,6 +81,24 @@ def test_a_clone_is_made_beside_its_source(make_cloud):
     assert member.get('/volumes/' + clone).json['volume']['source_volid'] == source
 
 
+def test_a_back_end_that_is_configured_away_gets_nothing_more(make_cloud):
+    old = {**BACKEND, 'name': 'old', 'free_gb': 95.0}
+    cloud = make_cloud(hosts={'one': [old, {**BACKEND, 'name': 'new'}]})
+    agent, member = cloud.agents['one'], cloud.client()
+
+    def made():
+        volume = member.post('/volumes', {'volume': {'size': 1}}).expect(202).json['volume']['id']
+        cloud.settle()
+        return {row['id']: row['backend'] for row in cloud.all(models.volumes)}[volume]
+    assert made() == 'one@old'
+    agent.backends = agent.backends[1:]
+    agent.register()
+    assert [made(), made()] == ['one@new', 'one@new']
+    agent.backends = [old, *agent.backends]
+    agent.register()
+    assert made() == 'one@old'
+
+
 BACKEND = {'name': 'file', 'driver': 'file', 'protocol': 'iSCSI', 'vendor': 'Kodiak', 'zone': 'nova', 'total_gb': 100.0,
            'free_gb': 90.0, 'thin': True, 'max_over_subscription_ratio': 1.0, 'multiattach': True, 'error': None,
            'capabilities': {}}
