@@ -391,3 +391,9 @@ def test_chunks_that_a_signature_knows_nothing_of(s3, client, refused):
     refused('MissingContentLength', old.put_object, Bucket='bukket', Key='o', Body=b'body')
     made['x-amz-decoded-content-length'] = '4'
     refused('XAmzContentSHA256Mismatch', old.put_object, Bucket='bukket', Key='o', Body=b'body')
+
+
+@pytest.mark.parametrize('said, kept', [('gzip, aws-chunked', 'gzip'), ('aws-chunked', None)])
+def test_the_coding_of_a_transfer_is_not_the_objects(s3, said, kept):
+    s3.put_object(Bucket='bukket', Key='o', Body=b'body', ContentEncoding=said)
+    assert s3.head_object(Bucket='bukket', Key='o').get('ContentEncoding') == kept

@@ -36,11 +36,6 @@ class Call:
         self.nulls = {}
 
     @property
-    def chunked(self):
-        """Whether the body is in aws-chunked coding."""
-        return getattr(self.signature, 'payload', '').startswith('STREAMING-')
-
-    @property
     def user(self):
         """Who asks, for XML."""
         return escape(self.user_id)
@@ -106,8 +101,7 @@ class Call:
                           'X-Delete-At', 'X-Delete-After'):
                 headers[name] = value
             elif name == 'Content-Encoding':
-                # (what is signed by chunks is not kept so; but a body that only says so is)
-                kept = ', '.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked' or not self.chunked)
+                kept = ', '.join(word.strip() for word in value.split(',') if word.strip() != 'aws-chunked')
                 if kept:
                     headers[name] = kept
         headers.setdefault('Content-Type', 'binary/octet-stream')
