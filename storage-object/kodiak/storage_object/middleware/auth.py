@@ -112,9 +112,10 @@ class Keystone(Authorizer):
         split = request.split()
         if 'kodiak.authorize' in request.environ or split is None or split[3] is not None:
             return super().handle(request)
-        self.identify(request)
-        if request.method in ('PUT', 'POST') and (identity := request.environ.get('kodiak.identity')):
-            self._remember(request, split, identity)
+        if request.method in ('PUT', 'POST'):
+            self.identify(request)
+            if identity := request.environ.get('kodiak.identity'):
+                self._remember(request, split, identity)
         answer = super().handle(request)
         if split[2] is None and DOMAIN in answer.headers:
             answer.headers['X-Account-Project-Domain-Id'] = answer.headers[DOMAIN]

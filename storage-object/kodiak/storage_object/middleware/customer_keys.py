@@ -70,7 +70,7 @@ class CustomerKeys(Filter):
 
     def handle(self, request):
         """Encrypt what comes with a key, decrypt what is asked for with it, refuse who has none."""
-        if request.method == 'PUT' and WRITE in request.headers:
+        if request.method == 'PUT' and 'HTTP_X_BACKEND_CUSTOMER_KEY' in request.environ:
             return self._put(request, base64.b64decode(request.headers.pop(WRITE)))
         if request.method in ('GET', 'HEAD'):
             return self._get(request)
@@ -98,7 +98,7 @@ class CustomerKeys(Filter):
         return self.next(request)
 
     def _get(self, request):
-        if request.headers.pop(AS_STORED):
+        if request.environ.pop('HTTP_X_BACKEND_AS_STORED', None):
             return self.next(request)
         key = request.environ.get(READ)
         if key is not None and ',' in request.headers.get('Range', ''):
