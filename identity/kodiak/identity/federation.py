@@ -6,7 +6,7 @@ from sqlalchemy import exc
 
 from kodiak.common import db, errors
 
-from . import changes, directory, mapping, people
+from . import changes, directory, mapping, notices, people
 from .models import (
     NO_DOMAIN,
     assignments,
@@ -111,6 +111,7 @@ def _shadow(connection, core, provider, protocol, mapped):
             enabled=True, extra=extra, options={}, created_at=db.utcnow(), failed_count=0))
         connection.execute(federated_identities.insert().values(
             idp_id=provider.id, protocol_id=protocol.id, unique_id=unique, user_id=user_id))
+        notices.tell(connection, 'user', 'created', user_id)
     elif extra:
         row = connection.execute(sa.select(users.c.extra).where(users.c.id == user_id)).one()
         if row.extra.get('email') != extra['email']:
@@ -182,6 +183,7 @@ def _provision(connection, core, provider, user_id, mapped):
                 id=project_id, domain_id=domain_id, parent_id=domain_id, is_domain=False, name=asked['name'], description='',
                 enabled=True, extra={}, options={}))
             changes.bump(connection, changes.RESOURCE)
+            notices.tell(connection, 'project', 'created', project_id)
         for role in asked['roles']:
             role_id = connection.execute(sa.select(role_table.c.id).where(
                 role_table.c.name == role['name'],
@@ -194,3 +196,4 @@ def _provision(connection, core, provider, user_id, mapped):
                     *(assignments.c[name] == value for name, value in key.items()))).first() is None:
                 connection.execute(assignments.insert().values(key))
                 changes.bump(connection, changes.ASSIGNMENT)
+                notices.assignment(connection, 'created', key)

@@ -1,11 +1,12 @@
 """What identity tells on the message bus."""
 import json
+import time
 
 import pytest
 import sqlalchemy as sa
 
 from kodiak.common import outbox
-from kodiak.identity import cmd
+from kodiak.identity import cmd, federation, issue
 
 
 class Told:
@@ -289,3 +290,23 @@ def test_a_publisher_runs_where_topics_are_named(cloud):
     runtime.background = []
     cmd.load(runtime)
     assert [type(each).__name__ for each in runtime.background].count('Publisher') == 1
+
+
+def test_somebody_from_elsewhere(make_cloud):
+    told = _told(make_cloud, ('notification_opt_out', []))
+    cloud, admin, base = told.cloud, told.cloud.admin(), '/v3/OS-FEDERATION'
+    rules = [{'local': [{'user': {'name': '{0}'}}, {'projects': [{'name': 'home of {0}', 'roles': [{'name': 'member'}]}]}],
+              'remote': [{'type': 'OIDC-sub'}]}]
+    admin.put(base + '/identity_providers/corp', {'identity_provider': {'enabled': True}}).expect(201)
+    admin.put(base + '/mappings/m', {'mapping': {'rules': rules}}).expect(201)
+    admin.put(base + '/identity_providers/corp/protocols/openid', {'protocol': {'mapping_id': 'm'}}).expect(201)
+    told()
+    for first in (True, False):
+        user, said = federation.log_in(cloud.core, 'corp', 'openid', {'OIDC-sub': 'ann'}, None)
+        issue.issue_for_federation(cloud.core, user, said, 'openid', time.time())
+        events = told()
+        assert [each for each, _ in events] == [
+            *(['identity.user.created', 'identity.project.created', 'identity.role_assignment.created'] if first else []),
+            'identity.authenticate']
+        assert events[-1][1]['initiator']['credential'] == {
+            'type': 'http://docs.oasis-open.org/security/saml/v2.0', 'identity_provider': 'corp', 'user': user['id'], 'groups': []}
