@@ -16,12 +16,26 @@ from botocore.exceptions import ClientError
 
 from kodiak.common import testing
 from kodiak.storage_object import conf as options
-from kodiak.storage_object.proxy import app, pipeline
+from kodiak.storage_object.proxy import app, backend, pipeline
 from kodiak.storage_object.proxy.http import Response
 from kodiak.storage_object.proxy.rings import Rings
 
 double, real, probe, probe_fixtures = testing.share(
     __file__, 'double', 'real', 'probe', 'probe_fixtures', prefix='storage_object')
+
+
+@pytest.fixture(autouse=True)
+def pools(monkeypatch):
+    """Those that a test makes end with it: a proxy is a cycle of objects, which is collected much later."""
+    made, make = [], backend.Pool.__init__
+
+    def noted(pool, *arguments, **more):
+        make(pool, *arguments, **more)
+        made.append(pool)
+    monkeypatch.setattr(backend.Pool, '__init__', noted)
+    yield
+    for pool in made:
+        pool.close()
 
 
 @pytest.fixture(scope='session')

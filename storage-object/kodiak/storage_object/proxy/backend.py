@@ -114,6 +114,13 @@ class Pool:
                 return
         connection.close()
 
+    def close(self):
+        """End those that are idle, and from now on each that is given back."""
+        with self._lock:
+            idle, self._idle, self.limit = self._idle, {}, 0
+        for connection in (connection for waiting in idle.values() for connection in waiting):
+            connection.close()
+
 
 class Answer:
     """A server's answer; ``body()`` streams it, and gives the connection back at its end."""
