@@ -171,7 +171,8 @@ def module_world(fast_folder):
 def world(module_world, monkeypatch):
     monkeypatch.setattr(cleaving, 'PAGE', 5)
     module_world.proxy.cache._entries.clear()
-    return module_world
+    yield module_world
+    module_world.server.brokers.close()     # three descriptors each
 
 
 @pytest.fixture
