@@ -207,11 +207,15 @@ def _parts(name):
 
 def files_in(folder):
     """The :class:`Files` of a folder; None if there is no such folder."""
+    names = _names_in(folder)
+    return sort(names) if names else None
+
+
+def _names_in(folder):
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return sort(names) if names else None
 
 
 def newest(folder):
@@ -380,10 +384,11 @@ def tidy(folder, before=None):
 
     :param before: a timestamp: marks of deletions that are older go too.
     """
-    files = files_in(folder)
-    if files is not None:
+    names = _names_in(folder)
+    if names:
+        files = sort(names)
         rubbish = files.rubbish
-        if rubbish and any(name.endswith(HELD) for name in os.listdir(folder)):
+        if rubbish and any(name.endswith(HELD) for name in names):
             rubbish = []
         if files.gone is not None and before is not None and files.gone < before:
             rubbish = [*rubbish, files.gone + '.ts']
