@@ -201,6 +201,22 @@ def check_personas(api, client_of, parameters=None, prefix='', body=None):
     return table
 
 
+_applications = {}
+
+
+def application_of(api, runtime):
+    """The application of an :class:`~kodiak.common.api.Api`, which holds its responses to their schemas. It is made once and handed
+    from one ``runtime`` to the next, since making it takes longer than most tests."""
+    if api not in _applications:
+        _applications[api] = api.application(runtime, validate_responses=True)
+    found = _applications[api]
+    api.runtime = runtime
+    for dispatcher in found.view_functions.values():
+        dispatcher.api.runtime = runtime
+    runtime.policy.add(api.all_rules())
+    return found
+
+
 class Double:
     """A WSGI double of another service: ``calls`` lists what was asked, as ``(method, path, body)``.
 

@@ -49,20 +49,6 @@ def database(folder):
     return made
 
 
-_applications = []
-
-
-def application_of(runtime):
-    """The application of the API, made once and handed from cloud to cloud."""
-    if not _applications:
-        _applications.append(block_api.API.application(runtime, validate_responses=True))
-    block_api.API.runtime = runtime
-    for dispatcher in _applications[0].view_functions.values():
-        dispatcher.api.runtime = runtime
-    runtime.policy.add(block_api.API.all_rules())
-    return _applications[0]
-
-
 class Image(testing.Double):
     """Images by id."""
 
@@ -218,7 +204,7 @@ class Cloud:
     @functools.cached_property
     def pipeline(self):
         """The API, for those who need it."""
-        application = block_api.pipeline(application_of(self.app))
+        application = block_api.pipeline(testing.application_of(block_api.API, self.app))
         return wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'storage-block')
 
     def hinted(self):

@@ -62,21 +62,6 @@ def database(number):
     return found
 
 
-_applications = {}
-
-
-def application_of(made, runtime):
-    """The application of an API, made once and handed from cloud to cloud."""
-    if made.prefix not in _applications:
-        _applications[made.prefix] = made.application(runtime, validate_responses=True)
-    made.runtime = runtime
-    found = _applications[made.prefix]
-    for dispatcher in found.view_functions.values():
-        dispatcher.api.runtime = runtime
-    runtime.policy.add(made.all_rules())
-    return found
-
-
 class Image(testing.Double):
     """Images by id."""
 
@@ -204,7 +189,7 @@ class Cloud:
         self.start_agent()
         self.pipelines = {}
         for made in (compute_api.API, compute_api.LEGACY):
-            application = compute_api.Paths(application_of(made, self.app))
+            application = compute_api.Paths(testing.application_of(made, self.app))
             self.pipelines[made.prefix] = wsgi.Front(authtoken.AuthToken(application, self.identity.feed, delay=True), 'compute')
 
     def start_agent(self):
