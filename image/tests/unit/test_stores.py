@@ -33,7 +33,7 @@ def make(cls, tmp_path, **options):
 @pytest.fixture
 def swift_server():
     server = objectstores.Swift()
-    with objectstores.serving(server) as root:
+    with testing.serving(server) as root:
         server.root = root
         yield server
 
@@ -44,7 +44,7 @@ def s3_server():
         assert request.headers['x-amz-content-sha256'] == hashlib.sha256(body).hexdigest()
         assert 'Credential=me/' in request.headers['Authorization']
     server = objectstores.S3(check)
-    with objectstores.serving(server) as root:
+    with testing.serving(server) as root:
         server.root = root
         yield server
 
@@ -53,7 +53,7 @@ def s3_server():
 def block_server(tmp_path):
     if blockstore.MISSING:
         pytest.skip('qemu-nbd is missing')
-    with blockstore.running(tmp_path, objectstores.serving) as server:
+    with blockstore.running(tmp_path) as server:
         yield server
 
 

@@ -109,20 +109,22 @@ def test_deletions_hang_on_what_is_there(bucket, refused):
 @pytest.mark.parametrize('size', [0, 100, 3 * MIB])
 def test_of_writers_that_race_one_wins(s3, size):
     etag = put(s3, b'before')['ETag']
-    done, go = [], threading.Barrier(4)
+    done, refusals, go = [], [], threading.Barrier(4)
 
     def write(number):
         go.wait(20)
         try:
             done.append((number, put(s3, bytes([number]) * (size + number), IfMatch=etag)['ETag']))
         except ClientError as problem:
-            assert problem.response['Error']['Code'] == 'PreconditionFailed'
+            refusals.append(problem.response['Error']['Code'])
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     (number, etag), = done
+    # The second: it is not known yet who wins. The third: on a busy machine servers answer too late.
+    assert len(refusals) == 3 and set(refusals) <= {'PreconditionFailed', 'ConditionalRequestConflict', 'ServiceUnavailable'}
     for _ in range(6):      # of whatever replica
         assert s3.get_object(Bucket='bukket', Key='o')['Body'].read() == bytes([number]) * (size + number)
     row, = s3.list_objects_v2(Bucket='bukket')['Contents']
