@@ -14,10 +14,11 @@ from . import projects as project_api
 routes = api.Routes('endpoint filter', '/v3/OS-EP-FILTER')
 
 KNOWN = ('name', 'description', 'filters')
-#: At least one: a group of all endpoints would be none.
-FILTERS = {**schema.obj({'service_id': schema.STRING, 'region_id': schema.STRING, 'interface': catalog.INTERFACE,
-                         'enabled': kit.FLAG}), 'minProperties': 1}
+FILTERS = schema.obj({'service_id': schema.STRING, 'region_id': schema.STRING, 'interface': catalog.INTERFACE,
+                      'enabled': kit.FLAG})
 FIELDS = {'name': kit.NAME, 'description': kit.TEXT, 'filters': FILTERS}
+#: A new one has at least one filter; clients take them all away later.
+NEW = {**FIELDS, 'filters': {**FILTERS, 'minProperties': 1}}
 HOW = kit.listing_of(endpoint_groups.c.id, kit.text_filters(name=endpoint_groups.c.name))
 PAIR = '/projects/{project_id}/endpoints/{endpoint_id}'
 GROUP = '/endpoint_groups/{group_id}'
@@ -117,7 +118,7 @@ def list_groups(req):
 
 @routes.post('/endpoint_groups', rule='identity:create_endpoint_group', default=rules.ADMIN, status=201,
              summary='Create an endpoint group',
-             body=kit.body('endpoint_group', FIELDS, ['name', 'filters']), response=kit.one_of('endpoint_group', {}))
+             body=kit.body('endpoint_group', NEW, ['name', 'filters']), response=kit.one_of('endpoint_group', {}))
 def create_group(req):
     """Create an endpoint group: the endpoints that have all the attributes of its filters."""
     asked = req.body['endpoint_group']
