@@ -58,6 +58,8 @@ class Judgement:
             enough = self._judge(answers)
             held = [answer.node for answer in answers if answer.status // 100 == 2]
             if not enough or len(held) < stored:
+                if (other := busy(answers)) is not None:
+                    raise _Busy(other)          # at a handoff: it judges nothing, but has no place for a second
                 self._release(answers)
                 return [answer for answer in answers if answer.status // 100 != 2]
             if time.monotonic() - began > SECONDS / 2:
@@ -66,9 +68,9 @@ class Judgement:
             found = [answer for answer in done if answer.status in good]
             if len(found) < placed or len(self._own(found)) < self.need:
                 raise Fault(412 if any(answer.status in (409, 412) for answer in done) else 503)
-        except _Busy as busy:
+        except _Busy as met:
             self._release(answers)
-            raise self._outcome(busy.answer) from None
+            raise self._outcome(met.answer) from None
         except BaseException:
             self._release(answers)
             raise
