@@ -30,13 +30,14 @@ def answer(node, status, stamp=''):
     return types.SimpleNamespace(node=node, status=status, headers={'X-Backend-Timestamp': stamp})
 
 
-def test_a_handoff_that_holds_another_write_is_a_conflict():
+@pytest.mark.parametrize('said, status', [(423, 409), (409, 409), (412, 412)])
+def test_what_a_handoff_has_is_a_conflict(said, status):
     client = Client()
     ring = types.SimpleNamespace(primaries=lambda part: DEVICES)
     write = judged.Judgement(client, ring, 1, '/a/c/o', [{'X-Backend-Storage-Policy-Index': '1'}], {'If-None-Match': '*'})
-    answers = [*(answer(node, 201) for node in DEVICES[:4]), answer(HANDOFF, 423, '0000000001.00000')]
+    answers = [*(answer(node, 201) for node in DEVICES[:4]), answer(HANDOFF, said, '0000000001.00000')]
     with pytest.raises(Fault) as caught:
         write.run(lambda: answers, stored=5, placed=5)
-    assert caught.value.status == 409
+    assert caught.value.status == status
     assert {what for what, _ in client.told} == {'release'}
     assert {number for _, number in client.told} == {0, 1, 2, 3, 4, 5}

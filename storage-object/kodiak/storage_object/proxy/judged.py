@@ -58,8 +58,7 @@ class Judgement:
             enough = self._judge(answers)
             held = [answer.node for answer in answers if answer.status // 100 == 2]
             if not enough or len(held) < stored:
-                if (other := busy(answers)) is not None:
-                    raise _Busy(other)          # at a handoff: it judges nothing, but has no place for a second
+                self._heed_handoffs(answers)
                 self._release(answers)
                 return [answer for answer in answers if answer.status // 100 != 2]
             if time.monotonic() - began > SECONDS / 2:
@@ -109,6 +108,17 @@ class Judgement:
         if against:
             raise Fault(409, LATER)
         return False
+
+    @staticmethod
+    def _heed_handoffs(answers):
+        """They judge nothing, but have no place for a second write, nor for an older one. Raises where one says so."""
+        if (other := busy(answers)) is not None:
+            raise _Busy(other)
+        statuses = {answer.status for answer in answers}
+        if 412 in statuses:
+            raise Fault(412)
+        if 409 in statuses:
+            raise Fault(409, LATER)
 
     def _outcome(self, answer):
         """What to say where another write is held: 412 if it takes its place soon, so that the condition does not hold any more."""
