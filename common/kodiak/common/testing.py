@@ -16,11 +16,12 @@ import time
 import urllib.parse
 import uuid
 
+import sqlalchemy as sa
 import werkzeug.serving
 import werkzeug.test
 from werkzeug.datastructures import Headers
 
-from . import authtoken, tokens
+from . import authtoken, outbox, tokens
 
 
 class Identity:
@@ -298,3 +299,25 @@ def load(path, name, known=False):
         sys.modules[name] = made
     spec.loader.exec_module(made)
     return made
+
+
+class Told:
+    """The notifications that wait in the outbox of a service, which tells what it changes from now on.
+
+    :param disabled: as of :func:`.outbox.announce`.
+    """
+
+    def __init__(self, database, disabled=()):
+        self.db = database
+        outbox.announce(database, disabled)
+
+    def __call__(self):
+        """``[(event type, payload)]`` of what was told since the last call."""
+        with self.db.read() as connection:
+            rows = connection.execute(sa.select(outbox.rows).order_by(outbox.rows.c.id)).all()
+        self.db.transact(lambda connection: connection.execute(sa.delete(outbox.rows)) and None)
+        return [(row.event_type, row.payload) for row in rows]
+
+    def types(self):
+        """The event types alone."""
+        return [event_type for event_type, _ in self()]

@@ -5,28 +5,17 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from kodiak.common import outbox
+from kodiak.common import outbox, testing
 from kodiak.identity import cmd, federation, issue
 
 
-class Told:
-    """The notifications that wait in the outbox of a cloud."""
+class Told(testing.Told):
+    """The notifications of a cloud."""
 
     def __init__(self, cloud):
+        super().__init__(cloud.db)
         self.cloud = cloud
-        outbox.announce(cloud.db)
         cloud.admin()
-
-    def __call__(self):
-        """``[(event type, payload)]`` of what was told since the last call."""
-        with self.cloud.db.read() as connection:
-            rows = connection.execute(sa.select(outbox.rows).order_by(outbox.rows.c.id)).all()
-        self.cloud.db.transact(lambda connection: connection.execute(sa.delete(outbox.rows)) and None)
-        return [(row.event_type, row.payload) for row in rows]
-
-    def types(self):
-        """The event types alone."""
-        return [each for each, _ in self()]
 
 
 @pytest.fixture

@@ -12,28 +12,9 @@ from kodiak.image.api import data
 DATA = b'some data ' * 1000
 
 
-class Told:
-    """The notifications that wait in the outbox of a cloud."""
-
-    def __init__(self, cloud, disabled=('image.send',)):
-        self.db = cloud.runtime.db
-        outbox.announce(self.db, disabled)
-
-    def __call__(self):
-        """``[(event type, payload)]`` of what was told since the last call."""
-        with self.db.read() as connection:
-            rows = connection.execute(sa.select(outbox.rows).order_by(outbox.rows.c.id)).all()
-        self.db.transact(lambda connection: connection.execute(sa.delete(outbox.rows)) and None)
-        return [(row.event_type, row.payload) for row in rows]
-
-    def types(self):
-        """The event types alone."""
-        return [event_type for event_type, _ in self()]
-
-
 @pytest.fixture
 def told(cloud):
-    return Told(cloud)
+    return testing.Told(cloud.runtime.db, ('image.send',))
 
 
 @pytest.fixture
@@ -149,7 +130,7 @@ def test_an_import_that_fails(told, member, helpers, work):
 
 
 def test_what_is_sent_is_told_where_it_is_wanted(cloud, member, other, helpers):
-    told = Told(cloud, disabled=())
+    told = testing.Told(cloud.runtime.db, disabled=())
     image = helpers.create(member, visibility='shared')
     helpers.upload(member, image['id'], DATA)
     told()
@@ -168,7 +149,7 @@ def test_what_is_sent_is_told_where_it_is_wanted(cloud, member, other, helpers):
 
 
 def test_data_that_a_client_did_not_take_is_an_error(cloud, member, helpers, monkeypatch):
-    told = Told(cloud, disabled=())
+    told = testing.Told(cloud.runtime.db, disabled=())
     image = helpers.create(member)
     helpers.upload(member, image['id'], DATA)
     told()
@@ -183,7 +164,7 @@ def test_data_that_a_client_did_not_take_is_an_error(cloud, member, helpers, mon
 
 
 def test_disabled_ones_are_not_told(cloud, member, helpers):
-    told = Told(cloud, disabled=('image.update', 'image.member', 'task'))
+    told = testing.Told(cloud.runtime.db, disabled=('image.update', 'image.member', 'task'))
     image = helpers.create(member)
     member.post(f"/v2/images/{image['id']}/members", {'member': 'p'}).expect(200)
     member.put(f"/v2/images/{image['id']}/tags/a").expect(204)

@@ -58,7 +58,7 @@ class Judgement:
             enough = self._judge(answers)
             held = [answer.node for answer in answers if answer.status // 100 == 2]
             if not enough or len(held) < stored:
-                self._heed_handoffs(answers)
+                self._refuse(answers)       # Handoffs judge nothing, but have no place for a second write, or an older one.
                 self._release(answers)
                 return [answer for answer in answers if answer.status // 100 != 2]
             if time.monotonic() - began > SECONDS / 2:
@@ -99,19 +99,15 @@ class Judgement:
         against = [answer for answer in refusals if answer.status != 423 and _stamp(answer) > newest]
         if len(held) >= self.need and not against:
             return True
-        if (other := busy(refusals)) is not None:
-            raise _Busy(other)
-        if len(held) + len(refusals) < self.need:
-            return False
-        if any(answer.status == 412 for answer in against):
-            raise Fault(412)
-        if against:
-            raise Fault(409, LATER)
+        if busy(refusals) is not None:
+            self._refuse(refusals)
+        if len(held) + len(refusals) >= self.need:
+            self._refuse(against)
         return False
 
     @staticmethod
-    def _heed_handoffs(answers):
-        """They judge nothing, but have no place for a second write, nor for an older one. Raises where one says so."""
+    def _refuse(answers):
+        """Raise as the devices that refuse a write say; nothing where none does."""
         if (other := busy(answers)) is not None:
             raise _Busy(other)
         statuses = {answer.status for answer in answers}
